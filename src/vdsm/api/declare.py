@@ -1,0 +1,166 @@
+"""How the surface is declared: verbs, rights, wire names; what a transport makes of them is left to `wire`."""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from vdsm.core.context import Right
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ovirt:
+    """A field's or a parameter's name and form in the oVirt dialects.
+
+    `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"), `declared` the
+    primitive that the published schema names where it differs from what travels.
+    """
+
+    name: str
+    as_: type | None = None
+    format: str | None = None
+    declared: str | None = None
+
+
+def ovirt(name: str, *, as_: type | None = None, format: str | None = None, declared: str | None = None) -> Ovirt:
+    """Name the oVirt form of a field: `elapsed_s: Annotated[int, ovirt("elapsedTime", as_=str)]`."""
+    return Ovirt(name, as_, format, declared)
+
+
+@dataclass(frozen=True, slots=True)
+class XmlRpc:
+    """A verb's name, positional parameters and result member in the dialect of 2011 (facts §1.15).
+
+    `parameters` are our parameter names in that dialect's order; `_` marks one that is accepted and ignored.
+    """
+
+    name: str
+    parameters: tuple[str, ...] = ()
+    member: str | None = None
+
+
+def xmlrpc(name: str, parameters: str = "", *, member: str | None = None) -> XmlRpc:
+    """`xmlrpc("getVmStats", "vm_id", member="statsList")`."""
+    return XmlRpc(name, tuple(parameters.split()), member)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a verb: our name, its type, its oVirt form, its default (`REQUIRED` when it must be given)."""
+
+    name: str
+    type: Any
+    ovirt: Ovirt
+    default: Any
+    doc: str = ""
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb of the surface, with all that a transport needs to bind it."""
+
+    name: str
+    """`<group>.<method>`, such as `vm.get_stats`."""
+    ovirt: str
+    """The JSON-RPC name, such as `VM.getStats`."""
+    xmlrpc: tuple[XmlRpc, ...]
+    http: str
+    """Method and path below `/api/v1`; names in braces are parameters."""
+    needs: Right
+    fails: tuple[str, ...]
+    """Stable codes of the failures that callers should expect (see `core.errors.ERRORS`)."""
+    invalid: str
+    """The code of the failure for a parameter of the wrong type."""
+    is_task: bool
+    """Whether the result is the id of a task that goes on."""
+    parameters: tuple[Parameter, ...]
+    returns: Any
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    ovirt: str
+    xmlrpc: tuple[XmlRpc, ...]
+    http: str
+    needs: Right
+    fails: tuple[str, ...]
+    is_task: bool
+
+
+def verb(
+    ovirt_name: str,
+    *,
+    http: str,
+    xmlrpc: XmlRpc | tuple[XmlRpc, ...] = (),
+    needs: Right = Right.OPERATE,
+    fails: tuple[str, ...] = (),
+    task: bool = False,
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    """Declare a method of a group's Protocol as a verb of the surface."""
+    names = xmlrpc if isinstance(xmlrpc, tuple) else (xmlrpc,)
+
+    def mark(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        method.__declared__ = _Declared(ovirt_name, names, http, needs, fails, task)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def group(name: str, *, invalid: str = "invalid-argument") -> Callable[[type[R]], type[R]]:
+    """Name a Protocol as one group of verbs; `invalid` is the failure for malformed parameters."""
+
+    def mark(protocol: type[R]) -> type[R]:
+        protocol.__group__ = (name, invalid)  # type: ignore[attr-defined]
+        return protocol
+
+    return mark
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
+    note = Ovirt(parameter.name)
+    doc = ""
+    if get_origin(hint) is Annotated:
+        for extra in get_args(hint)[1:]:
+            if isinstance(extra, Ovirt):
+                note = extra
+            elif isinstance(extra, str):
+                doc = extra
+    return Parameter(parameter.name, hint, note, parameter.default, doc)
+
+
+def list_verbs(protocol: type) -> tuple[Verb, ...]:
+    """The verbs of one group in the order of their declaration."""
+    name, invalid = protocol.__group__  # type: ignore[attr-defined]
+    verbs = []
+    for method_name, method in vars(protocol).items():
+        declared: _Declared | None = getattr(method, "__declared__", None)
+        if declared is None:
+            continue
+        hints = get_type_hints(method, include_extras=True)
+        parameters = tuple(
+            _parameter(p, hints[p.name]) for p in inspect.signature(method).parameters.values() if p.name != "self"
+        )
+        verbs.append(
+            Verb(
+                name=f"{name}.{method_name}",
+                ovirt=declared.ovirt,
+                xmlrpc=declared.xmlrpc,
+                http=declared.http,
+                needs=declared.needs,
+                fails=declared.fails,
+                invalid=invalid,
+                is_task=declared.is_task,
+                parameters=parameters,
+                returns=hints["return"],
+                doc=inspect.cleandoc(method.__doc__ or ""),
+            )
+        )
+    return tuple(verbs)

@@ -1,0 +1,189 @@
+"""What virt needs from outside: a hypervisor, prepared disk images, and somebody to tell about changes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from vdsm.core.errors import NodeError
+
+
+class HypervisorDown(NodeError):
+    """libvirt cannot be reached; running VMs are not affected."""
+
+    code, number, http, retry, text = "hypervisor-down", 16, 503, True, "libvirt is not reachable: {reason}"
+    reason: str
+
+
+class HypervisorTimeout(NodeError):
+    """The VM's monitor did not answer before the deadline; its connection is written off."""
+
+    code, number, http, retry, text = "hypervisor-timeout", 100, 504, True, "VM {vm_id}: {call} did not answer within {seconds} s"
+    vm_id: str
+    call: str
+    seconds: float
+
+
+class HypervisorRefused(NodeError):
+    """libvirt refused the operation; `kind` is libvirt's error number."""
+
+    code, number, http, text = "hypervisor-refused", 100, 409, "{reason}"
+    reason: str
+    kind: int = 0
+
+
+class NoSuchDomain(NodeError):
+    """libvirt knows no domain of that id."""
+
+    code, number, http, text = "no-such-domain", 1, 404, "Virtual machine does not exist: {{'vmId': '{vm_id}'}}"
+    vm_id: str
+
+
+class DomainState(Enum):
+    """libvirt's domain state (virDomainState)."""
+
+    NO_STATE = 0
+    RUNNING = 1
+    BLOCKED = 2
+    PAUSED = 3
+    SHUTDOWN = 4
+    SHUT_OFF = 5
+    CRASHED = 6
+    SUSPENDED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRecord:
+    """One libvirt domain as found: `xml` is the live XML, metadata included; `reason` is libvirt's reason number."""
+
+    vm_id: str
+    name: str
+    state: DomainState
+    reason: int
+    xml: str
+    persistent: bool
+
+
+class EventKind(Enum):
+    """What libvirt tells of a domain."""
+
+    LIFECYCLE = "lifecycle"  # detail: (event, detail) numbers of virDomainEventType
+    REBOOT = "reboot"
+    RTC_CHANGE = "rtc_change"  # detail: (utc offset s,)
+    IO_ERROR = "io_error"  # text: reason such as ENOSPC; names: (source path, alias)
+    GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type)
+    WATCHDOG = "watchdog"  # detail: (action,)
+    AGENT = "agent"  # detail: (state, reason)
+    DEVICE_REMOVED = "device_removed"  # names: (alias,)
+    BLOCK_JOB = "block_job"
+    JOB_COMPLETED = "job_completed"
+    BLOCK_THRESHOLD = "block_threshold"
+    CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
+    DISCONNECTED = "disconnected"  # vm_id is empty
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorEvent:
+    """One event, delivered on the daemon's loop in libvirt's order."""
+
+    vm_id: str
+    kind: EventKind
+    detail: tuple[int, ...] = ()
+    text: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSample:
+    """One bulk statistics call: libvirt's keys by VM (`cpu.time`, `block.0.rd.reqs`, …), and who did not answer."""
+
+    taken_at_s: float  # of the monotonic clock
+    stats: Mapping[str, Mapping[str, int | str | bool]]
+    missing: frozenset[str]  # VMs that libvirt left out or whose qemu did not answer in time
+
+
+class ShutdownMode(Enum):
+    AGENT = "agent"
+    ACPI = "acpi"
+
+
+class Hypervisor(Protocol):
+    """libvirt as virt sees it. Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
+
+    At most one call is in flight per VM; a call past its deadline is written off, and after that only `destroy` reaches that VM
+    until its qemu answers again.
+    """
+
+    async def capabilities_xml(self) -> str: ...
+
+    async def domain_capabilities_xml(self, kind: str) -> str:
+        """`kind` is the domain type: `kvm` or `qemu`."""
+        ...
+
+    async def versions(self) -> tuple[int, int]:
+        """libvirt's and qemu's version, each as major * 1000000 + minor * 1000 + release."""
+        ...
+
+    async def list_domains(self) -> list[DomainRecord]: ...
+
+    async def get_domain(self, vm_id: str) -> DomainRecord: ...
+
+    async def define(self, xml: str) -> None: ...
+
+    async def start(self, vm_id: str, *, paused: bool) -> None: ...
+
+    async def undefine(self, vm_id: str) -> None:
+        """NVRAM and checkpoint metadata go too; no domain of that id is success."""
+        ...
+
+    async def destroy(self, vm_id: str, *, graceful: bool) -> None: ...
+
+    async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None: ...
+
+    async def reboot(self, vm_id: str, mode: ShutdownMode) -> None: ...
+
+    async def reset(self, vm_id: str) -> None: ...
+
+    async def suspend(self, vm_id: str) -> None: ...
+
+    async def resume(self, vm_id: str) -> None: ...
+
+    async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
+        """Replace the element of that namespace in the live and the persistent XML."""
+        ...
+
+    async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None: ...
+
+    async def block_errors(self, vm_id: str) -> Mapping[str, int]:
+        """virDomainGetDiskErrors: target name to error number (2 is no space)."""
+        ...
+
+    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
+        """Media type and picture of the first screen."""
+        ...
+
+    async def sample(self) -> BulkSample:
+        """Statistics of all running VMs in one call; after 2 s it is written off and a second goes out without the silent ones."""
+        ...
+
+    def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
+        """Deliver every later event to listener, on the daemon's loop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """A disk image ready for qemu: `kind` is file, block or network; `format` is raw or cow."""
+
+    path: str
+    kind: str
+    format: str
+    chain: tuple[Mapping[str, str], ...] = ()  # domainID, imageID, volumeID, path of every volume
+
+
+class Images(Protocol):
+    """Disk images of the repository; fails with the storage family of errors."""
+
+    async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage: ...
+
+    async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None: ...
