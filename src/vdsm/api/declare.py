@@ -1,7 +1,7 @@
 """How the surface is declared: verbs, rights, wire names; what a transport makes of them is left to `wire`."""
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,18 +16,29 @@ class Ovirt:
     """A field's or a parameter's name and form in the oVirt dialects.
 
     `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"), `declared` the
-    primitive that the published schema names where it differs from what travels.
+    primitive that the published schema names where it differs from what travels. `words` translates what old callers
+    write (upper-cased text of it) into our value: `{"4": "COW"}`. With `text_only`, a number is refused where text is due.
     """
 
     name: str
     as_: type | None = None
     format: str | None = None
     declared: str | None = None
+    words: Mapping[str, str] | None = None
+    text_only: bool = False
 
 
-def ovirt(name: str, *, as_: type | None = None, format: str | None = None, declared: str | None = None) -> Ovirt:
+def ovirt(
+    name: str,
+    *,
+    as_: type | None = None,
+    format: str | None = None,
+    declared: str | None = None,
+    words: Mapping[str, str] | None = None,
+    text_only: bool = False,
+) -> Ovirt:
     """Name the oVirt form of a field: `elapsed_s: Annotated[int, ovirt("elapsedTime", as_=str)]`."""
-    return Ovirt(name, as_, format, declared)
+    return Ovirt(name, as_, format, declared, words, text_only)
 
 
 @dataclass(frozen=True, slots=True)
