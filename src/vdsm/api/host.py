@@ -1,0 +1,127 @@
+"""The surface of the host: what it is, how it fares, and lists of what is on it."""
+
+from typing import Annotated, Literal, Protocol
+
+from vdsm.api.declare import group, ovirt, verb, xmlrpc
+from vdsm.api.host_types import Capabilities, HardwareInfo, HostStats
+from vdsm.api.storage_types import DOMAIN_CLASS_WORDS, DOMAIN_TYPE_WORDS, DomainClass, DomainType
+from vdsm.api.vm import VmInfo
+from vdsm.api.vm_types import VmStats
+from vdsm.core.context import Right
+from vdsm.core.ids import Uuid, VmId
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "CRIT"]
+
+
+@group("host")
+class HostApi(Protocol):
+    """The machine and the daemon."""
+
+    @verb("Host.ping", http="POST /host/ping", xmlrpc=xmlrpc("ping"), needs=Right.VIEW)
+    async def ping(self) -> None:
+        """Answer; also confirms that the client still reaches this host after a change of networks."""
+        ...
+
+    @verb("Host.ping2", http="GET /host/ping", needs=Right.VIEW)
+    async def ping2(self) -> None:
+        """Answer, nothing else."""
+        ...
+
+    @verb("Host.echo", http="POST /host/echo", needs=Right.VIEW)
+    async def echo(self, message: Annotated[str, ovirt("message"), "any text"]) -> str:
+        """Return the message."""
+        ...
+
+    @verb(
+        "Host.getCapabilities",
+        http="GET /host/capabilities",
+        xmlrpc=xmlrpc("getVdsCapabilities", member="info"),
+        needs=Right.VIEW,
+    )
+    async def get_capabilities(self) -> Capabilities:
+        """What this machine and its software can do."""
+        ...
+
+    @verb("Host.getStats", http="GET /host/stats", xmlrpc=xmlrpc("getVdsStats", member="info"), needs=Right.VIEW)
+    async def get_stats(self) -> HostStats:
+        """How this machine fares, from the last sample."""
+        ...
+
+    @verb(
+        "Host.getHardwareInfo",
+        http="GET /host/hardware",
+        xmlrpc=xmlrpc("getVdsHardwareInfo", member="info"),
+        needs=Right.VIEW,
+        fails=("hardware-info-failed",),
+    )
+    async def get_hardware_info(self) -> HardwareInfo:
+        """Who made this machine and its serial numbers."""
+        ...
+
+    @verb("Host.setLogLevel", http="PUT /host/log-level", xmlrpc=xmlrpc("setLogLevel", "level name"), needs=Right.ADMINISTER)
+    async def set_log_level(
+        self,
+        level: Annotated[LogLevel, ovirt("level"), "from this level on messages are written"],
+        name: Annotated[str, ovirt("name"), "the logger; empty for all"] = "",
+    ) -> None:
+        """Change what is logged until the next restart."""
+        ...
+
+
+_Ids = Annotated[list[VmId], ovirt("vmList"), "only these VMs; empty for all"]
+
+
+@group("vms")
+class VmListApi(Protocol):
+    """Lists of virtual machines."""
+
+    @verb("Host.getVMList", http="GET /vms", xmlrpc=xmlrpc("list", "full vm_ids", member="vmList"), needs=Right.VIEW)
+    async def list(
+        self,
+        full: Annotated[bool, ovirt("fullStatus"), "ask for whole definitions (the dialect of 2011 only)"] = False,
+        vm_ids: _Ids = [],  # noqa: B006
+        only_ids: Annotated[bool, ovirt("onlyUUID"), "ignored"] = False,
+    ) -> list[VmInfo]:
+        """The VMs of this host and their status."""
+        ...
+
+    @verb("Host.getVMFullList", http="GET /vms/full", needs=Right.VIEW)
+    async def list_full(self, vm_ids: _Ids = []) -> list[VmInfo]:  # noqa: B006
+        """The VMs of this host with their definitions."""
+        ...
+
+    @verb("Host.getAllVmStats", http="GET /vms/stats", xmlrpc=xmlrpc("getAllVmStats", member="statsList"), needs=Right.VIEW)
+    async def list_stats(self) -> list[VmStats]:
+        """Figures of every VM, from the last sample."""
+        ...
+
+
+@group("storage", invalid="invalid-parameter")
+class StorageListApi(Protocol):
+    """Lists of storage domains and pools."""
+
+    @verb(
+        "Host.getStorageDomains",
+        http="GET /storage/domains",
+        xmlrpc=xmlrpc("getStorageDomainsList", "pool_id domain_class domain_type remote_path _", member="domlist"),
+        needs=Right.VIEW,
+    )
+    async def list_domains(
+        self,
+        pool_id: Annotated[Uuid | None, ovirt("storagepoolID"), "only domains of this pool"] = None,
+        domain_class: Annotated[DomainClass | None, ovirt("domainClass", words=DOMAIN_CLASS_WORDS), "only of this class"] = None,
+        domain_type: Annotated[DomainType | None, ovirt("storageType", words=DOMAIN_TYPE_WORDS), "only of this type"] = None,
+        remote_path: Annotated[str | None, ovirt("remotePath"), "only on this server"] = None,
+    ) -> list[str]:
+        """The ids of the storage domains that this host sees."""
+        ...
+
+    @verb(
+        "Host.getConnectedStoragePools",
+        http="GET /storage/pools",
+        xmlrpc=xmlrpc("getConnectedStoragePoolsList", "_", member="poollist"),
+        needs=Right.VIEW,
+    )
+    async def list_pools(self) -> list[str]:
+        """The ids of the pools that this host is connected to."""
+        ...

@@ -1,0 +1,428 @@
+"""The surface of storage: servers, pools, domains, images and volumes."""
+
+from typing import Annotated, Protocol
+
+from msgspec import Meta
+
+from vdsm.api.declare import group, ovirt, verb, xmlrpc
+from vdsm.api.storage_types import (
+    ALLOCATION_WORDS,
+    DOMAIN_CLASS_WORDS,
+    DOMAIN_STATUS_WORDS,
+    DOMAIN_TYPE_WORDS,
+    VOLUME_FORMAT_WORDS,
+    Allocation,
+    Connection,
+    ConnectionStatus,
+    DomainArguments,
+    DomainClass,
+    DomainInfo,
+    DomainStats,
+    DomainStatus,
+    DomainType,
+    PoolFullInfo,
+    PreparedImage,
+    SpmStatus,
+    VolumeFormat,
+    VolumeInfo,
+    VolumeSize,
+)
+from vdsm.core.context import Right
+from vdsm.core.ids import BLANK_UUID, DomainId, ImageId, PoolId, TaskId, Uuid, VolumeId
+
+_Pool = Annotated[PoolId, ovirt("storagepoolID"), "the pool's id"]
+_Domain = Annotated[DomainId, ovirt("storagedomainID"), "the domain's id"]
+_Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
+_Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
+_Type = Annotated[DomainType, ovirt("domainType", words=DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"]
+_Host = Annotated[int, ovirt("hostID"), "this host's number in the pool, 1 to 250"]
+_ScsiKey = Annotated[str, ovirt("scsiKey"), "ignored"]
+
+_DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
+_POOL = ("storage-pool-unknown", "invalid-parameter")
+_VOLUME = (*_DOMAIN, "volume-does-not-exist", "image-path-error")
+_SPM = ("secure-error", "storage-pool-unknown")
+
+
+@group("pool", invalid="invalid-parameter")
+class PoolApi(Protocol):
+    """Storage servers, storage pools and the SPM role."""
+
+    @verb(
+        "StoragePool.connectStorageServer",
+        http="POST /storage/connections",
+        xmlrpc=xmlrpc("connectStorageServer", "domain_type pool_id connections _", member="statuslist"),
+        fails=("invalid-parameter",),
+    )
+    async def connect_server(
+        self,
+        pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
+        domain_type: _Type,
+        connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to connect"],
+    ) -> list[ConnectionStatus]:
+        """Connect storage servers; succeeds as a whole, each connection tells its own status."""
+        ...
+
+    @verb(
+        "StoragePool.disconnectStorageServer",
+        http="POST /storage/connections/disconnect",
+        xmlrpc=xmlrpc("disconnectStorageServer", "domain_type pool_id connections _", member="statuslist"),
+        fails=("invalid-parameter",),
+    )
+    async def disconnect_server(
+        self,
+        pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
+        domain_type: _Type,
+        connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to disconnect"],
+    ) -> list[ConnectionStatus]:
+        """Disconnect storage servers."""
+        ...
+
+    @verb(
+        "StoragePool.create",
+        http="POST /storage/pools",
+        xmlrpc=xmlrpc(
+            "createStoragePool",
+            "_ pool_id name master_domain_id domain_ids master_version _ renewal_s lease_s io_timeout_s lease_retries _",
+        ),
+        needs=Right.ADMINISTER,
+        fails=(*_DOMAIN, "storage-domain-already-attached", "mixed-sd-version-error"),
+    )
+    async def create(
+        self,
+        pool_id: _Pool,
+        name: Annotated[str, ovirt("name"), "at most 50 characters"],
+        master_domain_id: Annotated[DomainId, ovirt("masterSdUUID"), "the domain that carries the pool's data"],
+        master_version: Annotated[int, ovirt("masterVersion"), "starts at 1"],
+        domain_ids: Annotated[list[DomainId], ovirt("domainList"), "all domains, the master too"],
+        renewal_s: Annotated[int | None, ovirt("lockRenewalIntervalSec"), "kept for old lease code"],
+        lease_s: Annotated[int | None, ovirt("leaseTimeSec"), "kept for old lease code"],
+        io_timeout_s: Annotated[int | None, ovirt("ioOpTimeoutSec"), "kept for old lease code"],
+        lease_retries: Annotated[int | None, ovirt("leaseRetries"), "kept for old lease code"],
+    ) -> None:
+        """Make a pool of unattached domains."""
+        ...
+
+    @verb(
+        "StoragePool.connect",
+        http="POST /storage/pools/{pool_id}/connect",
+        xmlrpc=xmlrpc("connectStoragePool", "pool_id host_id scsi_key master_domain_id master_version domains _"),
+        needs=Right.ADMINISTER,
+        fails=(*_DOMAIN, "cannot-connect-multiple-pools", "storage-pool-wrong-master", "storage-pool-master-not-found"),
+    )
+    async def connect(
+        self,
+        pool_id: _Pool,
+        host_id: _Host,
+        scsi_key: _ScsiKey,
+        master_domain_id: Annotated[DomainId, ovirt("masterSdUUID"), "the master as the caller knows it"],
+        master_version: Annotated[int, ovirt("masterVersion"), "its version"],
+        domains: Annotated[
+            dict[str, Annotated[DomainStatus, ovirt("status", words=DOMAIN_STATUS_WORDS, declared="string")]] | None,
+            ovirt("domainDict"),
+            "every domain's status; without it the map on the master counts",
+        ] = None,
+    ) -> None:
+        """Join this host to a pool; repeating it refreshes the map."""
+        ...
+
+    @verb(
+        "StoragePool.disconnect",
+        http="POST /storage/pools/{pool_id}/disconnect",
+        xmlrpc=xmlrpc("disconnectStoragePool", "pool_id host_id scsi_key remove _"),
+        needs=Right.ADMINISTER,
+        fails=("is-spm",),
+    )
+    async def disconnect(
+        self,
+        pool_id: _Pool,
+        host_id: _Host,
+        scsi_key: _ScsiKey,
+        remove: Annotated[bool, ovirt("remove"), "ignored"] = False,
+    ) -> None:
+        """Leave a pool; not while this host is its SPM. A pool that is not connected is success."""
+        ...
+
+    @verb(
+        "StoragePool.getInfo",
+        http="GET /storage/pools/{pool_id}",
+        xmlrpc=xmlrpc("getStoragePoolInfo", "pool_id _"),
+        needs=Right.VIEW,
+        fails=_POOL,
+    )
+    async def get_info(self, pool_id: _Pool) -> PoolFullInfo:
+        """A connected pool and its domains."""
+        ...
+
+    @verb(
+        "StoragePool.getSpmStatus",
+        http="GET /storage/pools/{pool_id}/spm",
+        xmlrpc=xmlrpc("getSpmStatus", "pool_id _", member="spm_st"),
+        needs=Right.VIEW,
+        fails=_POOL,
+    )
+    async def get_spm_status(self, pool_id: _Pool) -> SpmStatus:
+        """Whether this host is the pool's SPM, and who is."""
+        ...
+
+    @verb(
+        "StoragePool.spmStart",
+        http="POST /storage/pools/{pool_id}/spm/start",
+        xmlrpc=xmlrpc("spmStart", "pool_id previous_id previous_lease_version scsi_fencing maximum_host_id domain_version _"),
+        needs=Right.ADMINISTER,
+        task=True,
+        fails=(*_POOL, "is-spm", "acquire-lock-failure"),
+    )
+    async def spm_start(
+        self,
+        pool_id: _Pool,
+        previous_id: Annotated[int, ovirt("prevID"), "logged only"],
+        previous_lease_version: Annotated[int, ovirt("prevLver", as_=str), "logged only"],
+        scsi_fencing: Annotated[str, ovirt("enableScsiFencing"), "ignored"],
+        maximum_host_id: Annotated[int | None, ovirt("maxHostID"), "how many mailboxes are read"] = None,
+        domain_version: Annotated[int | None, ovirt("domVersion", as_=str), "upgrade the pool to this version"] = None,
+    ) -> TaskId:
+        """Become the one writer of the pool's metadata."""
+        ...
+
+    @verb(
+        "StoragePool.spmStop",
+        http="POST /storage/pools/{pool_id}/spm/stop",
+        xmlrpc=xmlrpc("spmStop", "pool_id _"),
+        needs=Right.ADMINISTER,
+        fails=_POOL,
+    )
+    async def spm_stop(self, pool_id: _Pool) -> None:
+        """Give the SPM role up; tasks stay on the master for the next SPM."""
+        ...
+
+
+@group("domain", invalid="invalid-parameter")
+class DomainApi(Protocol):
+    """Storage domains."""
+
+    @verb(
+        "StorageDomain.create",
+        http="POST /storage/domains",
+        xmlrpc=xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _"),
+        needs=Right.ADMINISTER,
+        fails=("storage-domain-already-exists", "storage-domain-not-empty", "storage-domain-type-error", "invalid-parameter"),
+    )
+    async def create(
+        self,
+        domain_id: _Domain,
+        domain_type: _Type,
+        arguments: Annotated[DomainArguments, ovirt("typeArgs"), "where it lives"],
+        name: Annotated[str, ovirt("name"), "shown to people"],
+        domain_class: Annotated[DomainClass, ovirt("domainClass", words=DOMAIN_CLASS_WORDS), "what it is for"],
+        version: Annotated[int | None, ovirt("version"), "on-disk version 3, 4 or 5"] = None,
+        block_size_bytes: Annotated[int, ovirt("blockSize"), "512, 4096, or 0 to detect"] = 512,
+        maximum_hosts: Annotated[int, ovirt("maxHosts"), "1 to 2000"] = 2000,
+    ) -> None:
+        """Make a storage domain on a connected server."""
+        ...
+
+    @verb(
+        "StorageDomain.getInfo",
+        http="GET /storage/domains/{domain_id}",
+        xmlrpc=xmlrpc("getStorageDomainInfo", "domain_id _", member="info"),
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def get_info(self, domain_id: _Domain) -> DomainInfo:
+        """A domain's identity, read from the domain."""
+        ...
+
+    @verb(
+        "StorageDomain.getStats",
+        http="GET /storage/domains/{domain_id}/stats",
+        xmlrpc=xmlrpc("getStorageDomainStats", "domain_id _", member="stats"),
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def get_stats(self, domain_id: _Domain) -> DomainStats:
+        """A domain's space."""
+        ...
+
+    @verb(
+        "StorageDomain.getImages",
+        http="GET /storage/domains/{domain_id}/images",
+        xmlrpc=xmlrpc("getImagesList", "domain_id _", member="imageslist"),
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def list_images(self, domain_id: _Domain) -> list[str]:
+        """The ids of a domain's images."""
+        ...
+
+    @verb(
+        "StorageDomain.getVolumes",
+        http="GET /storage/domains/{domain_id}/volumes",
+        xmlrpc=xmlrpc("getVolumesList", "domain_id pool_id image_id", member="uuidlist"),
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def list_volumes(self, domain_id: _Domain, pool_id: _Pool, image_id: _Image = BLANK_UUID) -> list[str]:
+        """The ids of an image's volumes; of all volumes when the image is blank."""
+        ...
+
+    @verb(
+        "StorageDomain.activate",
+        http="POST /storage/domains/{domain_id}/activate",
+        xmlrpc=xmlrpc("activateStorageDomain", "domain_id pool_id _"),
+        needs=Right.ADMINISTER,
+        fails=(*_DOMAIN, *_SPM),
+    )
+    async def activate(self, domain_id: _Domain, pool_id: _Pool) -> None:
+        """Put an attached domain to use (SPM only)."""
+        ...
+
+    @verb(
+        "StorageDomain.attach",
+        http="POST /storage/domains/{domain_id}/attach",
+        xmlrpc=xmlrpc("attachStorageDomain", "domain_id pool_id _"),
+        needs=Right.ADMINISTER,
+        fails=(*_DOMAIN, *_SPM, "storage-domain-already-attached"),
+    )
+    async def attach(self, domain_id: _Domain, pool_id: _Pool) -> None:
+        """Make a domain part of a pool (SPM only)."""
+        ...
+
+    @verb(
+        "StorageDomain.validate",
+        http="POST /storage/domains/{domain_id}/validate",
+        xmlrpc=xmlrpc("validateStorageDomain", "domain_id _"),
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def validate(self, domain_id: _Domain) -> None:
+        """Check that the domain is there and its layout whole."""
+        ...
+
+
+@group("volume", invalid="invalid-parameter")
+class VolumeApi(Protocol):
+    """Volumes: the layers of disk images."""
+
+    @verb(
+        "Volume.create",
+        http="POST /storage/domains/{domain_id}/images/{image_id}/volumes",
+        xmlrpc=xmlrpc(
+            "createVolume",
+            "domain_id pool_id image_id size_bytes format allocation disk_type volume_id description "
+            "parent_image_id parent_id initial_size_bytes",
+            member="uuid",
+        ),
+        task=True,
+        fails=(*_SPM, *_DOMAIN, "incorrect-format", "incorrect-type", "volume-already-exists", "volume-creation-error"),
+    )
+    async def create(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        size_bytes: Annotated[int, Meta(ge=0), ovirt("size", as_=str, text_only=True), "virtual size"],
+        format: Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"],
+        allocation: Annotated[Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"],
+        disk_type: Annotated[str, ovirt("diskType"), "what the disk holds, such as DATA"],
+        description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
+        parent_image_id: Annotated[Uuid, ovirt("srcImgUUID"), "the parent's image; blank for this one"] = BLANK_UUID,
+        parent_id: Annotated[Uuid, ovirt("srcVolUUID"), "the parent volume; blank for none"] = BLANK_UUID,
+        initial_size_bytes: Annotated[int | None, Meta(ge=0), ovirt("initialSize", as_=str), "for block storage"] = None,
+        add_bitmaps: Annotated[bool, ovirt("addBitmaps"), "copy the parent's bitmaps"] = False,
+        legal: Annotated[bool, ovirt("legal"), "whether it may be used at once"] = True,
+        sequence: Annotated[int, Meta(ge=0, le=4294967295), ovirt("sequence"), "order among layers"] = 0,
+        bitmap: Annotated[Uuid | None, ovirt("bitmap"), "name of a bitmap to start"] = None,
+    ) -> TaskId:
+        """Make a volume: an image's base, or a layer on a parent (SPM only)."""
+        ...
+
+    @verb(
+        "Volume.getInfo",
+        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
+        xmlrpc=xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info"),
+        needs=Right.VIEW,
+        fails=_VOLUME,
+    )
+    async def get_info(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeInfo:
+        """A volume's metadata and sizes."""
+        ...
+
+    @verb(
+        "Volume.getSize",
+        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/size",
+        xmlrpc=xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id"),
+        needs=Right.VIEW,
+        fails=_VOLUME,
+    )
+    async def get_size(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeSize:
+        """A volume's size and what it takes up."""
+        ...
+
+    @verb(
+        "Volume.delete",
+        http="DELETE /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
+        task=True,
+        fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
+    )
+    async def delete(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        zero: Annotated[bool, ovirt("postZero"), "overwrite its blocks first (block storage)"],
+        force: Annotated[bool, ovirt("force"), "also when it has children or is shared"],
+        discard: Annotated[bool, ovirt("discard"), "discard its blocks (block storage)"] = False,
+    ) -> TaskId:
+        """Remove a volume (SPM only)."""
+        ...
+
+
+@group("image", invalid="invalid-parameter")
+class ImageApi(Protocol):
+    """Images: a virtual disk's chain of volumes."""
+
+    @verb(
+        "Image.prepare",
+        http="POST /storage/domains/{domain_id}/images/{image_id}/prepare",
+        xmlrpc=xmlrpc("prepareImage", "pool_id domain_id image_id volume_id allow_illegal"),
+        fails=(*_VOLUME, "prepare-illegal-volume-error", "storage-pool-unknown"),
+    )
+    async def prepare(
+        self,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        volume_id: _Volume,
+        allow_illegal: Annotated[bool, ovirt("allowIllegal"), "also a volume that is not valid"] = False,
+    ) -> PreparedImage:
+        """Make an image ready for use on this host and tell its path."""
+        ...
+
+    @verb(
+        "Image.teardown",
+        http="POST /storage/domains/{domain_id}/images/{image_id}/teardown",
+        xmlrpc=xmlrpc("teardownImage", "pool_id domain_id image_id volume_id"),
+        fails=_DOMAIN,
+    )
+    async def teardown(
+        self,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        volume_id: Annotated[VolumeId | None, ovirt("volumeID"), "ignored"] = None,
+    ) -> None:
+        """Undo `prepare`."""
+        ...
+
+    @verb(
+        "Image.getVolumes",
+        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes",
+        needs=Right.VIEW,
+        fails=_DOMAIN,
+    )
+    async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:
+        """The ids of an image's volumes."""
+        ...

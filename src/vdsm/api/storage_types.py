@@ -1,0 +1,216 @@
+"""Requests and answers of storage: connections, pools, domains, images and volumes."""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from vdsm.api.declare import ovirt
+
+DomainType = Literal["UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"]
+DOMAIN_TYPE_WORDS = {
+    **{str(number): name for number, name in enumerate(("UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"))},
+    "SHAREDFS": "POSIXFS",
+}
+"""What callers write for a domain's type (facts: storage §1.2)."""
+
+DomainClass = Literal["Data", "Iso", "Backup", "Unknown"]
+DOMAIN_CLASS_WORDS = {"1": "Data", "2": "Iso", "3": "Backup", "DATA": "Data", "ISO": "Iso", "BACKUP": "Backup", "UNKNOWN": "Unknown"}
+
+DomainStatus = Literal["Active", "Attached", "Unattached", "Unknown"]
+DOMAIN_STATUS_WORDS = {
+    "ACTIVE": "Active",
+    "ATTACHED": "Attached",
+    "UNATTACHED": "Unattached",
+    "UNKNOWN": "Unknown",
+    "INACTIVE": "Attached",
+}
+
+VolumeFormat = Literal["COW", "RAW"]
+VOLUME_FORMAT_WORDS = {"4": "COW", "5": "RAW"}
+Allocation = Literal["PREALLOCATED", "SPARSE"]
+ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
+
+
+class Connection(Struct, frozen=True, kw_only=True):
+    """One storage server connection; which fields count depends on the domain type (facts: storage §13.1)."""
+
+    id: str
+    connection: str | UnsetType = UNSET
+    path: str | UnsetType = UNSET
+    spec: str | UnsetType = UNSET
+    export: str | UnsetType = UNSET
+    protocol_version: str | UnsetType = UNSET
+    retransmissions: Annotated[int | UnsetType, ovirt("retrans")] = UNSET
+    timeout_ds: Annotated[int | UnsetType, ovirt("timeout")] = UNSET
+    mount_options: Annotated[str | UnsetType, ovirt("mnt_options")] = UNSET
+    filesystem_type: Annotated[str | UnsetType, ovirt("vfs_type")] = UNSET
+    portal: str | UnsetType = UNSET
+    port: str | UnsetType = UNSET
+    iqn: str | UnsetType = UNSET
+    portal_group: Annotated[str | UnsetType, ovirt("tpgt")] = UNSET
+    user: str | UnsetType = UNSET
+    password: str | UnsetType = UNSET
+    interface_name: Annotated[str | UnsetType, ovirt("ifaceName")] = UNSET
+    initiator_name: Annotated[str | UnsetType, ovirt("initiatorName")] = UNSET
+    network_interface: Annotated[str | UnsetType, ovirt("netIfaceName")] = UNSET
+
+
+class ConnectionStatus(Struct, frozen=True, kw_only=True):
+    """What became of one connection: 0, or the number of the failure."""
+
+    id: str
+    status: int
+
+
+class DomainArguments(Struct, frozen=True, kw_only=True):
+    """Where a new domain lives: a path or export for file domains, a volume group for block domains."""
+
+    remote_path: Annotated[str | UnsetType, ovirt("remotePath")] = UNSET
+    volume_group: Annotated[str | UnsetType, ovirt("vgUUID")] = UNSET
+
+
+class DomainInfo(Struct, frozen=True, kw_only=True):
+    """A storage domain's identity (facts: storage §3.6)."""
+
+    domain_id: Annotated[str, ovirt("uuid")]
+    type: Annotated[str, ovirt("type")]
+    domain_class: Annotated[str, ovirt("class")]
+    name: str
+    role: str
+    pools: Annotated[list[str], ovirt("pool")]
+    version: Annotated[int, ovirt("version", as_=str, declared="int")]
+    block_size_bytes: Annotated[int, ovirt("block_size")]
+    alignment_bytes: Annotated[int, ovirt("alignment")]
+    remote_path: Annotated[str | UnsetType, ovirt("remotePath")] = UNSET
+    lease_version: Annotated[int | UnsetType, ovirt("lver")] = UNSET
+    spm_host_id: Annotated[int | UnsetType, ovirt("spm_id")] = UNSET
+    master_version: Annotated[int | UnsetType, ovirt("master_ver")] = UNSET
+    metadata_device: Annotated[str | UnsetType, ovirt("metadataDevice")] = UNSET
+    vg_metadata_device: Annotated[str | UnsetType, ovirt("vgMetadataDevice")] = UNSET
+
+
+class DomainStats(Struct, frozen=True, kw_only=True):
+    """Space on a storage domain, in bytes."""
+
+    total_bytes: Annotated[int, ovirt("disktotal", as_=str, declared="int")]
+    free_bytes: Annotated[int, ovirt("diskfree", as_=str, declared="int")]
+    metadata_area_bytes: Annotated[int, ovirt("mdasize")] = 0
+    metadata_area_free_bytes: Annotated[int, ovirt("mdafree")] = 0
+    metadata_area_valid: Annotated[bool, ovirt("mdavalid")] = True
+    metadata_area_threshold: Annotated[bool, ovirt("mdathreshold")] = True
+
+
+class PoolInfo(Struct, frozen=True, kw_only=True):
+    """A connected pool (facts: storage §7.1)."""
+
+    name: str
+    type: str
+    master_domain_id: Annotated[str, ovirt("master_uuid")]
+    master_version: Annotated[int, ovirt("master_ver")]
+    domains: str
+    """`<domain>:<status>` joined by commas."""
+    status: Annotated[str, ovirt("pool_status")]
+    spm_host_id: Annotated[int, ovirt("spm_id")]
+    lease_version: Annotated[int, ovirt("lver")]
+    version: Annotated[int, ovirt("version", as_=str)]
+    iso_prefix: Annotated[str, ovirt("isoprefix")] = ""
+
+
+class PoolDomainAlert(Struct, frozen=True, kw_only=True):
+    """Something about a domain that somebody should look at."""
+
+    code: int
+    message: str
+
+
+class PoolDomainInfo(Struct, frozen=True, kw_only=True):
+    """One domain of a pool; figures only when it is monitored."""
+
+    status: str
+    alerts: list[PoolDomainAlert] = []
+    iso_prefix: Annotated[str, ovirt("isoprefix")] = ""
+    version: int | UnsetType = UNSET
+    total_bytes: Annotated[int | UnsetType, ovirt("disktotal", as_=str)] = UNSET
+    free_bytes: Annotated[int | UnsetType, ovirt("diskfree", as_=str)] = UNSET
+
+
+class PoolFullInfo(Struct, frozen=True, kw_only=True):
+    """A pool and its domains."""
+
+    info: PoolInfo
+    domains: Annotated[dict[str, PoolDomainInfo], ovirt("dominfo")]
+
+
+class SpmStatus(Struct, frozen=True, kw_only=True):
+    """This host's storage role and who holds it; -1 stands for nobody and for unknown."""
+
+    status: Annotated[Literal["Free", "Contend", "SPM"], ovirt("spmStatus")]
+    host_id: Annotated[int, ovirt("spmId")]
+    lease_version: Annotated[int, ovirt("spmLver")]
+
+
+class VolumeLease(Struct, frozen=True, kw_only=True):
+    """A volume's lease and its holders."""
+
+    path: str
+    offset: int
+    owners: list[int] | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+
+
+class VolumeInfo(Struct, frozen=True, kw_only=True):
+    """One volume (facts: storage §4.4); sizes in bytes."""
+
+    volume_id: Annotated[str, ovirt("uuid")]
+    image_id: Annotated[str, ovirt("image")]
+    domain_id: Annotated[str, ovirt("domain")]
+    pool_id: Annotated[str, ovirt("pool")]
+    parent_id: Annotated[str, ovirt("parent")]
+    children: list[str]
+    format: str
+    allocation: Annotated[str, ovirt("type")]
+    disk_type: Annotated[str, ovirt("disktype")]
+    role: Annotated[str, ovirt("voltype")]
+    legality: str
+    status: str
+    description: str
+    capacity_bytes: Annotated[int, ovirt("capacity", as_=str, declared="uint")]
+    size_bytes: Annotated[int, ovirt("apparentsize", as_=str, declared="uint")]
+    allocated_bytes: Annotated[int, ovirt("truesize", as_=str, declared="uint")]
+    created_s: Annotated[int, ovirt("ctime", as_=str, declared="int")]
+    modified_s: Annotated[int, ovirt("mtime", as_=str, declared="uint")]
+    generation: int
+    sequence: int
+    allocation_type: Annotated[str | UnsetType, ovirt("allocType")] = UNSET
+    lease: VolumeLease | UnsetType = UNSET
+
+
+class VolumeSize(Struct, frozen=True, kw_only=True):
+    """A volume's sizes in bytes."""
+
+    size_bytes: Annotated[int, ovirt("apparentsize", as_=str, declared="uint")]
+    allocated_bytes: Annotated[int, ovirt("truesize", as_=str, declared="uint")]
+
+
+class VolumeLocation(Struct, frozen=True, kw_only=True):
+    """One volume of a prepared chain."""
+
+    domain_id: Annotated[str, ovirt("domainID")]
+    image_id: Annotated[str, ovirt("imageID")]
+    volume_id: Annotated[str, ovirt("volumeID")]
+    path: str
+
+
+class PathInfo(Struct, frozen=True, kw_only=True):
+    """How qemu opens a prepared image."""
+
+    type: Literal["file", "block", "network"]
+    path: str
+
+
+class PreparedImage(Struct, frozen=True, kw_only=True):
+    """An image ready for use; the oVirt JSON-RPC dialect carries the path only (facts: storage §9.4)."""
+
+    path: str
+    info: PathInfo
+    chain: Annotated[list[VolumeLocation], ovirt("imgVolumesInfo")]

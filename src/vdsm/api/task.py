@@ -1,0 +1,112 @@
+"""The surface of tasks: long storage work that goes on after its verb answered."""
+
+from typing import Annotated, Literal, Protocol
+
+from msgspec import Struct
+
+from vdsm.api.declare import group, ovirt, verb, xmlrpc
+from vdsm.core.context import Right
+from vdsm.core.ids import TaskId
+
+
+class TaskStatus(Struct, frozen=True, kw_only=True):
+    """Where a task stands (facts: storage §8.1, §8.3)."""
+
+    task_id: Annotated[str, ovirt("taskID")]
+    state: Annotated[Literal["unknown", "init", "running", "finished", "aborting", "cleaning"], ovirt("taskState")]
+    result: Annotated[Literal["", "success", "cleanSuccess", "cleanFailure"], ovirt("taskResult")]
+    code: int
+    message: str
+
+
+class TaskInfo(Struct, frozen=True, kw_only=True):
+    """What a task does."""
+
+    task_id: Annotated[str, ovirt("id")]
+    verb: str
+
+
+class TaskDetails(Struct, frozen=True, kw_only=True):
+    """All about a task, in-memory ones included; `state` is the internal one."""
+
+    task_id: Annotated[str, ovirt("id")]
+    verb: str
+    state: str
+    code: int
+    message: str
+    result: str
+    reported_result: Annotated[str, ovirt("taskResult")]
+    tag: str
+
+
+_Task = Annotated[TaskId, ovirt("taskID"), "the task's id"]
+_FAILS = ("unknown-task",)
+
+
+@group("task", invalid="invalid-parameter")
+class TaskApi(Protocol):
+    """Storage tasks."""
+
+    @verb(
+        "Task.getStatus",
+        http="GET /tasks/{task_id}",
+        xmlrpc=xmlrpc("getTaskStatus", "task_id", member="taskStatus"),
+        needs=Right.VIEW,
+        fails=_FAILS,
+    )
+    async def get_status(self, task_id: _Task) -> TaskStatus:
+        """Where a task stands."""
+        ...
+
+    @verb(
+        "Task.getInfo",
+        http="GET /tasks/{task_id}/info",
+        xmlrpc=xmlrpc("getTaskInfo", "task_id", member="TaskInfo"),
+        needs=Right.VIEW,
+        fails=_FAILS,
+    )
+    async def get_info(self, task_id: _Task) -> TaskInfo:
+        """What a task does."""
+        ...
+
+    @verb("Task.stop", http="POST /tasks/{task_id}/stop", xmlrpc=xmlrpc("stopTask", "task_id"), fails=_FAILS)
+    async def stop(self, task_id: _Task) -> None:
+        """Ask a task to stop; it rolls back what it did."""
+        ...
+
+    @verb("Task.clear", http="DELETE /tasks/{task_id}", xmlrpc=xmlrpc("clearTask", "task_id"), fails=(*_FAILS, "task-state-error"))
+    async def clear(self, task_id: _Task) -> None:
+        """Forget a task that is done."""
+        ...
+
+    @verb("Task.revert", http="POST /tasks/{task_id}/revert", xmlrpc=xmlrpc("revertTask", "task_id"), fails=(*_FAILS, "task-not-finished"))
+    async def revert(self, task_id: _Task) -> None:
+        """Undo a task that is done."""
+        ...
+
+    @verb(
+        "Host.getAllTasksStatuses",
+        http="GET /tasks",
+        xmlrpc=xmlrpc("getAllTasksStatuses", member="allTasksStatus"),
+        needs=Right.VIEW,
+        fails=("secure-error",),
+    )
+    async def list_statuses(self) -> dict[str, TaskStatus]:
+        """Where every pool task stands (SPM only)."""
+        ...
+
+    @verb(
+        "Host.getAllTasksInfo",
+        http="GET /tasks/info",
+        xmlrpc=xmlrpc("getAllTasksInfo", member="allTasksInfo"),
+        needs=Right.VIEW,
+        fails=("secure-error",),
+    )
+    async def list_infos(self) -> dict[str, TaskInfo]:
+        """What every pool task does (SPM only)."""
+        ...
+
+    @verb("Host.getAllTasks", http="GET /tasks/details", xmlrpc=xmlrpc("getAllTasks", "_", member="tasks"), needs=Right.VIEW)
+    async def list_details(self) -> dict[str, TaskDetails]:
+        """All tasks of this host, of every kind."""
+        ...
