@@ -1,0 +1,200 @@
+"""The one door to processes: argument lists, a fixed environment, a time limit, failures that paste into a shell.
+
+What a program's output means is left to the adapter that calls it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vdsm.core.errors import NodeError
+
+log = logging.getLogger(__name__)
+
+SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"LC_ALL": "C", "PATH": SEARCH_PATH}
+_REAP_TIMEOUT_S = 5.0  # a killed process that stays longer is stuck in the kernel; it is reaped when a later one starts
+
+
+class CommandFailed(NodeError):
+    """A program could not be started, or ended with a status that its caller did not expect.
+
+    `command` is a line for a shell; `status` is negative for a signal and 127 when there is no such program.
+    """
+
+    code, number, http, text = "command-failed", 100, 500, "{command}: status {status}: {stderr}"
+    command: str
+    status: int
+    stderr: str = ""
+
+
+class CommandTimedOut(CommandFailed):
+    """A program did not end in time; its process group was killed."""
+
+    code, http, retry, text = "command-timed-out", 504, True, "{command}: not done after {timeout_s} s"
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended with an expected status."""
+
+    command: str
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; bytes that are not UTF-8 are replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    input: bytes | None = None,
+    ok: Collection[int] = (0,),
+    die_with_parent: bool = True,
+) -> Completed:
+    """Run a program to its end.
+
+    The program gets a session of its own and nothing of our environment. At the deadline its process group is killed.
+    With `die_with_parent` the kernel kills it when the calling thread ends, so that no child outlives a killed daemon.
+    Raises CommandFailed (a status not in `ok`, no such program) and CommandTimedOut.
+    """
+    call = _Call.prepare(argv, cwd, die_with_parent)
+    try:
+        process = subprocess.Popen(
+            call.argv,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise call.failed(127, str(error)) from error
+    try:
+        stdout, stderr = process.communicate(input, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _kill(process.pid)
+        _abandon(process)
+        raise call.timed_out(timeout_s) from None
+    except BaseException:
+        _kill(process.pid)
+        _abandon(process)
+        raise
+    return call.completed(process.returncode, stdout, stderr, ok)
+
+
+async def run_async(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    input: bytes | None = None,
+    ok: Collection[int] = (0,),
+    die_with_parent: bool = True,
+) -> Completed:
+    """`run` on the event loop; cancelling it kills the process group too."""
+    call = _Call.prepare(argv, cwd, die_with_parent)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *call.argv,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise call.failed(127, str(error)) from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(input)
+    except TimeoutError:
+        raise call.timed_out(timeout_s) from None
+    finally:
+        if process.returncode is None:
+            _kill(process.pid)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REAP_TIMEOUT_S):
+                    await process.wait()
+    assert process.returncode is not None
+    return call.completed(process.returncode, stdout, stderr, ok)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    argv: list[str]
+    line: str
+    started_s: float
+
+    @classmethod
+    def prepare(cls, argv: Sequence[str | Path], cwd: Path | None, die_with_parent: bool) -> "_Call":
+        words = [str(word) for word in argv]
+        line = shlex.join(words) if cwd is None else f"cd {shlex.quote(str(cwd))} && {shlex.join(words)}"
+        program = shutil.which(words[0], path=SEARCH_PATH)
+        call = cls([*_dying_with_parent(die_with_parent), program or words[0], *words[1:]], line, time.monotonic())
+        if program is None:
+            raise call.failed(127, "no such program")
+        if any("\0" in word for word in words):
+            raise call.failed(126, "NUL in an argument")
+        return call
+
+    def failed(self, status: int, stderr: str) -> CommandFailed:
+        log.warning("FAILED (status %d): %s: %s", status, self.line, stderr)
+        return CommandFailed(self.line, status, stderr)
+
+    def timed_out(self, timeout_s: float) -> CommandTimedOut:
+        log.warning("KILLED after %.1f s: %s", timeout_s, self.line)
+        return CommandTimedOut(self.line, -signal.SIGKILL, "", timeout_s)
+
+    def completed(self, status: int, stdout: bytes, stderr: bytes, ok: Collection[int]) -> Completed:
+        if status not in ok:
+            raise self.failed(status, stderr.decode("utf-8", "replace").strip())
+        log.debug("done in %.3f s: %s", time.monotonic() - self.started_s, self.line)
+        return Completed(self.line, status, stdout, stderr)
+
+
+@cache
+def _setpriv() -> str | None:
+    found = shutil.which("setpriv", path=SEARCH_PATH)
+    if found is None:
+        log.warning("setpriv (util-linux) is missing: child processes may outlive a killed daemon")
+    return found
+
+
+def _dying_with_parent(wanted: bool) -> list[str]:
+    # setpriv sets PR_SET_PDEATHSIG and execs: Python code between fork and exec would be unsafe beside other threads.
+    program = _setpriv() if wanted else None
+    return [program, "--pdeathsig", "KILL", "--"] if program else []
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _abandon(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_REAP_TIMEOUT_S)

@@ -1,0 +1,85 @@
+"""The door to processes, tried with programs that every machine has; the sync and the async form keep one contract."""
+
+import asyncio
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vdsm.adapters import run as door
+
+Runner = Callable[..., door.Completed]
+
+
+def _asynchronously(*args: object, **kwargs: object) -> door.Completed:
+    return asyncio.run(door.run_async(*args, **kwargs))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    return door.run if request.param == "sync" else _asynchronously
+
+
+def test_output_input_and_folder(run: Runner, tmp_path: Path) -> None:
+    done = run(["sh", "-c", "cat; pwd; echo bad >&2"], timeout_s=20, cwd=tmp_path, input=b"in\n")
+    assert done.text == f"in\n{tmp_path}\n"
+    assert done.stderr == b"bad\n"
+
+
+def test_the_environment_is_fixed(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    names = {line.split("=")[0] for line in run(["env"], timeout_s=20).text.splitlines()}
+    assert names == {"LC_ALL", "PATH"}
+
+
+def test_failure_carries_a_line_for_a_shell(run: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(door.CommandFailed) as raised:
+        run(["sh", "-c", "echo 'oh no' >&2; exit 3"], timeout_s=20, cwd=tmp_path)
+    assert (raised.value.status, raised.value.stderr) == (3, "oh no")
+    assert raised.value.command == f"cd {tmp_path} && sh -c 'echo '\"'\"'oh no'\"'\"' >&2; exit 3'"
+    assert raised.value.command in caplog.text
+
+
+def test_expected_statuses(run: Runner) -> None:
+    assert run(["sh", "-c", "exit 3"], timeout_s=20, ok=(0, 3)).status == 3
+
+
+def test_missing_program_and_hostile_argument(run: Runner) -> None:
+    with pytest.raises(door.CommandFailed, match="no such program"):
+        run(["no-such-program-here"], timeout_s=20)
+    with pytest.raises(door.CommandFailed, match="NUL"):
+        run(["true", "a\0b"], timeout_s=20)
+
+
+def test_the_whole_group_dies_at_the_deadline(run: Runner, tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+    with pytest.raises(door.CommandTimedOut):
+        run(["sh", "-c", f"sleep 1000 & echo $! > {noted}; wait"], timeout_s=0.5)
+    assert _gone(int(noted.read_text()))
+
+
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    noted = tmp_path / "fifo"
+    os.mkfifo(noted)
+    code = f"from vdsm.adapters.run import run; run(['sh', '-c', 'echo $$ > {noted}; exec sleep 1000'], timeout_s=900)"
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        child = int(noted.read_text())
+        parent.kill()
+    assert _gone(child)
+
+
+def _gone(pid: int) -> bool:
+    """Whether the process ends (or is a zombie that an init will reap) before a generous deadline."""
+    deadline = 20.0
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], deadline)[0])
+    finally:
+        os.close(descriptor)
