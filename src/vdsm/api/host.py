@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Protocol
 
 from vdsm.api.declare import group, ovirt, verb, xmlrpc
-from vdsm.api.host_types import Capabilities, HardwareInfo, HostStats
+from vdsm.api.host_types import HardwareInfo, HostCapabilities, HostStats
 from vdsm.api.storage_types import DOMAIN_CLASS_WORDS, DOMAIN_TYPE_WORDS, DomainClass, DomainType
 from vdsm.api.vm import VmInfo
 from vdsm.api.vm_types import VmStats
@@ -38,7 +38,7 @@ class HostApi(Protocol):
         xmlrpc=xmlrpc("getVdsCapabilities", member="info"),
         needs=Right.VIEW,
     )
-    async def get_capabilities(self) -> Capabilities:
+    async def get_capabilities(self) -> HostCapabilities:
         """What this machine and its software can do."""
         ...
 
@@ -76,7 +76,7 @@ class VmListApi(Protocol):
     """Lists of virtual machines."""
 
     @verb("Host.getVMList", http="GET /vms", xmlrpc=xmlrpc("list", "full vm_ids", member="vmList"), needs=Right.VIEW)
-    async def list(
+    async def list_vms(
         self,
         full: Annotated[bool, ovirt("fullStatus"), "ask for whole definitions (the dialect of 2011 only)"] = False,
         vm_ids: _Ids = [],  # noqa: B006

@@ -251,7 +251,7 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     supported_engines: Annotated[list[str], ovirt("supportedENGINEs")]
     cluster_levels: Annotated[list[str], ovirt("clusterLevels")]
     client_interface: Annotated[str, ovirt("lastClientIface")]
-    hooks: dict[str, dict[str, HookScript]]
+    hooks: dict[str, Annotated[dict[str, HookScript], ovirt("scripts", declared="HookScripts")]]
     operating_system: Annotated[OperatingSystem, ovirt("operatingSystem")]
     host_id: Annotated[Text, ovirt("uuid")] = UNSET
     packages: Annotated[dict[str, PackageVersion], ovirt("packages2")]

@@ -426,3 +426,23 @@ class ImageApi(Protocol):
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:
         """The ids of an image's volumes."""
         ...
+
+    @verb(
+        "Image.deleteVolumes",
+        http="POST /storage/domains/{domain_id}/images/{image_id}/delete-volumes",
+        xmlrpc=xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid"),
+        task=True,
+        fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
+    )
+    async def delete_volumes(
+        self,
+        image_id: _Image,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        volume_ids: Annotated[list[VolumeId], ovirt("volumeList"), "the volumes, leaf first"],
+        zero: Annotated[bool, ovirt("postZero"), "overwrite their blocks first (block storage)"] = False,
+        force: Annotated[bool, ovirt("force"), "also when they have children or are shared"] = False,
+        discard: Annotated[bool, ovirt("discard"), "discard their blocks (block storage)"] = False,
+    ) -> TaskId:
+        """Remove volumes of an image, in the order given (SPM only)."""
+        ...

@@ -1,0 +1,1 @@
+"""The surface on the wire: binds the catalogue to transports; knows no domain."""

@@ -1,0 +1,104 @@
+"""The oVirt dialect of every verb: how its parameters are read and its result is written; transports are left to others."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vdsm.api.declare import Verb
+from vdsm.api.storage_types import Connection
+from vdsm.api.vm import DeviceAddress, DeviceParameters, DeviceSpec, DriveSpec, VmInfo, VmParameters
+from vdsm.wire.dialects.forms import BadValue, Encode, Form, Forms, Schema
+
+LOOSE = (VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A verb in the dialect: `encode` turns the result into what JSON-RPC carries (None: as it is)."""
+
+    verb: Verb
+    parameters: tuple[tuple[str, str, Form, bool, Any], ...]
+    """Our name, the wire's name, the form, whether it must be given, the default."""
+    encode: Encode | None
+    returns: Schema | None
+
+    def decode(self, given: Any) -> dict[str, Any]:
+        """Read named (object) or positional (array) parameters; unknown names are dropped (facts §1.5)."""
+        if isinstance(given, list):
+            if len(given) > len(self.parameters):
+                raise BadValue(self.verb.ovirt, f"takes {len(self.parameters)} parameters, got {len(given)}")
+            given = {wire: value for (_, wire, *_), value in zip(self.parameters, given, strict=False)}
+        arguments = {}
+        for name, wire, form, required, default in self.parameters:
+            value = given.get(wire)
+            if value is not None:
+                arguments[name] = form.decode(value, wire)
+            elif not required:
+                arguments[name] = default
+            elif form.optional:
+                arguments[name] = None
+            else:
+                raise BadValue(wire, "missing")
+        return arguments
+
+
+def _first(encode: Encode) -> Encode:
+    return lambda value: [encode(value)]
+
+
+def _path_only(value: Any) -> Any:
+    return {"path": value.path}
+
+
+def _no_vms(value: Any) -> Any:
+    return {"vmList": {}}
+
+
+class OvirtDialect:
+    """Derives the shape of every verb; `types` gathers the named types for `schema/jsonrpc.json`."""
+
+    def __init__(self, verbs: tuple[Verb, ...]) -> None:
+        self.forms = Forms(LOOSE)
+        self.shapes = {verb.ovirt: self._shape(verb) for verb in verbs}
+
+    def _shape(self, verb: Verb) -> Shape:
+        parameters = tuple(
+            (p.name, p.ovirt.name, self.forms.get(p.type), p.required, None if p.default is inspect.Parameter.empty else p.default)
+            for p in verb.parameters
+        )
+        encode, returns = self._result(verb)
+        return Shape(verb, parameters, encode, returns)
+
+    def _result(self, verb: Verb) -> tuple[Encode | None, Schema | None]:
+        if verb.ovirt in ("VM.pause", "VM.cont"):
+            return _no_vms, self.forms.get(VmInfo).schema
+        if verb.returns is type(None):
+            return (lambda value: True), None
+        form = self.forms.get(verb.returns)
+        if verb.ovirt == "VM.getStats" and form.encode is not None:
+            return _first(form.encode), [form.schema]
+        if verb.ovirt == "Image.prepare":
+            return _path_only, form.schema
+        return form.encode, form.schema
+
+    def get_schema(self) -> dict[str, Any]:
+        """The verbs and types in the shape of the published schema."""
+        return {"types": dict(sorted(self.forms.types.items())), "verbs": {n: _describe(s) for n, s in sorted(self.shapes.items())}}
+
+
+def _describe(shape: Shape) -> dict[str, Any]:
+    described: dict[str, Any] = {"params": [_parameter(*p) for p in shape.parameters]}
+    if shape.returns is not None:
+        described["returns"] = shape.returns
+    return described
+
+
+def _parameter(name: str, wire: str, form: Form, required: bool, default: Any) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": wire, "type": form.schema}
+    if not required:
+        described |= {"optional": True, "default": default}
+    return described
+
+
+ParameterDecoder = Callable[[Any], dict[str, Any]]
