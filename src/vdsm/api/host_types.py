@@ -232,8 +232,11 @@ class NetworkCapabilities(Struct, frozen=True, kw_only=True):
     uncommitted_changes: Annotated[bool, ovirt("netConfigDirty", as_=str, format="%s")]
 
 
-class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
-    """What this host can do (facts §4.1). What libvirt alone knows is absent while libvirt is down."""
+class Capabilities(NetworkCapabilities, frozen=True, kw_only=True):
+    """What this host can do (facts §4.1). What libvirt alone knows is absent while libvirt is down.
+
+    The last ones tell what this daemon's own verbs serve: a default turns true in the change that makes it so.
+    """
 
     kvm: Annotated[bool, ovirt("kvmEnabled", as_=str)]
     cores: Annotated[int, ovirt("cpuCores", as_=str)]
@@ -271,19 +274,13 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     numa_distances: Annotated[dict[str, list[int]], ovirt("numaNodeDistance")]
     numa_balancing: Annotated[Literal[0, 1, 2], ovirt("autoNumaBalancing")]
     selinux: SelinuxStatus
-    live_snapshot: Annotated[bool, ovirt("liveSnapshot", as_=str)]
-    live_merge: Annotated[bool, ovirt("liveMerge", as_=str)]
     kdump_status: Annotated[Literal[-1, 0, 1], ovirt("kdumpStatus")]
-    deferred_preallocation: bool
     device_passthrough: Annotated[bool, ovirt("hostdevPassthrough", as_=str)]
     additional_features: Annotated[list[str], ovirt("additionalFeatures")]
     hosted_engine_deployed: Annotated[bool, ovirt("hostedEngineDeployed")]
     hugepage_sizes_kib: Annotated[list[int], ovirt("hugepages")]
     vnc_encrypted: Annotated[bool, ovirt("vncEncrypted", as_=str)]
     connector: Annotated[ConnectorInfo | UnsetType, ovirt("connector_info")] = UNSET
-    backup_enabled: Annotated[bool, ovirt("backupEnabled")]
-    cold_backup_enabled: Annotated[bool, ovirt("coldBackupEnabled")]
-    clear_bitmaps_enabled: Annotated[bool, ovirt("clearBitmapsEnabled")]
     fips_enabled: Annotated[bool, ovirt("fipsEnabled")]
     boot_partition_id: Annotated[Text, ovirt("boot_uuid")] = UNSET
     tsc_hz: Annotated[Text, ovirt("tscFrequency")] = UNSET
@@ -291,14 +288,20 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     ovn_configured: Annotated[Flag, ovirt("ovnConfigured")] = UNSET
     domain_versions: list[int]
     supported_block_sizes: Annotated[dict[str, list[int]], ovirt("supported_block_size")]
-    cd_change_by_image: Annotated[bool, ovirt("cd_change_pdiv")]
-    refresh_disk_supported: bool
-    replicate_extend: bool
-    measure_subchain: bool
-    measure_active: bool
-    image_info_bitmaps: Annotated[bool, ovirt("qemu_image_info_bitmaps")]
-    mailbox_events: bool
-    zero_copy_migrations: Annotated[bool, ovirt("zerocopy_migrations")]
+    live_snapshot: Annotated[bool, ovirt("liveSnapshot", as_=str)] = False
+    live_merge: Annotated[bool, ovirt("liveMerge", as_=str)] = False
+    deferred_preallocation: bool = False
+    backup_enabled: Annotated[bool, ovirt("backupEnabled")] = False
+    cold_backup_enabled: Annotated[bool, ovirt("coldBackupEnabled")] = False
+    clear_bitmaps_enabled: Annotated[bool, ovirt("clearBitmapsEnabled")] = False
+    cd_change_by_image: Annotated[bool, ovirt("cd_change_pdiv")] = False
+    refresh_disk_supported: bool = False
+    replicate_extend: bool = False
+    measure_subchain: bool = False
+    measure_active: bool = False
+    image_info_bitmaps: Annotated[bool, ovirt("qemu_image_info_bitmaps")] = False
+    mailbox_events: bool = False
+    zero_copy_migrations: Annotated[bool, ovirt("zerocopy_migrations")] = False
 
 
 class CpuCoreStats(Struct, frozen=True, kw_only=True):
