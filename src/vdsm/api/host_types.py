@@ -232,7 +232,7 @@ class NetworkCapabilities(Struct, frozen=True, kw_only=True):
     uncommitted_changes: Annotated[bool, ovirt("netConfigDirty", as_=str, format="%s")]
 
 
-class Capabilities(NetworkCapabilities, frozen=True, kw_only=True):
+class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     """What this host can do (facts §4.1). What libvirt alone knows is absent while libvirt is down.
 
     The last ones tell what this daemon's own verbs serve: a default turns true in the change that makes it so.
