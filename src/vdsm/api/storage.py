@@ -168,7 +168,7 @@ class PoolApi(Protocol):
     @verb(
         "StoragePool.spmStart",
         http="POST /storage/pools/{pool_id}/spm/start",
-        xmlrpc=xmlrpc("spmStart", "pool_id previous_id previous_lease_version scsi_fencing maximum_host_id domain_version _"),
+        xmlrpc=xmlrpc("spmStart", "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _", member="uuid"),
         needs=Right.ADMINISTER,
         task=True,
         fails=(*_POOL, "is-spm", "acquire-lock-failure"),
@@ -329,7 +329,7 @@ class VolumeApi(Protocol):
         description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
         parent_image_id: Annotated[Uuid, ovirt("srcImgUUID"), "the parent's image; blank for this one"] = BLANK_UUID,
         parent_id: Annotated[Uuid, ovirt("srcVolUUID"), "the parent volume; blank for none"] = BLANK_UUID,
-        initial_size_bytes: Annotated[int | None, Meta(ge=0), ovirt("initialSize", as_=str), "for block storage"] = None,
+        initial_size_bytes: Annotated[Annotated[int, Meta(ge=0)] | None, ovirt("initialSize", as_=str), "for block storage"] = None,
         add_bitmaps: Annotated[bool, ovirt("addBitmaps"), "copy the parent's bitmaps"] = False,
         legal: Annotated[bool, ovirt("legal"), "whether it may be used at once"] = True,
         sequence: Annotated[int, Meta(ge=0, le=4294967295), ovirt("sequence"), "order among layers"] = 0,

@@ -1,7 +1,6 @@
 """The oVirt dialect of every verb: how its parameters are read and its result is written; transports are left to others."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,8 @@ class Shape:
     """Our name, the wire's name, the form, whether it must be given, the default."""
     encode: Encode | None
     returns: Schema | None
+    full: Encode | None
+    """The whole result in the dialect's names, for transports that carry more of it than JSON-RPC does."""
 
     def decode(self, given: Any) -> dict[str, Any]:
         """Read named (object) or positional (array) parameters; unknown names are dropped (facts §1.5)."""
@@ -68,7 +69,8 @@ class OvirtDialect:
             for p in verb.parameters
         )
         encode, returns = self._result(verb)
-        return Shape(verb, parameters, encode, returns)
+        full = None if verb.returns is type(None) else self.forms.get(verb.returns).encode
+        return Shape(verb, parameters, encode, returns, full)
 
     def _result(self, verb: Verb) -> tuple[Encode | None, Schema | None]:
         if verb.ovirt in ("VM.pause", "VM.cont"):
@@ -99,6 +101,3 @@ def _parameter(name: str, wire: str, form: Form, required: bool, default: Any) -
     if not required:
         described |= {"optional": True, "default": default}
     return described
-
-
-ParameterDecoder = Callable[[Any], dict[str, Any]]
