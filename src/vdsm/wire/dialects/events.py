@@ -49,26 +49,36 @@ class EventDialect:
         return str(type(event).__struct_config__.tag)
 
 
+DECLARED: dict[str, Any] = {
+    "elapsedTime": "uint",
+    "monitorResponse": "int",
+    "displayInfo": ["EventDisplayInfo"],
+}
+"""Members whose published type differs from what travels (facts §1.8): numbers are announced, text is sent."""
+
+
 def describe_events() -> dict[str, Any]:
-    """Both encodings of every event, for schema/events.json."""
+    """Both encodings of every event, for schema/events.json and schema/jsonrpc.json."""
     schemas, components = msgspec.json.schema_components(EVENTS, ref_template="#/components/{name}")
+    names = [str(kind.__struct_config__.tag) for kind in EVENTS]
+    return {"events": dict(zip(names, schemas, strict=True)), "components": components, "ovirt": _describe_ovirt()}
+
+
+def _describe_ovirt() -> dict[str, Any]:
     forms = Forms()
-    details = forms.get(VmStats)
-    for kind in EVENTS:
-        forms.get(kind)
-    events = {
-        OVIRT_NAMES[kind]: {
-            "params": [{"name": "notify_time", "type": "uint"}, {"name": "no_name", "type": _payload(forms, kind)}],
-        }
-        for kind in EVENTS
+    payloads = {kind: str(forms.get(kind).schema) for kind in EVENTS} | {VmStatusChanged: "VmStatusMap"}
+    stats = forms.types[str(forms.get(VmStats).schema)]["fields"]
+    own = [field for field in forms.types["VmStatusChanged"]["fields"] if field["name"] not in ("stats", "vmId")]
+    members = {field["name"]: {**field, "optional": True} for field in stats} | {field["name"]: field for field in own}
+    for name, declared in DECLARED.items():
+        members[name] = {**members[name], "type": declared}
+    display = [{**field, "type": "uint"} if field["name"] in ("port", "tlsPort") else field for field in forms.types["DisplayInfo"]["fields"]]
+    types = {
+        **forms.types,
+        "EventDisplayInfo": {"kind": "object", "fields": display},
+        "VmStatusDetails": {"kind": "object", "fields": list(members.values())},
+        "VmStatusMap": {"kind": "map", "key": "UUID", "value": "VmStatusDetails"},
     }
-    forms.types["VmStatusMap"] = {"kind": "map", "key": "UUID", "value": "VmStatusDetails"}
-    own = [f for f in forms.types["VmStatusChanged"]["fields"] if f["name"] not in ("stats", "vmId")]
-    known = {f["name"] for f in own}
-    extra = [{**f, "optional": True} for f in forms.types[str(details.schema)]["fields"] if f["name"] not in known]
-    forms.types["VmStatusDetails"] = {"kind": "object", "fields": own + extra}
-    return {"events": {str(kind.__struct_config__.tag): schema for kind, schema in zip(EVENTS, schemas, strict=True)}, "components": components, "ovirt": {"types": dict(sorted(forms.types.items())), "events": events}}
-
-
-def _payload(forms: Forms, kind: type[Event]) -> str:
-    return "VmStatusMap" if kind is VmStatusChanged else str(forms.get(kind).schema)
+    stamp = {"name": "notify_time", "type": "uint"}
+    events = {OVIRT_NAMES[kind]: {"params": [stamp, {"name": "no_name", "type": payload}]} for kind, payload in payloads.items()}
+    return {"types": dict(sorted(types.items())), "events": events}
