@@ -1,0 +1,232 @@
+"""Images and volumes of a file domain: a folder for each image, a data file and a `.meta` record for each volume.
+
+What the records mean, and in which order they change, is left to the operations. Templates are shared by hard links
+(facts: storage §3.5).
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vdsm.core.ids import is_uuid
+from vdsm.storage import durable
+from vdsm.storage.errors import (
+    CannotDeleteVolume,
+    CannotShareVolume,
+    ImagePathError,
+    StorageDomainAccessError,
+    VolumeAccessError,
+    VolumeAlreadyExists,
+    VolumeCreationError,
+    VolumeDoesNotExist,
+    VolumeMetadataReadError,
+    VolumeMetadataWriteError,
+    io_failing_as,
+)
+from vdsm.storage.layout import FileDomainLayout
+from vdsm.storage.model import VolumeSize
+from vdsm.storage.ports import HalfMade, Ownership
+from vdsm.storage.volume_metadata import RECORD_BYTES
+
+IMAGE_MODE = 0o755
+DATA_MODE = 0o660
+RECORD_MODE = 0o644
+PURGED_PREFIX = "_remove_me_"
+_STAT_BLOCK_BYTES = 512
+_RECORD = ".meta"
+_LEASE = ".lease"
+_TEMPORARY = ".meta.new"
+
+
+class FileVolumeStore:
+    """`ports.VolumeStore` over a directory tree."""
+
+    def __init__(self, domain_id: str, path: Path, ownership: Ownership) -> None:
+        self._domain_id = domain_id
+        self._layout = FileDomainLayout(path)
+        self._ownership = ownership
+
+    def list_images(self) -> list[str]:
+        with (
+            io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)),
+            os.scandir(self._layout.images) as entries,
+        ):
+            return sorted(
+                entry.name for entry in entries if is_uuid(entry.name) and entry.is_dir(follow_symlinks=False)
+            )
+
+    def list_records(self, image_id: str) -> list[str]:
+        folder = self.get_image_path(image_id)
+        with io_failing_as(lambda _: ImagePathError(str(folder))):
+            try:
+                names = os.listdir(folder)
+            except FileNotFoundError:
+                return []
+        stems = (name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD))
+        return sorted(stem for stem in stems if is_uuid(stem))
+
+    def has_image(self, image_id: str) -> bool:
+        return self.get_image_path(image_id).is_dir()
+
+    def create_image(self, image_id: str) -> None:
+        folder = self.get_image_path(image_id)
+        with io_failing_as(lambda _: ImagePathError(str(folder))):
+            durable.create_folder(folder, IMAGE_MODE, owner=self._ownership.give)
+
+    def remove_image(self, image_id: str) -> bool:
+        folder = self.get_image_path(image_id)
+        with io_failing_as(lambda _: ImagePathError(str(folder))):
+            if not folder.is_dir():
+                return True
+            if os.listdir(folder):
+                return False
+            folder.rmdir()
+            durable.sync(folder.parent)
+        return True
+
+    def get_image_path(self, image_id: str) -> Path:
+        return self._layout.get_image(image_id)
+
+    def read_record(self, image_id: str, volume_id: str) -> bytes:
+        with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):
+            try:
+                with open(self._layout.get_record(image_id, volume_id), "rb") as file:
+                    return file.read(RECORD_BYTES + 1)
+            except (FileNotFoundError, NotADirectoryError):
+                raise VolumeDoesNotExist(volume_id) from None
+
+    def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
+        path = self._layout.get_record(image_id, volume_id)
+        with io_failing_as(lambda reason: VolumeMetadataWriteError(volume_id, reason)):
+            temporary = path.with_name(volume_id + _TEMPORARY)
+            durable.write_file(path, temporary, record, RECORD_MODE, owner=self._ownership.give)
+
+    def remove_record(self, image_id: str, volume_id: str) -> None:
+        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+            _remove(self._layout.get_lease(image_id, volume_id), self._layout.get_record(image_id, volume_id))
+
+    def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
+        # The record goes last: it is what makes the volume appear.
+        paths = (self._layout.get_volume, self._layout.get_lease, self._layout.get_record)
+        with io_failing_as(lambda reason: CannotShareVolume(volume_id, reason)):
+            for path in paths:
+                source, target = path(source_image_id, volume_id), path(image_id, volume_id)
+                if source.exists():
+                    durable.remove_file(target)
+                    os.link(source, target, follow_symlinks=False)
+            durable.sync(self.get_image_path(image_id))
+
+    def unshare(self, image_id: str, volume_id: str) -> None:
+        paths = (self._layout.get_record, self._layout.get_lease, self._layout.get_volume)
+        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+            _remove(*(path(image_id, volume_id) for path in paths))
+
+
+class FileDataStore:
+    """`ports.DataStore` over data files."""
+
+    def __init__(self, path: Path, ownership: Ownership) -> None:
+        self._layout = FileDomainLayout(path)
+        self._ownership = ownership
+
+    def get_path(self, image_id: str, volume_id: str) -> Path:
+        return self._layout.get_volume(image_id, volume_id)
+
+    def has_data(self, image_id: str, volume_id: str) -> bool:
+        return self.get_path(image_id, volume_id).is_file()
+
+    def create_data(self, image_id: str, volume_id: str) -> None:
+        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+            try:
+                durable.create_file(self.get_path(image_id, volume_id), DATA_MODE, owner=self._ownership.give)
+            except FileExistsError:
+                raise VolumeAlreadyExists(volume_id) from None
+
+    def preallocate(self, image_id: str, volume_id: str, start_bytes: int, end_bytes: int) -> None:
+        def allocate(descriptor: int) -> None:
+            if end_bytes > start_bytes:
+                os.posix_fallocate(descriptor, start_bytes, end_bytes - start_bytes)
+
+        self._with_data(image_id, volume_id, allocate)
+
+    def settle_data(self, image_id: str, volume_id: str) -> None:
+        def settle(descriptor: int) -> None:
+            os.fchmod(descriptor, DATA_MODE)
+            os.fsync(descriptor)
+
+        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+            self._ownership.give(self.get_path(image_id, volume_id))
+        self._with_data(image_id, volume_id, settle)
+
+    def remove_data(self, image_id: str, volume_id: str) -> None:
+        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+            _remove(self.get_path(image_id, volume_id))
+
+    def open_access(self, image_id: str, volume_id: str) -> None:
+        path = self.get_path(image_id, volume_id)
+        with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
+            mode = path.stat().st_mode & 0o7777
+            wanted = mode & ~0o070 | (mode & 0o700) >> 3
+            if wanted != mode:
+                path.chmod(wanted)
+
+    def get_size(self, image_id: str, volume_id: str) -> VolumeSize:
+        with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
+            status = self.get_path(image_id, volume_id).stat()
+        return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
+
+    def _with_data(self, image_id: str, volume_id: str, act: Callable[[int], None]) -> None:
+        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.get_path(image_id, volume_id), flags)
+            try:
+                act(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class FileLeftovers:
+    """`ports.Leftovers` over a directory tree; names alone are looked at."""
+
+    def __init__(self, domain_id: str, path: Path) -> None:
+        self._domain_id = domain_id
+        self._layout = FileDomainLayout(path)
+
+    def clean_temporaries(self) -> None:
+        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+            durable.remove_file(self._layout.metadata.with_name("metadata.new"))
+            for path in self._layout.images.iterdir():
+                if path.name.startswith(PURGED_PREFIX):
+                    shutil.rmtree(path)
+                elif is_uuid(path.name) and path.is_dir():
+                    _clean_image(path)
+
+    def list_half_made(self) -> Iterator[HalfMade]:
+        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+            for path in sorted(self._layout.images.iterdir()):
+                if is_uuid(path.name) and path.is_dir():
+                    names = os.listdir(path)
+                    data = {name for name in names if is_uuid(name)}
+                    records = {name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD)}
+                    records = {name for name in records if is_uuid(name)}
+                    if data != records or not names:
+                        yield HalfMade(path.name, tuple(sorted(data - records)), tuple(sorted(records - data)))
+
+
+def _clean_image(folder: Path) -> None:
+    names = set(os.listdir(folder))
+    for name in names:
+        stem = name.removesuffix(_TEMPORARY if name.endswith(_TEMPORARY) else _LEASE)
+        volume_is_there = stem in names or stem + _RECORD in names
+        if is_uuid(stem) and (name.endswith(_TEMPORARY) or (name.endswith(_LEASE) and not volume_is_there)):
+            durable.remove_file(folder / name)
+
+
+def _remove(*paths: Path) -> None:
+    try:
+        removed = [durable.remove_file(path) for path in paths]
+        if any(removed):
+            durable.sync(paths[0].parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # the image's folder is gone, and the volume with it

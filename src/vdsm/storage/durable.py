@@ -1,0 +1,94 @@
+"""Small file operations that are on disk when they return: what was acknowledged survives a power loss.
+
+Turning an OSError into a storage failure is left to the caller.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def sync(path: Path) -> None:
+    """Put a file's contents, or a folder's entries, on disk."""
+    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_file(path: Path, mode: int, *, size_bytes: int = 0, owner: Callable[[Path], None]) -> None:
+    """Make a file of that mode, whatever the umask; FileExistsError when it is there. Its folder is on disk, too."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        if size_bytes:
+            os.ftruncate(descriptor, size_bytes)
+        owner(path)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync(path.parent)
+
+
+def create_folder(path: Path, mode: int, *, owner: Callable[[Path], None]) -> None:
+    """Make a folder of that mode, whatever the umask; FileExistsError when it is there."""
+    path.mkdir(mode)
+    path.chmod(mode)
+    owner(path)
+    sync(path)
+    sync(path.parent)
+
+
+def write_file(path: Path, temporary: Path, data: bytes, mode: int, *, owner: Callable[[Path], None]) -> None:
+    """Replace a file as one: readers and a power loss see the old or the new contents, never a mixture.
+
+    `temporary` is in the same folder. A stale handle is tried once more, as NFS needs it.
+    """
+    try:
+        _replace(path, temporary, data, mode, owner)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        _replace(path, temporary, data, mode, owner)
+
+
+def remove_file(path: Path) -> bool:
+    """Remove a file when it is there; tells whether it was. The folder's sync is left to the caller."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def replace_link(link: Path, target: Path, temporary: Path) -> None:
+    """Let link lead to target, atomically."""
+    temporary.symlink_to(target)
+    try:
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def _replace(path: Path, temporary: Path, data: bytes, mode: int, owner: Callable[[Path], None]) -> None:
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        owner(temporary)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    sync(path.parent)

@@ -1,0 +1,68 @@
+"""Where the repository keeps its links (facts: storage §2.1): pure paths under the node's root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdsm.core.paths import Paths
+from vdsm.storage.naming import escape, normalize_remote
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The repository's folders for one root."""
+
+    paths: Paths
+
+    @property
+    def repository(self) -> Path:
+        return self.paths.repository
+
+    @property
+    def mounts(self) -> Path:
+        return self.repository / "mnt"
+
+    def get_mount(self, spec: str) -> Path:
+        """Where a server or local folder appears."""
+        return self.mounts / escape(normalize_remote(spec))
+
+    def get_pool(self, pool_id: str) -> Path:
+        return self.repository / pool_id
+
+    def get_run_link(self, domain_id: str, image_id: str) -> Path:
+        """A prepared image's run-time link."""
+        return self.paths.run / "storage" / domain_id / image_id
+
+
+@dataclass(frozen=True, slots=True)
+class FileDomainLayout:
+    """The tree of one file domain (facts: storage §3.1)."""
+
+    root: Path
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / "dom_md" / "metadata"
+
+    @property
+    def ids(self) -> Path:
+        return self.root / "dom_md" / "ids"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def master(self) -> Path:
+        return self.root / "master"
+
+    def get_image(self, image_id: str) -> Path:
+        return self.images / image_id
+
+    def get_volume(self, image_id: str, volume_id: str) -> Path:
+        return self.images / image_id / volume_id
+
+    def get_record(self, image_id: str, volume_id: str) -> Path:
+        return self.images / image_id / f"{volume_id}.meta"
+
+    def get_lease(self, image_id: str, volume_id: str) -> Path:
+        return self.images / image_id / f"{volume_id}.lease"

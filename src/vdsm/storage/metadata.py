@@ -1,0 +1,271 @@
+"""Domain and pool metadata: the checksummed `KEY=VALUE` text (facts: storage §3.4).
+
+Reading and writing files is left to the backends.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from vdsm.core.ids import BLANK_UUID, is_uuid
+from vdsm.storage.errors import (
+    InvalidMetadata,
+    InvalidParameterException,
+    MetaDataSealIsBroken,
+    MetaDataValidationError,
+)
+from vdsm.storage.model import (
+    DEFAULT_ALIGNMENT_BYTES,
+    DEFAULT_BLOCK_SIZE_BYTES,
+    DomainClass,
+    DomainRole,
+    DomainStatus,
+    DomainType,
+    LeaseSettings,
+)
+
+log = logging.getLogger(__name__)
+
+CHECKSUM = "_SHA_CKSUM"
+POOL_KEYS = ("POOL_DESCRIPTION", "POOL_DOMAINS", "MASTER_VERSION", "POOL_SPM_ID", "POOL_SPM_LVER")
+
+
+@dataclass(frozen=True, slots=True)
+class DomainMetadata:
+    """A domain's keys, unknown ones included. Typed reading raises InvalidMetadata for a missing key or a bad value."""
+
+    keys: Mapping[str, str]
+
+    def replace(self, changes: Mapping[str, str | None]) -> "DomainMetadata":
+        """These keys changed, those with None removed, all others kept."""
+        merged: dict[str, str | None] = {**self.keys, **changes}
+        return DomainMetadata({key: value for key, value in merged.items() if value is not None})
+
+    @property
+    def domain_id(self) -> str:
+        value = self._get("SDUUID")
+        if not is_uuid(value):
+            raise InvalidMetadata("SDUUID", f"{value!r} is no UUID")
+        return value
+
+    @property
+    def version(self) -> int:
+        return self._get_number("VERSION")
+
+    @property
+    def type(self) -> DomainType:
+        return DomainType(self._get_word("TYPE", DomainType))
+
+    @property
+    def domain_class(self) -> DomainClass:
+        return DomainClass(self._get_word("CLASS", DomainClass))
+
+    @property
+    def role(self) -> DomainRole:
+        value = self._get("ROLE").capitalize()
+        if value not in set(DomainRole):
+            raise InvalidMetadata("ROLE", f"{value!r} is unknown")
+        return DomainRole(value)
+
+    @property
+    def name(self) -> str:
+        return self.keys.get("DESCRIPTION", "")
+
+    @property
+    def pool_ids(self) -> tuple[str, ...]:
+        """The pools that the domain belongs to; only an ISO domain has more than one."""
+        return tuple(pool for pool in self.keys.get("POOL_UUID", "").split(",") if pool and pool != BLANK_UUID)
+
+    @property
+    def remote_path(self) -> str | None:
+        return self.keys.get("REMOTE_PATH")
+
+    @property
+    def block_size_bytes(self) -> int:
+        return self._get_number("BLOCK_SIZE", DEFAULT_BLOCK_SIZE_BYTES)
+
+    @property
+    def alignment_bytes(self) -> int:
+        return self._get_number("ALIGNMENT", DEFAULT_ALIGNMENT_BYTES)
+
+    @property
+    def pool_name(self) -> str:
+        return self.keys.get("POOL_DESCRIPTION", "")
+
+    @property
+    def pool_domains(self) -> dict[str, DomainStatus]:
+        return parse_pool_domains(self.keys.get("POOL_DOMAINS", ""))
+
+    @property
+    def master_version(self) -> int:
+        return self._get_number("MASTER_VERSION", 0)
+
+    @property
+    def spm_id(self) -> int:
+        return self._get_number("POOL_SPM_ID", -1)
+
+    @property
+    def spm_lease_version(self) -> int:
+        return self._get_number("POOL_SPM_LVER", -1)
+
+    def check(self) -> None:
+        """Raises when a key that every domain has is missing or bad, or contradicts the version (753)."""
+        _ = (self.domain_id, self.type, self.domain_class, self.role)
+        old_geometry = (self.block_size_bytes, self.alignment_bytes) == (
+            DEFAULT_BLOCK_SIZE_BYTES,
+            DEFAULT_ALIGNMENT_BYTES,
+        )
+        if self.version < 5 and not old_geometry:
+            raise MetaDataValidationError(f"version {self.version} with block size {self.block_size_bytes}")
+
+    def _get(self, key: str) -> str:
+        try:
+            return self.keys[key]
+        except KeyError:
+            raise InvalidMetadata(key, "missing") from None
+
+    def _get_word(self, key: str, words: Iterable[str]) -> str:
+        value = self._get(key)
+        if value not in set(words):
+            raise InvalidMetadata(key, f"{value!r} is unknown")
+        return value
+
+    def _get_number(self, key: str, default: int | None = None) -> int:
+        value = self.keys.get(key) if default is not None else self._get(key)
+        if value is None or not value.strip():
+            if default is None:
+                raise InvalidMetadata(key, "empty")
+            return default
+        return parse_number(key, value)
+
+
+def parse_number(key: str, text: str) -> int:
+    """A decimal number of the on-disk formats; InvalidMetadata for anything else."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 20):
+        raise InvalidMetadata(key, f"{text[:40]!r} is no number")
+    return int(digits)
+
+
+def parse_domain_metadata(data: bytes) -> DomainMetadata:
+    """Read the file's bytes. Raises MetaDataSealIsBroken (752) when the checksum differs or the text is not UTF-8."""
+    try:
+        text = data.rstrip(b"\0").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MetaDataSealIsBroken("?", f"not UTF-8 at byte {error.start}") from error
+    keys: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator:
+            keys[key.strip()] = value
+    found = keys.pop(CHECKSUM, None)
+    computed = checksum(keys)
+    if found is None and keys:
+        log.warning("Domain metadata without a checksum is taken as it is (SDUUID=%s)", keys.get("SDUUID"))
+    elif found is not None and found != computed:
+        raise MetaDataSealIsBroken(found, computed)
+    return DomainMetadata(MappingProxyType(keys))
+
+
+def format_domain_metadata(metadata: DomainMetadata) -> bytes:
+    """The file's bytes: keys sorted, checksum last. Raises InvalidParameterException for what would not read back."""
+    for key, value in metadata.keys.items():
+        check_line(key, value)
+        if not key or key != key.strip() or "=" in key or key == CHECKSUM:
+            raise InvalidParameterException("key", repr(key))
+        check_line("key", key)
+    lines = [f"{key}={metadata.keys[key]}" for key in sorted(metadata.keys)]
+    lines.append(f"{CHECKSUM}={checksum(metadata.keys)}")
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+
+
+def checksum(keys: Mapping[str, str]) -> str:
+    """SHA-1 over the sorted lines without separators, characters beyond ASCII as XML references."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for key in sorted(keys):
+        digest.update(f"{key}={keys[key]}".encode("ascii", "xmlcharrefreplace"))
+    return digest.hexdigest()
+
+
+def check_line(name: str, value: str) -> None:
+    """Raises InvalidParameterException for text that is not one line of UTF-8 (line boundaries, NUL, surrogates)."""
+    if "\0" in value or len(f"x{value}x".splitlines()) > 1:
+        raise InvalidParameterException(name, f"{value[:80]!r} has a line break or NUL")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidParameterException(name, "not encodable as UTF-8")
+
+
+def parse_pool_domains(text: str) -> dict[str, DomainStatus]:
+    """The map of a pool, `<domain>:<status>` joined by commas; what is no such pair is an error (751)."""
+    domains: dict[str, DomainStatus] = {}
+    for part in filter(None, text.split(",")):
+        domain_id, separator, word = part.partition(":")
+        try:
+            status = DomainStatus.parse(word.strip().strip("'"))
+        except ValueError:
+            raise InvalidMetadata("POOL_DOMAINS", f"{part!r} is unknown") from None
+        domain_id = domain_id.strip().strip("'")
+        if not separator or not is_uuid(domain_id):
+            raise InvalidMetadata("POOL_DOMAINS", f"{part!r} is no domain and status")
+        domains[domain_id] = status
+    return domains
+
+
+def format_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
+    return ",".join(f"{domain_id}:{status}" for domain_id, status in domains.items())
+
+
+def new_domain_keys(
+    domain_id: str,
+    name: str,
+    type: DomainType,
+    domain_class: DomainClass,
+    version: int,
+    remote_path: str,
+    block_size_bytes: int,
+    alignment_bytes: int,
+) -> DomainMetadata:
+    """The keys of a new, unattached file domain."""
+    keys = {
+        "VERSION": str(version),
+        "SDUUID": domain_id,
+        "TYPE": type.value,
+        "CLASS": domain_class.value,
+        "ROLE": DomainRole.REGULAR.value,
+        "DESCRIPTION": name,
+        "POOL_UUID": "",
+        "LOCKPOLICY": "",
+        "REMOTE_PATH": remote_path,
+        **lease_keys(LeaseSettings()),
+    }
+    if version >= 5:
+        keys["BLOCK_SIZE"] = str(block_size_bytes)
+        keys["ALIGNMENT"] = str(alignment_bytes)
+    return DomainMetadata(keys)
+
+
+def new_pool_keys(
+    pool_id: str, name: str, master_id: str, master_version: int, lease: LeaseSettings | None
+) -> dict[str, str | None]:
+    """What pool creation changes on the future master; without lease settings: the defaults and the lock policy."""
+    return {
+        "POOL_UUID": pool_id,
+        "ROLE": DomainRole.MASTER.value,
+        "POOL_DESCRIPTION": name,
+        "POOL_DOMAINS": format_pool_domains({master_id: DomainStatus.ACTIVE}),
+        "MASTER_VERSION": str(master_version),
+        "POOL_SPM_ID": "-1",
+        "POOL_SPM_LVER": "-1",
+        **({"LOCKPOLICY": "ON", **lease_keys(LeaseSettings())} if lease is None else lease_keys(lease)),
+    }
+
+
+def lease_keys(lease: LeaseSettings) -> dict[str, str]:
+    return {
+        "LOCKRENEWALINTERVALSEC": str(lease.renewal_s),
+        "LEASETIMESEC": str(lease.lease_s),
+        "IOOPTIMEOUTSEC": str(lease.io_timeout_s),
+        "LEASERETRIES": str(lease.retries),
+    }

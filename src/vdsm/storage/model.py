@@ -1,0 +1,276 @@
+"""The values of the image repository: enumerations, records, reports; their look on disk is left to `metadata`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Self
+
+from vdsm.core.ids import BLANK_UUID
+
+ISO_IMAGE = "11111111-1111-1111-1111-111111111111"
+"""The one pseudo image that holds the files of an ISO domain."""
+
+NEWEST_VERSION = 5
+VERSIONS = (3, 4, 5)
+"""On-disk versions of domains that are served."""
+
+DEFAULT_BLOCK_SIZE_BYTES = 512
+DEFAULT_ALIGNMENT_BYTES = 1 << 20
+CAPACITY_UNIT_BYTES = 4096
+"""Capacities and initial sizes are rounded up to a multiple of this (facts: storage §1.7)."""
+
+
+class _Word(StrEnum):
+    """A word of the on-disk formats; looked up without regard to case."""
+
+    @classmethod
+    def parse(cls, word: str) -> Self:
+        """Raises ValueError for a word that is none."""
+        return cls(word.upper())
+
+
+class DomainType(_Word):
+    """What a storage domain lies on (facts: storage §1.2)."""
+
+    UNKNOWN = "UNKNOWN"
+    NFS = "NFS"
+    FCP = "FCP"
+    ISCSI = "ISCSI"
+    LOCALFS = "LOCALFS"
+    CIFS = "CIFS"
+    POSIXFS = "POSIXFS"
+    GLUSTERFS = "GLUSTERFS"
+
+    @property
+    def number(self) -> int:
+        return list(DomainType).index(self)
+
+
+class DomainClass(StrEnum):
+    """What a storage domain is for; compared with its case (facts: storage §1.3)."""
+
+    DATA = "Data"
+    ISO = "Iso"
+    BACKUP = "Backup"
+
+
+class DomainRole(StrEnum):
+    MASTER = "Master"
+    REGULAR = "Regular"
+
+
+class DomainStatus(StrEnum):
+    """A domain's status in a pool's map."""
+
+    ACTIVE = "Active"
+    ATTACHED = "Attached"
+    UNATTACHED = "Unattached"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def parse(cls, word: str) -> "DomainStatus":
+        """Case does not matter; the old word `Inactive` means attached. Raises ValueError."""
+        capitalized = word.capitalize()
+        return cls.ATTACHED if capitalized == "Inactive" else cls(capitalized)
+
+
+class VolumeFormat(_Word):
+    UNKNOWN = "UNKNOWN"
+    COW = "COW"
+    RAW = "RAW"
+
+    @property
+    def qemu(self) -> str:
+        """What qemu calls it."""
+        return "qcow2" if self is VolumeFormat.COW else "raw"
+
+
+class Allocation(_Word):
+    UNKNOWN = "UNKNOWN"
+    PREALLOCATED = "PREALLOCATED"
+    SPARSE = "SPARSE"
+
+
+class VolumeRole(_Word):
+    """Where a volume is in its chain: a template, a layer with children, or the writable top."""
+
+    SHARED = "SHARED"
+    INTERNAL = "INTERNAL"
+    LEAF = "LEAF"
+
+
+class Legality(_Word):
+    LEGAL = "LEGAL"
+    ILLEGAL = "ILLEGAL"
+    FAKE = "FAKE"
+
+
+class VolumeStatus(StrEnum):
+    """What is reported of a volume, stored nowhere."""
+
+    OK = "OK"
+    INVALID = "INVALID"
+    ILLEGAL = "ILLEGAL"
+
+
+class SpmRole(StrEnum):
+    """This host's part in writing a pool's metadata."""
+
+    FREE = "Free"
+    CONTEND = "Contend"
+    SPM = "SPM"
+
+
+DISK_TYPES = frozenset("DATA ISOF MEMD MEMM OVFS HEVD HESD HEMD HECI SCRD 1 2".split())
+"""What a disk may hold (facts: storage §1.6); the numbers are of old managers."""
+
+
+class Presence(Enum):
+    """What a store knows of a volume by its name alone."""
+
+    ABSENT = "absent"
+    DATA_ONLY = "data only"
+    RECORDED = "recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeMetadata:
+    """One volume's record (facts: storage §4)."""
+
+    domain_id: str
+    image_id: str
+    parent_id: str
+    capacity_bytes: int
+    format: VolumeFormat
+    allocation: Allocation
+    role: VolumeRole
+    disk_type: str
+    description: str
+    legality: Legality
+    created_s: int
+    generation: int = 0
+    sequence: int = 0
+
+    @property
+    def has_parent(self) -> bool:
+        return self.parent_id != BLANK_UUID
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRequest:
+    """What `create` is asked for (facts: storage §9.1). A blank parent image stands for the same image."""
+
+    pool_id: str
+    domain_id: str
+    image_id: str
+    volume_id: str
+    capacity_bytes: int
+    format: VolumeFormat
+    allocation: Allocation
+    disk_type: str = "DATA"
+    description: str = ""
+    parent_image_id: str = BLANK_UUID
+    parent_id: str = BLANK_UUID
+    initial_size_bytes: int | None = None
+    add_bitmaps: bool = False
+    legal: bool = True
+    sequence: int = 0
+    bitmap: str | None = None
+
+    @property
+    def has_parent(self) -> bool:
+        return self.parent_id != BLANK_UUID
+
+    @property
+    def source_image_id(self) -> str:
+        """The image that has the parent."""
+        return self.image_id if self.parent_image_id == BLANK_UUID else self.parent_image_id
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSize:
+    """A volume's apparent size and the space that it takes up."""
+
+    apparent_bytes: int
+    allocated_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume's record and sizes; sizes are 0 and the status INVALID when storage does not tell them."""
+
+    volume_id: str
+    metadata: VolumeMetadata
+    size: VolumeSize
+    status: VolumeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeLocation:
+    """One volume of a prepared chain."""
+
+    domain_id: str
+    image_id: str
+    volume_id: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image ready for qemu; `kind` is file, block or network."""
+
+    path: Path
+    kind: str
+    format: VolumeFormat
+    chain: tuple[VolumeLocation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpace:
+    """Space on a domain's file system."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """Numbers that only old lease code reads; kept in the domain's metadata."""
+
+    renewal_s: int = 5
+    lease_s: int = 60
+    io_timeout_s: int = 10
+    retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SpmStatus:
+    """This host's role and who writes the pool's metadata; -1 stands for nobody and for unknown."""
+
+    role: SpmRole
+    host_id: int
+    lease_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDomain:
+    """One domain of a connected pool; version and space are absent when it cannot be read."""
+
+    status: DomainStatus
+    version: int | None = None
+    space: DomainSpace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A connected pool."""
+
+    pool_id: str
+    name: str
+    type: DomainType
+    master_id: str
+    master_version: int
+    version: int
+    spm: SpmStatus
+    domains: Mapping[str, PoolDomain] = field(default_factory=dict)

@@ -1,0 +1,288 @@
+"""What the repository needs from outside, and the shapes that its backends have."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vdsm.core.errors import NodeError
+from vdsm.storage.model import DomainSpace, DomainType, VolumeFormat, VolumeSize
+
+Steps = Callable[[str], None]
+"""Told the name of each durable step before it is taken; tests end the process there."""
+
+
+class QemuImgFailed(NodeError):
+    """qemu-img refused or failed; `full` when the storage has no space left."""
+
+    code, number, text = "qemu-img-failed", 100, "qemu-img failed: {reason}"
+    reason: str
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """What qemu-img tells of an image file (unsafe: also of one that a VM uses)."""
+
+    format: str
+    virtual_size_bytes: int
+    backing_file: str | None = None
+    backing_format: str | None = None
+    compat: str | None = None
+    cluster_size_bytes: int | None = None
+    bitmaps: tuple[tuple[str, int], ...] = ()  # name, granularity of each valid one
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """What qemu-img finds in a qcow2 file; an image without errors and leaks is clean."""
+
+    errors: int
+    leaks: int
+    end_offset_bytes: int
+
+
+class QemuImg(Protocol):
+    """Image files. Every call may raise QemuImgFailed."""
+
+    def create(
+        self,
+        path: Path,
+        format: VolumeFormat,
+        capacity_bytes: int,
+        *,
+        compat: str | None = None,
+        backing: str | None = None,
+        backing_format: VolumeFormat | None = None,
+    ) -> None:
+        """Format the existing empty file. `backing` is a name in the same folder and is not opened."""
+        ...
+
+    def info(self, path: Path) -> ImageFile: ...
+
+    def check(self, path: Path) -> ImageCheck: ...
+
+    def get_virtual_size(self, path: Path, format: VolumeFormat) -> int:
+        """Bytes that a guest sees, read from the file itself without a process."""
+        ...
+
+    def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
+        """Add an enabled bitmap."""
+        ...
+
+
+class Ownership(Protocol):
+    """Who owns what the repository makes; needs privileges, so it is asked for here only."""
+
+    def give(self, path: Path) -> None:
+        """Hand a file or folder (never what a link leads to) to the owner of disks. Raises OSError."""
+        ...
+
+    def check_access(self, folder: Path) -> str | None:
+        """None when the owner of disks may read, write and search the folder and qemu may read it; else why not."""
+        ...
+
+
+class Rollbacks(Protocol):
+    """Records how a running operation is taken back (facts: storage §8.5).
+
+    Each call returns when the entry is durable, and covers the step that follows it. When the operation fails, or the
+    next SPM finds it unfinished, the entries are run in reverse through `Recovery.recover`.
+    """
+
+    def push(self, name: str, module: str, object: str, function: str, params: Sequence[str]) -> None: ...
+
+    def replace_down_to_sentinel(
+        self, name: str, module: str, object: str, function: str, params: Sequence[str]
+    ) -> None:
+        """Replace the entries from the last one back to the `rollback sentinel`, included, by this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How one kind of storage differs from others."""
+
+    type: DomainType
+    recovery_module: str
+    recovery_object: str
+    has_leases: bool = False
+    supports_discard: bool = False
+
+
+class DomainStore(Protocol):
+    """One domain's own files. OSErrors come out as storage failures."""
+
+    @property
+    def domain_id(self) -> str: ...
+
+    @property
+    def path(self) -> Path:
+        """The folder that pool links lead to."""
+        ...
+
+    def read_metadata(self) -> bytes: ...
+
+    def write_metadata(self, data: bytes) -> None:
+        """Replace the metadata atomically; on disk when it returns."""
+        ...
+
+    def check_layout(self) -> None:
+        """Raises StorageDomainLayoutError (371) naming what is missing."""
+        ...
+
+    def get_block_size_bytes(self) -> int:
+        """Probe the storage: 512 or 4096, 1 when it does not tell. Raises StorageDomainTargetUnsupported (399)."""
+        ...
+
+    def get_space(self) -> DomainSpace: ...
+
+    def acquire_lock(self, host_id: int) -> None:
+        """Become the one metadata writer, at once or not at all (AcquireLockFailure); ends with the process."""
+        ...
+
+    def release_lock(self) -> None:
+        """Nothing when the lock is not held."""
+        ...
+
+    def create_master_tree(self) -> Path:
+        """Make the master's folders when they are missing; returns the folder of persisted tasks."""
+        ...
+
+
+class VolumeStore(Protocol):
+    """Images and volume records of one domain: an image is a folder of records, a record makes a volume exist."""
+
+    def list_images(self) -> list[str]:
+        """Ids of all image folders, also of ones without a volume of their own."""
+        ...
+
+    def list_records(self, image_id: str) -> list[str]:
+        """Ids of volumes with a record in that image, shared ones included; none for an image that is not there."""
+        ...
+
+    def has_image(self, image_id: str) -> bool: ...
+
+    def create_image(self, image_id: str) -> None: ...
+
+    def remove_image(self, image_id: str) -> bool:
+        """Remove the image's folder when it is empty; tells whether it is gone."""
+        ...
+
+    def get_image_path(self, image_id: str) -> Path: ...
+
+    def read_record(self, image_id: str, volume_id: str) -> bytes:
+        """Raises VolumeDoesNotExist, VolumeMetadataReadError."""
+        ...
+
+    def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
+        """Create or replace a record atomically; on disk when it returns. Raises VolumeMetadataWriteError."""
+        ...
+
+    def remove_record(self, image_id: str, volume_id: str) -> None:
+        """Nothing when there is none."""
+        ...
+
+    def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
+        """Let a template's volume appear in another image. Raises CannotShareVolume."""
+        ...
+
+    def unshare(self, image_id: str, volume_id: str) -> None:
+        """Take a template's volume out of an image that uses it; the template is not touched."""
+        ...
+
+
+class DataStore(Protocol):
+    """Volume data of one domain."""
+
+    def get_path(self, image_id: str, volume_id: str) -> Path: ...
+
+    def has_data(self, image_id: str, volume_id: str) -> bool: ...
+
+    def create_data(self, image_id: str, volume_id: str) -> None:
+        """Make an empty volume. Raises VolumeAlreadyExists."""
+        ...
+
+    def preallocate(self, image_id: str, volume_id: str, start_bytes: int, end_bytes: int) -> None:
+        """Allocate storage between the offsets and let the volume be at least that long."""
+        ...
+
+    def settle_data(self, image_id: str, volume_id: str) -> None:
+        """Owner and mode as they must be, contents on disk."""
+        ...
+
+    def remove_data(self, image_id: str, volume_id: str) -> None:
+        """Nothing when there is none."""
+        ...
+
+    def open_access(self, image_id: str, volume_id: str) -> None:
+        """Before use: the group may do what the owner may."""
+        ...
+
+    def get_size(self, image_id: str, volume_id: str) -> VolumeSize: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HalfMade:
+    """What a killed operation left in one image folder."""
+
+    image_id: str
+    data_without_record: tuple[str, ...] = ()
+    records_without_data: tuple[str, ...] = ()
+
+
+class Leftovers(Protocol):
+    """Finding what operations left that were killed and that no task tells of."""
+
+    def clean_temporaries(self) -> None:
+        """Remove what is never looked at: temporary files, images being purged, leases of no volume."""
+        ...
+
+    def list_half_made(self) -> Iterable[HalfMade]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One domain as the repository works with it, split by capability."""
+
+    traits: Traits
+    domain: DomainStore
+    volumes: VolumeStore
+    data: DataStore
+    leftovers: Leftovers
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPlan:
+    """A domain to create, checked."""
+
+    domain_id: str
+    remote_path: str
+    metadata: bytes
+    iso_image: bool
+
+
+class Kind(Protocol):
+    """One kind of storage: how its servers are connected, its domains found and made."""
+
+    def connect(self, spec: str) -> None:
+        """Make a server's or folder's domains reachable; repeating it is harmless."""
+        ...
+
+    def disconnect(self, spec: str) -> None:
+        """Nothing when it is not connected."""
+        ...
+
+    def list_domains(self) -> Mapping[str, Path]:
+        """Domains on connected servers and where they are; one for each server."""
+        ...
+
+    def open_domain(self, domain_id: str, path: Path) -> Backend: ...
+
+    def check_new(self, remote_path: str) -> int:
+        """Check that a domain can be made there; returns the probed block size (1: not told)."""
+        ...
+
+    def create_domain(self, plan: DomainPlan) -> None:
+        """Make the domain; it is found only when it is whole and on disk."""
+        ...
