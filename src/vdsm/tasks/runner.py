@@ -1,0 +1,247 @@
+"""Which tasks there are: started, listed, stopped, cleared, loaded with the SPM role; how each goes is `engine`'s."""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from vdsm.core.clock import Clock
+from vdsm.tasks.entry import TaskEntry, TaskSnapshot
+from vdsm.tasks.errors import (
+    AddTaskFailed,
+    TaskHasReferences,
+    TaskNotFinished,
+    TaskSaveFailed,
+    TaskStateError,
+    TaskStateTransition,
+    UnknownTask,
+)
+from vdsm.tasks.model import HSM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
+from vdsm.tasks.ports import Recover, TaskStore
+from vdsm.tasks.engine import Engine
+from vdsm.tasks.work import Job
+
+log = logging.getLogger("storage.TaskManager")
+
+
+class TaskRunner:
+    """All tasks of this process. Runs while it is entered; leaving it stops tasks where they are.
+
+    Persisted tasks then wait on disk for the next SPM, others are gone. `recover` runs one rollback. At most
+    `worker_count` tasks work at once, at most `queue_length` more wait. `on_change` hears, on the loop, of every change
+    that can be seen. Of done tasks that live in memory only, the last `kept_count` are remembered.
+    """
+
+    def __init__(
+        self,
+        recover: Recover,
+        clock: Clock,
+        *,
+        worker_count: int = 10,
+        queue_length: int = 500,
+        kept_count: int = 2000,
+        stop_grace_s: float = 1.0,
+        on_change: Callable[[TaskSnapshot], None] | None = None,
+    ) -> None:
+        self._recover = recover
+        self._queue_length = queue_length
+        self._kept_count = kept_count
+        self._stop_grace_s = stop_grace_s
+        self._entries: dict[str, TaskEntry] = {}
+        self._engine = Engine(clock, worker_count, on_change)
+
+    async def __aenter__(self) -> Self:
+        await self._engine.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._engine.close(self._stop_grace_s)
+
+    # What verbs ask.
+
+    def get(self, task_id: str) -> TaskSnapshot:
+        """The task as it stands; UnknownTask when there is none."""
+        return self._entry(task_id).snapshot()
+
+    def list_tasks(self, tag: str = "") -> list[TaskSnapshot]:
+        """All tasks whose tag contains `tag`, in the order of their arrival."""
+        return [entry.snapshot() for entry in self._entries.values() if tag in entry.record.kind.tag]
+
+    async def start(
+        self,
+        name: str,
+        jobs: Sequence[Job],
+        *,
+        kind: TaskKind = HSM,
+        store: TaskStore | None = None,
+        recover: Recover | None = None,
+        task_id: str | None = None,
+    ) -> str:
+        """Queue a task and return its id; a persistent one (with a store) is on disk by then.
+
+        `name` is the internal verb name of facts §8.4. Raises AddTaskFailed when the queue is full, TaskSaveFailed when
+        the record cannot be written; nothing runs then.
+        """
+        task_id = task_id or str(uuid.uuid4())
+        self._check_room(task_id)
+        location = store.location if store is not None else ""
+        record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
+        entry = TaskEntry(record, store, recover or self._recover, tuple(jobs))
+        self._entries[task_id] = entry
+        self._engine.waiting.add(entry)
+        self._forget_oldest()
+        try:
+            await self._engine.change(entry, TaskRecord.queue)
+        finally:
+            if entry.record.state is TaskState.INIT:
+                del self._entries[task_id]
+                self._engine.waiting.discard(entry)
+            elif self._engine.is_open:
+                # Also when the caller was cancelled meanwhile: the task is on disk, so it runs and is listed.
+                self._engine.run(entry)
+        return task_id
+
+    async def wait(self, task_id: str) -> TaskSnapshot:
+        """The task once it is done (or waits for somebody to recover it); the waiter counts as a reference.
+
+        Raises UnknownTask when its store is released meanwhile.
+        """
+        entry = self._entry(task_id)
+        entry.references += 1
+        try:
+            await entry.settled.wait()
+        finally:
+            entry.references -= 1
+        if entry.is_closed and not entry.record.state.is_done:
+            raise UnknownTask(task_id=task_id)
+        return entry.snapshot()
+
+    async def stop(self, task_id: str) -> bool:
+        """Ask a task to stop: its work is cancelled and undone; a recovery ends in `failed` after the rollback at hand.
+
+        False when the task is done already; it is left as it is. Stopping twice is stopping once.
+        """
+        entry = self._entry(task_id)
+        try:
+            await self._engine.change(entry, TaskRecord.request_stop)
+        except TaskStateTransition:
+            return not entry.record.state.is_done
+        except TaskSaveFailed as error:
+            log.error("task %s is stopped although that cannot be saved: %s", task_id, error)
+        entry.stop_work()
+        if not entry.is_driven:
+            self._engine.undo(entry)
+        return True
+
+    async def clear(self, task_id: str) -> None:
+        """Forget a done task, its record on disk too; tasks without a store go in any state and then run on unlisted.
+
+        Another state raises TaskStateError.
+        """
+        entry = self._entry(task_id)
+        if entry.store is not None:
+            if not entry.record.state.is_done:
+                raise TaskStateError(request="clear", state=entry.record.state)
+            await entry.settled.wait()
+            await self._engine.threads.run(entry.remove)
+        self._forget(entry)
+
+    async def revert(self, task_id: str) -> None:
+        """Undo a task that finished, by its rollbacks; returns when that has begun.
+
+        Raises TaskNotFinished while it is not done, TaskHasReferences while somebody waits for it, TaskStateTransition
+        when it was undone already.
+        """
+        entry = self._entry(task_id)
+        state = entry.record.state
+        if state is not TaskState.WAIT_RECOVER and not state.is_done:
+            raise TaskNotFinished(task_id=task_id)
+        if entry.references:
+            raise TaskHasReferences(task_id=task_id)
+        await entry.settled.wait()
+        entry.stopping.clear()
+        await self._engine.change(entry, TaskRecord.begin_revert)
+        self._engine.recover(entry)
+
+    # Coming and going of the SPM role.
+
+    async def load(self, store: TaskStore, recover: Recover | None = None) -> list[str]:
+        """Take in the records of a store, at SPM start, and return their ids; nothing runs until `recover_loaded`.
+
+        One that this process knows from an earlier turn as SPM is read anew: another host may have gone on with it.
+        """
+        loaded = []
+        for record in await self._engine.threads.run(store.load_all):
+            known = self._entries.get(record.task_id)
+            if known is not None and (known.is_driven or known.store is None):
+                log.warning("task %s is already here; its record in %s is left alone", record.task_id, store.location)
+                continue
+            entry = TaskEntry(record.complete(), store, recover or self._recover)
+            if plan_loaded(record.state) is LoadedAction.NOTHING:
+                entry.settled.set()
+            self._entries[record.task_id] = entry
+            loaded.append(record.task_id)
+        return loaded
+
+    def recover_loaded(self, store: TaskStore) -> list[str]:
+        """Begin to stop, undo or give up what an earlier SPM left half done in this store (facts §8.4).
+
+        Returns the ids of these tasks; they go on in the background.
+        """
+        begun = []
+        for entry in self._list_of(store):
+            record = entry.record
+            action = plan_loaded(record.state)
+            if entry.is_driven or action is LoadedAction.NOTHING:
+                continue
+            log.info("task %s (%s) was left %s: %s", record.task_id, record.name, record.state, action.value)
+            self._engine.recover(entry, action)
+            begun.append(record.task_id)
+        return begun
+
+    async def release(self, store: TaskStore) -> None:
+        """The SPM role ends: stop this store's tasks where they are and forget them; on disk they wait for the next.
+
+        When it returns, nothing of them is written any more.
+        """
+        entries = self._list_of(store)
+        for entry in entries:
+            entry.stopping.set()
+        for entry in entries:
+            await self._engine.threads.run(entry.close)
+        for entry in entries:
+            await self._engine.cancel(entry)
+            entry.settled.set()
+            self._forget(entry)
+
+    # Small parts.
+
+    def _check_room(self, task_id: str) -> None:
+        waiting_count = len(self._engine.waiting)
+        if not self._engine.is_open:
+            raise AddTaskFailed(reason="the daemon is stopping")
+        if task_id in self._entries:
+            raise AddTaskFailed(reason=f"task {task_id} is already here")
+        if waiting_count >= self._queue_length:
+            raise AddTaskFailed(reason=f"{waiting_count} tasks are waiting")
+
+    def _entry(self, task_id: str) -> TaskEntry:
+        try:
+            return self._entries[task_id]
+        except KeyError:
+            raise UnknownTask(task_id=task_id) from None
+
+    def _list_of(self, store: TaskStore) -> list[TaskEntry]:
+        return [e for e in self._entries.values() if e.store is not None and e.store.location == store.location]
+
+    def _forget(self, entry: TaskEntry) -> None:
+        if self._entries.get(entry.record.task_id) is entry:
+            del self._entries[entry.record.task_id]
+
+    def _forget_oldest(self) -> None:
+        done = [e for e in self._entries.values() if e.store is None and e.record.state.is_done]
+        for entry in done[: max(0, len(done) - self._kept_count)]:
+            self._forget(entry)
