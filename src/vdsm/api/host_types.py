@@ -5,7 +5,7 @@ A field that may be `UNSET` is absent whenever its figure is not known. Sizes in
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.declare import ovirt
 
@@ -254,7 +254,7 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     supported_engines: Annotated[list[str], ovirt("supportedENGINEs")]
     cluster_levels: Annotated[list[str], ovirt("clusterLevels")]
     client_interface: Annotated[str, ovirt("lastClientIface")]
-    hooks: dict[str, Annotated[dict[str, HookScript], ovirt("scripts", declared="HookScripts")]]
+    hooks: dict[str, Annotated[dict[str, HookScript], ovirt("scripts", declared="HookScripts")]] = {}
     operating_system: Annotated[OperatingSystem, ovirt("operatingSystem")]
     host_id: Annotated[Text, ovirt("uuid")] = UNSET
     packages: Annotated[dict[str, PackageVersion], ovirt("packages2")]
@@ -265,7 +265,7 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     emulated_machines: Annotated[list[str] | UnsetType, ovirt("emulatedMachines")] = UNSET
     iscsi_initiator_name: Annotated[Text, ovirt("ISCSIInitiatorName")] = UNSET
     hba_inventory: Annotated[HbaInventory, ovirt("HBAInventory")]
-    vm_types: Annotated[list[Literal["kvm"]], ovirt("vmTypes")]
+    vm_types: Annotated[list[Literal["kvm"]], ovirt("vmTypes")] = field(default_factory=lambda: ["kvm"])
     memory_mib: Annotated[int, ovirt("memSize", as_=str)]
     reserved_memory_mib: Annotated[int, ovirt("reservedMem", as_=str)]
     guest_overhead_mib: Annotated[int, ovirt("guestOverhead", as_=str)]
@@ -276,7 +276,7 @@ class HostCapabilities(NetworkCapabilities, frozen=True, kw_only=True):
     selinux: SelinuxStatus
     kdump_status: Annotated[Literal[-1, 0, 1], ovirt("kdumpStatus")]
     device_passthrough: Annotated[bool, ovirt("hostdevPassthrough", as_=str)]
-    additional_features: Annotated[list[str], ovirt("additionalFeatures")]
+    additional_features: Annotated[list[str], ovirt("additionalFeatures")] = []
     hosted_engine_deployed: Annotated[bool, ovirt("hostedEngineDeployed")]
     hugepage_sizes_kib: Annotated[list[int], ovirt("hugepages")]
     vnc_encrypted: Annotated[bool, ovirt("vncEncrypted", as_=str)]
