@@ -1,0 +1,150 @@
+"""`storage.sd` as scripts of 2011 import it: numbers and names of storage domains (facts §1.18).
+
+Scripts pass the numbers on to the daemon, which has tables of its own (`vdsm.api.storage_types`); a test holds the two
+together. No storage code is loaded.
+"""
+
+import os
+
+UNKNOWN_DOMAIN = 0
+NFS_DOMAIN = 1
+FCP_DOMAIN = 2
+ISCSI_DOMAIN = 3
+LOCALFS_DOMAIN = 4
+CIFS_DOMAIN = 5
+POSIXFS_DOMAIN = 6
+GLUSTERFS_DOMAIN = 7
+SHAREDFS_DOMAIN = POSIXFS_DOMAIN
+
+BLOCK_DOMAIN_TYPES = [FCP_DOMAIN, ISCSI_DOMAIN]
+FILE_DOMAIN_TYPES = [NFS_DOMAIN, LOCALFS_DOMAIN, CIFS_DOMAIN, POSIXFS_DOMAIN, GLUSTERFS_DOMAIN]
+DOMAIN_TYPES = {
+    UNKNOWN_DOMAIN: "UNKNOWN",
+    NFS_DOMAIN: "NFS",
+    FCP_DOMAIN: "FCP",
+    ISCSI_DOMAIN: "ISCSI",
+    LOCALFS_DOMAIN: "LOCALFS",
+    CIFS_DOMAIN: "CIFS",
+    POSIXFS_DOMAIN: "POSIXFS",
+    GLUSTERFS_DOMAIN: "GLUSTERFS",
+}
+
+DATA_DOMAIN = 1
+ISO_DOMAIN = 2
+BACKUP_DOMAIN = 3
+DOMAIN_CLASSES = {DATA_DOMAIN: "Data", ISO_DOMAIN: "Iso", BACKUP_DOMAIN: "Backup"}
+
+DOM_UNKNOWN_STATUS = "Unknown"
+DOM_ATTACHED_STATUS = "Attached"
+DOM_UNATTACHED_STATUS = "Unattached"
+DOM_ACTIVE_STATUS = "Active"
+DOMAIN_STATUSES = [DOM_UNKNOWN_STATUS, DOM_ATTACHED_STATUS, DOM_UNATTACHED_STATUS, DOM_ACTIVE_STATUS]
+DEPRECATED_DOM_INACTIVE_STATUS = "Inactive"
+DEPRECATED_STATUSES = {DEPRECATED_DOM_INACTIVE_STATUS: DOM_ATTACHED_STATUS}
+
+MASTER_DOMAIN = "Master"
+REGULAR_DOMAIN = "Regular"
+
+DOMAIN_VERSIONS = (0, 2, 3, 4, 5)
+
+BLANK_UUID = "00000000-0000-0000-0000-000000000000"
+ISO_IMAGE_UUID = "11111111-1111-1111-1111-111111111111"
+
+storage_repository = os.path.join(os.environ.get("VDSM_ROOT") or "/", "rhev/data-center")
+mountBasePath = os.path.join(storage_repository, "mnt")
+DOMAIN_MNT_POINT = "mnt"
+DOMAIN_META_DATA = "dom_md"
+DOMAIN_IMAGES = "images"
+GLUSTERSD_DIR = "glusterSD"
+BLOCKSD_DIR = "blockSD"
+MASTER_FS_DIR = "master"
+VMS_DIR = "vms"
+TASKS_DIR = "tasks"
+
+METADATA = "metadata"
+LEASES = "leases"
+IDS = "ids"
+INBOX = "inbox"
+OUTBOX = "outbox"
+SPECIAL_VOLUME_SIZES_MIB = {LEASES: 2048, IDS: 8, INBOX: 16, OUTBOX: 16}
+METASIZE = 512
+LEASE_BLOCKS = 2048
+MAX_DOMAIN_DESCRIPTION_SIZE = 50
+
+REMOVED_IMAGE_PREFIX = "_remove_me_"
+ZEROED_IMAGE_PREFIX = REMOVED_IMAGE_PREFIX + "ZERO_"
+
+DMDK_VERSION = "VERSION"
+DMDK_SDUUID = "SDUUID"
+DMDK_TYPE = "TYPE"
+DMDK_ROLE = "ROLE"
+DMDK_DESCRIPTION = "DESCRIPTION"
+DMDK_CLASS = "CLASS"
+DMDK_POOLS = "POOL_UUID"
+DMDK_LOCK_POLICY = "LOCKPOLICY"
+DMDK_LOCK_RENEWAL_INTERVAL_SEC = "LOCKRENEWALINTERVALSEC"
+DMDK_LEASE_TIME_SEC = "LEASETIMESEC"
+DMDK_IO_OP_TIMEOUT_SEC = "IOOPTIMEOUTSEC"
+DMDK_LEASE_RETRIES = "LEASERETRIES"
+
+DEFAULT_LEASE_PARAMS: dict[str, str | int] = {
+    DMDK_LOCK_POLICY: "ON",
+    DMDK_LEASE_RETRIES: 3,
+    DMDK_LEASE_TIME_SEC: 60,
+    DMDK_LOCK_RENEWAL_INTERVAL_SEC: 5,
+    DMDK_IO_OP_TIMEOUT_SEC: 10,
+}
+
+
+def type2name(domType: int) -> str:
+    """The text of a domain type's number; KeyError for any other."""
+    return DOMAIN_TYPES[domType]
+
+
+def name2type(name: str) -> int:
+    """The number of a domain type's text, in whatever case; KeyError for any other."""
+    return {text: number for number, text in DOMAIN_TYPES.items()}[name.upper()]
+
+
+def class2name(domClass: int) -> str:
+    """The text of a domain class's number; KeyError for any other."""
+    return DOMAIN_CLASSES[domClass]
+
+
+def name2class(name: str) -> int:
+    """The number of a domain class's text; KeyError for any other."""
+    return {text: number for number, text in DOMAIN_CLASSES.items()}[name]
+
+
+def storageType(t: int | str) -> str:
+    """The text of a domain type given as number, as number in text, or as text; KeyError for none of these."""
+    text = str(t)
+    return type2name(int(text)) if text.isdecimal() else type2name(name2type(text))
+
+
+def validateSDStatus(status: str) -> None:
+    """ValueError when a pool's map cannot hold such a domain status; case does not count."""
+    if status.capitalize() not in DOMAIN_STATUSES:
+        raise ValueError(f"invalid storage domain status: {status!r}")
+
+
+def validateDomainVersion(version: int) -> None:
+    """ValueError when there is no such domain version."""
+    if int(version) not in DOMAIN_VERSIONS:
+        raise ValueError(f"unsupported storage domain version: {version!r}")
+
+
+def packLeaseParams(
+    lockRenewalIntervalSec: int | None, leaseTimeSec: int | None, ioOpTimeoutSec: int | None, leaseRetries: int | None
+) -> dict[str, str | int]:
+    """Lease parameters by metadata key; the defaults, unless all four are given."""
+    if None in (lockRenewalIntervalSec, leaseTimeSec, ioOpTimeoutSec, leaseRetries):
+        return dict(DEFAULT_LEASE_PARAMS)
+    assert lockRenewalIntervalSec is not None and leaseTimeSec is not None
+    assert ioOpTimeoutSec is not None and leaseRetries is not None
+    return {
+        DMDK_LOCK_RENEWAL_INTERVAL_SEC: lockRenewalIntervalSec,
+        DMDK_LEASE_TIME_SEC: leaseTimeSec,
+        DMDK_IO_OP_TIMEOUT_SEC: ioOpTimeoutSec,
+        DMDK_LEASE_RETRIES: leaseRetries,
+    }

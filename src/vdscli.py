@@ -1,0 +1,127 @@
+"""`vdscli` as scripts of 2011 import it: a proxy whose methods are the daemon's XML-RPC verbs (facts §1.16).
+
+Which verbs there are and what they answer is the daemon's; this module only finds it and proves who calls.
+"""
+
+import http.client
+import socket
+from pathlib import Path
+from typing import Protocol
+from xmlrpc.client import ExpatParser, ServerProxy, Transport, Unmarshaller
+
+from defusedxml.xmlrpc import DefusedExpatParser
+
+from vdsm.local import find_local_daemon
+from vdsm.wire.tls import TlsFiles, make_client_context
+
+# What a caller hands to xmlrpc.client: a host with a port, with or without what the base class made of it before.
+_Host = str | tuple[str, dict[str, str]]
+
+
+class TransportFactory(Protocol):
+    """What `connect` makes an HTTPS transport with."""
+
+    def __call__(self, *, key_file: str, cert_file: str, ca_certs: str, timeout: float | None) -> Transport:
+        """A transport that shows this certificate and trusts this authority."""
+        ...
+
+
+class PlainTransport(Transport):
+    """HTTP without TLS, with a limit on the time to wait; answers with XML entities are refused."""
+
+    def __init__(self, timeout: float | None = None) -> None:
+        super().__init__()
+        self._timeout_s = timeout
+
+    def make_connection(self, host: _Host) -> http.client.HTTPConnection:
+        known, connection = self._connection
+        if known != host or connection is None:
+            name, self._extra_headers, _ = self.get_host_info(host)
+            connection = self._open(name)
+            self._connection = host, connection
+        return connection
+
+    def getparser(self) -> tuple[ExpatParser, Unmarshaller]:
+        target = Unmarshaller()
+        return DefusedExpatParser(target), target
+
+    def _open(self, name: str) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(name, timeout=self._timeout_s)
+
+
+class VerifyingSafeTransport(PlainTransport):
+    """HTTPS that shows the node's certificate and accepts servers of the node's authority only.
+
+    As everywhere between nodes, the host's name is not compared with the certificate (facts §1.2).
+    """
+
+    def __init__(self, *, key_file: str, cert_file: str, ca_certs: str, timeout: float | None = None) -> None:
+        super().__init__(timeout)
+        self._tls = make_client_context(TlsFiles(Path(key_file), Path(cert_file), Path(ca_certs)))
+
+    def _open(self, name: str) -> http.client.HTTPConnection:
+        return http.client.HTTPSConnection(name, timeout=self._timeout_s, context=self._tls)
+
+
+def cannonizeHostPort(hostPort: str | None = None, port: int | None = None) -> str:
+    """`host:port` of what a caller wrote: a name or an address, with or without a port.
+
+    Nothing, or `0`, means this machine's daemon. A port in `hostPort` wins over `port`, which wins over the
+    configuration. IPv6 addresses come out in brackets. ValueError for what is no address.
+    """
+    local = find_local_daemon()
+    if hostPort is None or hostPort == "0":
+        host, given = local.host, ""
+    else:
+        host, given = _split(hostPort)
+    if given and not (given.isascii() and given.isdecimal() and 0 < int(given) < 65536):
+        raise ValueError(f"not a port: {given!r} in {hostPort!r}")
+    return f"{_bracket(host)}:{given or port or local.port}"
+
+
+def connect(
+    hostPort: str | None = None,
+    useSSL: bool | None = None,
+    tsPath: str | None = None,
+    TransportClass: TransportFactory = VerifyingSafeTransport,
+    timeout: float | None = None,
+) -> ServerProxy:
+    """A proxy for the daemon at `hostPort`; nothing is sent before the first call.
+
+    What is not given comes from the node's configuration under VDSM_ROOT: address, port, whether TLS is used, and the
+    folder (`tsPath`) of the certificate, key and authority. `timeout` is in seconds, by default the one of `socket`.
+    Connecting over TLS without readable certificates raises OSError.
+    """
+    local = find_local_daemon()
+    if timeout is None:
+        timeout = socket.getdefaulttimeout()
+    address = cannonizeHostPort(hostPort)
+    if not (local.use_tls if useSSL is None else useSSL):
+        return ServerProxy(f"http://{address}", transport=PlainTransport(timeout), allow_none=True)
+    trust = Path(tsPath) if tsPath else local.paths.pki
+    transport = TransportClass(
+        key_file=str(trust / "keys/vdsmkey.pem"),
+        cert_file=str(trust / "certs/vdsmcert.pem"),
+        ca_certs=str(trust / "certs/cacert.pem"),
+        timeout=timeout,
+    )
+    return ServerProxy(f"https://{address}", transport=transport, allow_none=True)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Host and port (empty when there is none) of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare v6 address."""
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or not host or (rest and not rest.startswith(":")):
+            raise ValueError(f"not an address: {text!r}")
+        return host, rest[1:]
+    if text.count(":") > 1:
+        return text, ""
+    host, _, port = text.partition(":")
+    if not host:
+        raise ValueError(f"not an address: {text!r}")
+    return host, port
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

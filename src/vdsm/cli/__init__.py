@@ -1,0 +1,1 @@
+"""Programs for people: clients of the daemon's surface, and the tool that sets a node up."""
