@@ -1,4 +1,4 @@
-"""Failures of the call itself, before a verb runs: JSON-RPC's own codes (facts: rpc §1.5); verbs' failures live with the api."""
+"""Failures of the call itself: JSON-RPC's own codes (facts: rpc §1.5); the failures of verbs live with the api."""
 
 from vdsm.core.errors import NodeError
 

@@ -1,4 +1,5 @@
-"""STOMP heart-beats of one connection (facts: rpc §1.3): when to send one, when to give the other side up; I/O is left to the connection."""
+"""STOMP heart-beats of one connection (facts: rpc §1.3): when to send one, when to give the other side up; I/O is left
+to the connection."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -21,7 +22,7 @@ class Scheduler(Protocol):
 
 
 def parse_heartbeat(text: str, shortest_ms: int) -> tuple[int, int]:
-    """The two periods of a `heart-beat` header in ms, (0, 0) when it makes no sense; others but 0 are raised to shortest_ms."""
+    """The two periods of a `heart-beat` header in ms, (0, 0) when it makes no sense; 0 or at least shortest_ms."""
     parts = text.split(",")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
         return 0, 0
@@ -30,7 +31,7 @@ def parse_heartbeat(text: str, shortest_ms: int) -> tuple[int, int]:
 
 
 class HeartBeat:
-    """Calls `beat` after send_ms without a `wrote`, and `lost` after receive_ms without a `heard`; 0 turns either off."""
+    """Calls `beat` after send_ms without a `wrote`, `lost` after receive_ms without a `heard`; 0 turns either off."""
 
     def __init__(
         self, loop: Scheduler, send_ms: float, receive_ms: float, beat: Callable[[], None], lost: Callable[[], None]

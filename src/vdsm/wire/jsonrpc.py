@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 envelopes: bodies in, bodies out (facts: rpc §1.5); which methods there are is left to whoever is injected."""
+"""JSON-RPC 2.0 envelopes: bodies in, bodies out (facts: rpc §1.5); what methods there are is left to `invoke`."""
 
 import asyncio
 import logging
@@ -55,7 +55,13 @@ def format_result(id: Id, result: Raw | bytes) -> bytes:
 def format_error(id: Id, error: NodeError) -> bytes:
     """A failure, with the error's number as code and its text as message."""
     return b"".join(
-        (b'{"jsonrpc":"2.0","id":', _encode(id), b',"error":', _encode({"code": error.number, "message": str(error)}), b"}")
+        (
+            b'{"jsonrpc":"2.0","id":',
+            _encode(id),
+            b',"error":',
+            _encode({"code": error.number, "message": str(error)}),
+            b"}",
+        )
     )
 
 

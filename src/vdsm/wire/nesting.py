@@ -9,7 +9,7 @@ _others = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def nests_deeper(body: bytes, limit: int) -> bool:
-    """Whether brackets outside of strings nest deeper than limit; answers for text that is no JSON are of no use, but safe.
+    """Whether brackets outside of strings nest deeper than limit; for text that is no JSON the answer means nothing.
 
     Takes time linear in the length and stops at the first bracket that is too deep.
     """
@@ -22,7 +22,8 @@ def nests_deeper(body: bytes, limit: int) -> bool:
         pieces = body[at : at + _CHUNK].split(b'"')
         outside = b"".join(pieces[inside::2])
         inside ^= not len(pieces) % 2
-        for depth in accumulate((step - 1 for step in outside.translate(_steps, _others)), initial=depth):
-            if depth > limit:
+        for now_at in accumulate((step - 1 for step in outside.translate(_steps, _others)), initial=depth):
+            if now_at > limit:
                 return True
+            depth = now_at
     return False

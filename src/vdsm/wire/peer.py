@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, and what that entitles to; carrying the answer along is left to the context."""
+"""Who is at the other end of a connection, and what that entitles to; carrying it along is left to the context."""
 
 import asyncio
 import socket
@@ -37,8 +37,11 @@ class Peer:
 
 
 def decide_right(peer: Peer) -> Right:
-    """What a client may do that was let in: any certificate of our CA, the owner's group on the unix socket and, where a
-    setting opened it, the loopback door all mean the whole API (facts: rpc §1.2). Finer rights are decided here one day."""
+    """What a client may do that was let in: today everything (facts: rpc §1.2). Finer rights are to be decided here.
+
+    A certificate of our authority, the owner's group on the unix socket and (where a setting opened it) loopback count
+    alike.
+    """
     return Right.ADMINISTER
 
 

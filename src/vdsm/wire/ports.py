@@ -1,4 +1,4 @@
-"""What the network doors need from the inside, and the bounds that they hold; what calls do is left to the catalogue."""
+"""What the doors need from the inside, and the bounds that they hold; what calls do is left to the catalogue."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,6 +6,12 @@ from typing import Protocol
 from vdsm.core.context import Request
 
 MIB = 1 << 20
+
+# Destinations and headers of the STOMP dialect (facts: rpc §1.4, §1.7).
+REQUEST_QUEUES = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
+DEFAULT_ANSWERS = "jms.topic.vdsm_responses"
+EVENTS = "jms.queue.events"
+FLOW_HEADER = "ovirtCorrelationId"
 
 
 class Calls(Protocol):

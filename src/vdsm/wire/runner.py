@@ -14,7 +14,7 @@ Job = Callable[[], Awaitable[None]]
 
 
 class CallRunner:
-    """Starts jobs in the order of their submission. Jobs must not raise. `rest` is called whenever the queue is empty."""
+    """Starts jobs in the order of their submission. Jobs must not raise. `rest` is called when the queue is empty."""
 
     def __init__(self, rest: Callable[[], None]) -> None:
         self._rest = rest

@@ -1,4 +1,4 @@
-"""STOMP 1.2 frames, read from and written to bytes without I/O (facts: rpc §1.3); what frames mean is left to the server and the client."""
+"""STOMP 1.2 frames, read from and written to bytes (facts: rpc §1.3); what they mean is left to server and client."""
 
 import re
 from collections.abc import Iterable
@@ -86,8 +86,8 @@ def _parse_length(text: str, limit: int) -> int:
 class FrameReader:
     """Frames out of a byte stream that arrives in pieces of any size.
 
-    `feed` takes bytes, `get_frame` gives the next complete frame or None. Memory is bounded by the limits of a frame plus
-    what one `feed` brought. After a FrameError the reader only repeats it.
+    `feed` takes bytes, `get_frame` gives the next complete frame or None. Memory is bounded by the limits of a frame
+    plus what one `feed` brought. After a FrameError the reader only repeats it.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -1,8 +1,8 @@
-"""STOMP as the daemon speaks it (facts: rpc §1.3, §1.4): connections, subscriptions, the message bus, answers to their askers.
+"""STOMP as the daemon speaks it (facts: rpc §1.3, §1.4): connections, the message bus, answers to their askers.
 
-What frames look like is left to `stomp`, what requests mean to `ports.Calls`. Where the original drops a connection or lets a
-thread die, a client here gets an ERROR frame: after a malformed frame the connection is closed, since what follows cannot be
-trusted; after any other fault it goes on.
+What frames look like is left to `stomp`, what requests mean to `ports.Calls`. Where the original drops a connection or
+lets a thread die, a client here gets an ERROR frame: after a malformed frame the connection is closed, since what
+follows cannot be trusted; after any other fault it goes on.
 """
 
 import asyncio
@@ -15,17 +15,13 @@ from vdsm.core.context import Request
 from vdsm.wire.heartbeat import HeartBeat, parse_heartbeat
 from vdsm.wire.jsonrpc import is_unaddressed
 from vdsm.wire.peer import Peer
-from vdsm.wire.ports import Calls, Limits
+from vdsm.wire.ports import DEFAULT_ANSWERS, FLOW_HEADER, REQUEST_QUEUES, Calls, Limits
 from vdsm.wire.runner import CallRunner
 from vdsm.wire.stomp import Frame, FrameError, FrameReader, format_frame
 from vdsm.wire.subscriptions import Subscriptions
 
 log = logging.getLogger("stomp")
 
-REQUEST_QUEUES = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
-DEFAULT_ANSWERS = "jms.topic.vdsm_responses"
-EVENTS = "jms.queue.events"
-FLOW_HEADER = "ovirtCorrelationId"
 _OURS = frozenset(("subscription", "content-length", "receipt"))
 """Headers of a forwarded frame that are ours to write, or none of the receiver's business."""
 
@@ -59,6 +55,11 @@ class StompServer:
         self._flush_due = False
         self._runner = CallRunner(self.flush)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def make_connection(self, peer: Peer) -> "StompConnection":
         """The protocol object for a connection that turned out to speak STOMP."""
         return StompConnection(self, peer)
@@ -67,7 +68,11 @@ class StompServer:
         """Send a JSON body (an event, say) to all who listen to destination; tells how many there are."""
         listeners = self.subscriptions.list_reached(destination)
         for listener in listeners:
-            headers = (("destination", destination), ("subscription", listener.id), ("content-type", "application/json"))
+            headers = (
+                ("destination", destination),
+                ("subscription", listener.id),
+                ("content-type", "application/json"),
+            )
             listener.connection.send(format_frame("MESSAGE", headers, body))
         return len(listeners)
 
@@ -106,10 +111,10 @@ class StompServer:
                 listener.connection.send(format_frame("MESSAGE", [*headers, ("subscription", listener.id)], frame.body))
         return len(listeners)
 
-    def note_unflushed(self, connection: "StompConnection") -> None:
+    def note_unflushed(self, connection: "StompConnection", soon: bool) -> None:
         """The connection has collected output: write it soon, with what else there will be by then."""
         self._unflushed[connection] = None
-        if not self._flush_due:
+        if soon and not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
@@ -131,11 +136,11 @@ class StompServer:
     def _answer(self, destination: str, answer: bytes) -> None:
         tail = b"%d\n\n%b\0" % (len(answer), answer)
         for listener in self.subscriptions.list_exact(destination):
-            listener.connection.send(listener.answer_head + tail)
+            listener.connection.send(listener.answer_head + tail, soon=False)  # the runner flushes when it rests
 
 
 class StompConnection(asyncio.Protocol):
-    """One client. Frames are handled as they arrive, whether or not a CONNECT came first (clients send them back to back)."""
+    """One client. Frames are handled as they arrive, even before CONNECTED is out: clients send them back to back."""
 
     def __init__(self, server: StompServer, peer: Peer) -> None:
         self._server = server
@@ -194,15 +199,14 @@ class StompConnection(asyncio.Protocol):
 
     # The server's side.
 
-    def send(self, data: bytes) -> None:
-        """Write soon. A client that leaves too much unread is cut off."""
+    def send(self, data: bytes, *, soon: bool = True) -> None:
+        """Write soon (or when the server flushes). A client that leaves too much unread is cut off."""
         if self._ended:
             return
         if self._output_bytes + self._transport.get_write_buffer_size() > self._limits.unsent_bytes:
             self._cut_off(f"leaves more than {self._limits.unsent_bytes} bytes unread")
             return
-        if not self._output:
-            self._server.note_unflushed(self)
+        self._server.note_unflushed(self, soon)
         self._output.append(data)
         self._output_bytes += len(data)
 
@@ -271,7 +275,9 @@ class StompConnection(asyncio.Protocol):
     def _on_connect(self, frame: Frame) -> None:
         if frame.headers.get("accept-version") != "1.2":
             raise Refused("Version unsupported")
-        client_sends_ms, client_wants_ms = parse_heartbeat(frame.headers.get("heart-beat", "0,0"), self._limits.heartbeat_ms)
+        client_sends_ms, client_wants_ms = parse_heartbeat(
+            frame.headers.get("heart-beat", "0,0"), self._limits.heartbeat_ms
+        )
         if self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
@@ -279,7 +285,9 @@ class StompConnection(asyncio.Protocol):
             loop = asyncio.get_running_loop()
             lost = partial(self._cut_off, "sends no heart-beats")
             self._heartbeat = HeartBeat(loop, client_wants_ms, client_sends_ms, self._beat, lost)
-        self.send(format_frame("CONNECTED", (("version", "1.2"), ("heart-beat", f"{client_wants_ms},{client_sends_ms}"))))
+        self.send(
+            format_frame("CONNECTED", (("version", "1.2"), ("heart-beat", f"{client_wants_ms},{client_sends_ms}")))
+        )
 
     def _on_subscribe(self, frame: Frame) -> None:
         destination, id = frame.headers.get("destination"), frame.headers.get("id")

@@ -1,4 +1,4 @@
-"""Who listens to which destination: the message bus' table (facts: rpc §1.4); writing to listeners is left to the connections."""
+"""Who listens to which destination: the message bus' table (facts: rpc §1.4); writing is left to the connections."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar

@@ -1,0 +1,141 @@
+"""The event bus: every event gets a number, the last ones are kept, who was away is told what it missed or that it must
+look anew; what events are and how they are encoded is left to the api and the dialects."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from vdsm.core.clock import Clock
+
+T = TypeVar("T")
+
+KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered(Generic[T]):
+    """An event and its id `<start>-<n>`: start tells one run of the daemon from another, n grows by one."""
+
+    id: str
+    event: T
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Events were missed that cannot be told any more; what follows comes after `id`."""
+
+    id: str
+
+
+class EventBus(Generic[T]):
+    """Publishes on the loop's thread to listeners (at once) and to subscriptions (at their own pace)."""
+
+    def __init__(self, clock: Clock, kept: int = KEPT) -> None:
+        self.start = str(int(clock.time() * 1000))
+        self._kept: deque[Numbered[T]] = deque(maxlen=kept)
+        self._last = 0
+        self._listeners: dict[Callable[[Numbered[T]], None], None] = {}
+        self._subscriptions: dict[Subscription[T], None] = {}
+        self._closed = False
+
+    @property
+    def last_id(self) -> str:
+        """The id of the newest event; `<start>-0` before the first."""
+        return f"{self.start}-{self._last}"
+
+    def publish(self, event: T) -> str:
+        """Number an event and tell it; gives its id."""
+        self._last += 1
+        numbered = Numbered(self.last_id, event)
+        self._kept.append(numbered)
+        for listener in tuple(self._listeners):
+            listener(numbered)
+        for subscription in self._subscriptions:
+            subscription.wake()
+        return numbered.id
+
+    def listen(self, listener: Callable[[Numbered[T]], None]) -> Callable[[], None]:
+        """Call listener with every later event; what is returned ends that. Listeners must not raise."""
+        self._listeners[listener] = None
+        return lambda: self._listeners.pop(listener, None)
+
+    def subscribe(self, last_id: str | None = None) -> "Subscription[T]":
+        """Follow the events after last_id, by default those to come. Use as a context manager."""
+        return Subscription(self, last_id)
+
+    def close(self) -> None:
+        """End all subscriptions, present and future; their iteration stops after what was published."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.wake()
+
+    # For subscriptions.
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more events will come."""
+        return self._closed
+
+    @property
+    def last(self) -> int:
+        """The newest event's number."""
+        return self._last
+
+    def parse_id(self, id: str) -> int | None:
+        """The number behind an id of this run, or None when there never was such an event."""
+        start, dash, number = id.partition("-")
+        if start != self.start or not dash or not (number.isascii() and number.isdigit()) or len(number) > 18:
+            return None
+        return int(number) if int(number) <= self._last else None
+
+    def list_after(self, number: int) -> list[Numbered[T]] | None:
+        """The events after a number; None when some of them are no longer kept."""
+        missing = self._last - number
+        if missing > len(self._kept):
+            return None
+        return list(islice(self._kept, len(self._kept) - missing, None))
+
+    def attach(self, subscription: "Subscription[T]") -> None:
+        """Wake this subscription from now on."""
+        self._subscriptions[subscription] = None
+
+    def detach(self, subscription: "Subscription[T]") -> None:
+        """Leave this subscription alone."""
+        self._subscriptions.pop(subscription, None)
+
+
+class Subscription(Generic[T]):
+    """One reader's place in the stream. It costs no memory per event: one who is too slow finds a Reset."""
+
+    def __init__(self, bus: EventBus[T], last_id: str | None) -> None:
+        self._bus = bus
+        self._place = bus.last if last_id is None else bus.parse_id(last_id)
+        self._news = asyncio.Event()
+
+    def __enter__(self) -> "Subscription[T]":
+        self._bus.attach(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.detach(self)
+
+    def wake(self) -> None:
+        """There is something to look at."""
+        self._news.set()
+
+    async def get_batch(self) -> list[Numbered[T] | Reset]:
+        """Wait for news and give all there is; an empty list when the bus was closed."""
+        while True:
+            self._news.clear()
+            batch = self._take()
+            if batch or self._bus.closed:
+                return batch
+            await self._news.wait()
+
+    def _take(self) -> list[Numbered[T] | Reset]:
+        missed = None if self._place is None else self._bus.list_after(self._place)
+        self._place = self._bus.last
+        return [Reset(self._bus.last_id)] if missed is None else [*missed]
