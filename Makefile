@@ -1,0 +1,76 @@
+# What can be done here: `make help`. Every target makes the clone ready by itself (make.d/bootstrap) and may be repeated.
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+JOBS ?= 2
+N ?= 1
+KEEP ?=
+IMAGE ?=
+export KEEP IMAGE
+
+ready := @make.d/bootstrap
+with_libvirt := $(PYTHON) -m demo.libvirtd --
+fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check format lint types rules schema generated unit system bench soak requirements clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## run a real virtual machine through the daemon's API [KEEP=1: leave it running] [IMAGE=disk.qcow2: boot that]
+	$(ready)
+	@$(PYTHON) -m demo
+
+check: ## everything below that proves the code, in this order; needs no lab
+	@make.d/check lint types rules generated unit system
+
+format: ## rewrite the sources in the house format
+	$(ready)
+	$(PYTHON) -m ruff format
+	$(PYTHON) -m ruff check --fix
+
+lint: ## format and lint (ruff)
+	$(ready)
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m ruff check
+
+types: ## strict types (mypy)
+	$(ready)
+	$(PYTHON) -m mypy --strict src demo
+
+rules: ## the house rules: imports, sizes, names, doors, documents
+	$(ready)
+	$(PYTEST) -q tests/rules
+
+schema: ## write schema/ anew from the declarations
+	$(ready)
+	$(PYTHON) -m vdsm.wire.schema
+
+generated: ## are the generated files current?
+	$(ready)
+	@make.d/generated
+
+unit: ## unit, contract and whole-daemon tests: no libvirt, no root
+	$(ready)
+	$(PYTEST) -q -n $(JOBS) --dist worksteal --hypothesis-profile=ci $(fast_tests)
+
+system: ## tests with real libvirt and qemu (started if none run, stopped afterwards)
+	$(ready)
+	$(with_libvirt) $(PYTEST) -q -n $(JOBS) --dist loadgroup --hypothesis-profile=ci tests/system
+
+bench: ## figures beside those of rivals: a table, and JSON in bench/results/
+	$(ready)
+	$(with_libvirt) $(PYTHON) -m bench
+
+soak: ## the same tests with full counts, for hours [N=2: twice of that]
+	$(ready)
+	VDSM_SOAK=$(N) $(with_libvirt) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadgroup --hypothesis-profile=soak $(fast_tests) tests/system
+
+requirements: ## write requirements*.txt anew from requirements*.in
+	$(ready)
+	@make.d/requirements
+
+clean: ## remove all that these targets made, .venv and caches included
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info bench/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
