@@ -1,0 +1,207 @@
+"""What a domain's XML tells of a VM, parsed once into values; what it does now is left to `lifecycle` and `stats`."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+from xml.etree.ElementTree import Element, tostring
+
+from vdsm.virt.elements import parse_xml
+from vdsm.virt.metadata import MetadataInvalid, VmMetadata, find_metadata
+from vdsm.virt.spec import VolumeRef
+
+AGENT_CHANNEL = "com.redhat.rhevm.vdsm"
+QEMU_AGENT_CHANNEL = "org.qemu.guest_agent.0"
+GUESTFS_CHANNEL = "org.libguestfs.channel.0"
+
+
+class DomainInvalid(ValueError):
+    """The domain XML cannot be understood; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskView:
+    """One drive: `target` names it, `format` is libvirt's (qcow2, raw)."""
+
+    target: str
+    device: str
+    kind: str
+    path: str
+    format: str
+    bus: str
+    alias: str
+    volume: VolumeRef | None
+    lun_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceView:
+    """One network card: `tap` is its name on the host, empty before the VM runs."""
+
+    mac_address: str
+    tap: str
+    model: str
+    network: str
+    alias: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphicsView:
+    """One display, its attributes as libvirt prints them."""
+
+    type: str
+    port: str
+    tls_port: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DomainView:
+    """One VM as its XML tells."""
+
+    vm_id: str
+    name: str
+    type: str
+    arch: str
+    machine: str
+    memory_kib: int
+    maximum_memory_kib: int | None
+    cpus: int
+    maximum_cpus: int
+    cores: int
+    threads: int
+    cpu_model: str
+    acpi: bool
+    time_offset_s: int
+    has_balloon: bool
+    disks: tuple[DiskView, ...]
+    interfaces: tuple[InterfaceView, ...]
+    graphics: tuple[GraphicsView, ...]
+    channels: frozenset[str]
+    metadata: VmMetadata | None
+    hash: str
+    """Changes whenever a device does."""
+
+
+def parse_domain(xml: str) -> DomainView:
+    """Parse a domain's XML; raises DomainInvalid."""
+    try:
+        return read_domain(parse_xml(xml))
+    except ValueError as error:
+        raise DomainInvalid(str(error)) from error
+
+
+def read_domain(domain: Element) -> DomainView:
+    """Read a parsed domain; raises DomainInvalid."""
+    try:
+        metadata = find_metadata(domain)
+        return DomainView(
+            vm_id=str(UUID(domain.findtext("uuid", "").strip())),
+            name=domain.findtext("name", "").strip(),
+            type=domain.get("type", ""),
+            arch=_attribute(domain, "os/type", "arch"),
+            machine=_attribute(domain, "os/type", "machine"),
+            memory_kib=_kib(domain, "memory") or 0,
+            maximum_memory_kib=_kib(domain, "maxMemory"),
+            cpus=int(_attribute(domain, "vcpu", "current") or domain.findtext("vcpu") or 1),
+            maximum_cpus=int(domain.findtext("vcpu") or 1),
+            cores=int(_attribute(domain, "cpu/topology", "cores") or 1),
+            threads=int(_attribute(domain, "cpu/topology", "threads") or 1),
+            cpu_model=domain.findtext("cpu/model", ""),
+            acpi=domain.find("features/acpi") is not None,
+            time_offset_s=_time_offset(domain),
+            has_balloon=_attribute(domain, "devices/memballoon", "model") not in ("", "none"),
+            disks=tuple(_disks(domain, metadata)),
+            interfaces=tuple(_interface(card) for card in domain.iterfind("devices/interface")),
+            graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
+            channels=frozenset(target.get("name", "") for target in domain.iterfind("devices/channel/target")),
+            metadata=metadata,
+            hash=_hash(domain),
+        )
+    except MetadataInvalid as error:
+        raise DomainInvalid(f"metadata: {error}") from error
+    except ValueError as error:
+        raise DomainInvalid(f"domain XML: {error}") from error
+
+
+def _attribute(domain: Element, path: str, name: str) -> str:
+    found = domain.find(path)
+    return "" if found is None else found.get(name, "")
+
+
+_KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KB": 1000 / 1024, "k": 1, "KiB": 1, "MB": 1e6 / 1024, "M": 1024, "MiB": 1024}
+_KIB |= {"GB": 1e9 / 1024, "G": 1024**2, "GiB": 1024**2, "TB": 1e12 / 1024, "T": 1024**3, "TiB": 1024**3}
+
+
+def _kib(domain: Element, path: str) -> int | None:
+    found = domain.find(path)
+    if found is None:
+        return None
+    unit = found.get("unit", "KiB")
+    if unit not in _KIB:
+        raise DomainInvalid(f"{path}: unknown unit {unit!r}")
+    return int(int(found.text or 0) * _KIB[unit])
+
+
+def _time_offset(domain: Element) -> int:
+    adjustment = _attribute(domain, "clock", "adjustment")
+    return int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
+
+
+def _disks(domain: Element, metadata: VmMetadata | None) -> Iterator[DiskView]:
+    for disk in domain.iterfind("devices/disk"):
+        target = _attribute(disk, "target", "dev")
+        known = None if metadata is None else metadata.device(devtype="disk", name=target)
+        lun = None if known is None else known.values.get("GUID")
+        yield DiskView(
+            target=target,
+            device=disk.get("device", "disk"),
+            kind=disk.get("type", ""),
+            path=_path(disk),
+            format=_attribute(disk, "driver", "type"),
+            bus=_attribute(disk, "target", "bus"),
+            alias=_attribute(disk, "alias", "name"),
+            volume=None if known is None else known.volume,
+            lun_id=None if lun is None else str(lun),
+        )
+
+
+def _path(disk: Element) -> str:
+    source = disk.find("source")
+    if source is None:
+        return ""
+    return source.get("file") or source.get("dev") or source.get("name") or ""
+
+
+def _interface(card: Element) -> InterfaceView:
+    source = card.find("source")
+    return InterfaceView(
+        mac_address=_attribute(card, "mac", "address"),
+        tap=_attribute(card, "target", "dev"),
+        model=_attribute(card, "model", "type"),
+        network="" if source is None else source.get("bridge") or source.get("network") or source.get("dev") or "",
+        alias=_attribute(card, "alias", "name"),
+        kind=card.get("type", ""),
+    )
+
+
+def _graphics(display: Element) -> GraphicsView:
+    listen = display.find("listen")
+    return GraphicsView(
+        type=display.get("type", ""),
+        port=display.get("port", ""),
+        tls_port=display.get("tlsPort", ""),
+        address="0" if listen is None else listen.get("address", "0"),
+    )
+
+
+def _hash(domain: Element) -> str:
+    devices = domain.find("devices")
+    known = domain.find("metadata")
+    digest = hashlib.sha256(b"" if devices is None else tostring(devices))
+    if known is not None:
+        digest.update(
+            "".join(sorted(node.text or "" for node in known.iter() if node.tag.endswith("}guestName"))).encode()
+        )
+    return str(int.from_bytes(digest.digest()[:8], "big", signed=True))

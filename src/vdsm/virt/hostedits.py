@@ -1,0 +1,135 @@
+"""What this host changes in a VM's XML before it starts (facts §2.4), pure; preparing images is left to `launch`."""
+
+from collections.abc import Callable, Mapping
+from xml.etree.ElementTree import Element
+
+from vdsm.virt.domain import DomainView
+from vdsm.virt.elements import check_text, element, set_child
+from vdsm.virt.metadata import VmMetadata, set_metadata
+from vdsm.virt.ports import PreparedImage
+from vdsm.virt.spec import HostFacts
+
+_DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
+_SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
+
+
+def set_identity(domain: Element, host: HostFacts, serial: str | None) -> None:
+    """Fill the SMBIOS placeholders `OS-NAME:`, `OS-VERSION:` and `HOST-SERIAL:`; only x86 has SMBIOS."""
+    answers = {
+        ("product", "OS-NAME:"): host.os_name,
+        ("version", "OS-VERSION:"): host.os_version,
+        ("serial", "HOST-SERIAL:"): serial or host.uuid,
+    }
+    for entry in domain.iterfind("sysinfo/system/entry"):
+        for (name, placeholder), answer in answers.items():
+            if entry.get("name") == name and (entry.text or "").startswith(placeholder):
+                entry.text = check_text(name, answer)
+
+
+def take_reboot_policy(domain: Element) -> bool:
+    """Remove `<on_reboot>`, since the daemon sees to it; whether it said to destroy the VM."""
+    destroys = False
+    for policy in domain.findall("on_reboot"):
+        destroys = destroys or (policy.text or "").strip() == "destroy"
+        domain.remove(policy)
+    return destroys
+
+
+def set_domain_type(domain: Element, domain_type: str) -> None:
+    """Make a `kvm` domain one of plain qemu where there is no KVM; the CPU becomes one that emulation can give."""
+    if domain.get("type") != "kvm" or domain_type == "kvm":
+        return
+    domain.set("type", domain_type)
+    cpu = domain.find("cpu")
+    if cpu is None:
+        return
+    if cpu.get("mode") in ("host-passthrough", "host-model", "maximum"):
+        cpu.set("mode", "maximum")
+    for attribute in ("check", "migratable", "match"):
+        cpu.attrib.pop(attribute, None)
+    for child in list(cpu):
+        if child.tag in ("feature", "cache", "maxphysaddr", "vendor"):
+            cpu.remove(child)
+
+
+def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel: bool) -> None:
+    """Point the disks, by target name, to their prepared images; all else of the elements stays as it is.
+
+    Unless `relabel`, libvirt is told to leave owner and mode of the images alone.
+    """
+    for disk in domain.iterfind("devices/disk"):
+        target = disk.find("target")
+        image = None if target is None else images.get(target.get("dev", ""))
+        if image is None:
+            continue
+        source = set_child(disk, "source")
+        if disk.get("device") != "floppy":
+            disk.set("type", image.kind)
+            for attribute in _SOURCE_ATTRIBUTES.values():
+                source.attrib.pop(attribute, None)
+            driver = set_child(disk, "driver")
+            driver.set("type", _DRIVER_TYPES.get(image.format, image.format))
+            if not driver.get("name"):
+                driver.set("name", "qemu")
+        source.set(_SOURCE_ATTRIBUTES.get(image.kind, "file"), check_text("disk.path", image.path))
+        if not relabel and source.find("seclabel") is None and image.kind != "network":
+            source.append(element("seclabel", type="none", relabel="no", model="dac"))
+
+
+def set_leases(domain: Element, images: Mapping[str, PreparedImage]) -> None:
+    """Fill the placeholders of volume leases from the disks' top volumes; other leases stay as they are."""
+    leases = {
+        (top.get("volumeID", ""), top.get("domainID", "")): top
+        for top in (image.chain[-1] for image in images.values() if image.chain)
+        if "leasePath" in top
+    }
+    for lease in domain.iterfind("devices/lease"):
+        target = lease.find("target")
+        top = leases.get((lease.findtext("key", "").strip(), lease.findtext("lockspace", "").strip()))
+        if target is None or top is None:
+            continue
+        for attribute, placeholder, key in (
+            ("path", "LEASE-PATH", "leasePath"),
+            ("offset", "LEASE-OFFSET", "leaseOffset"),
+        ):
+            if target.get(attribute, "").startswith(placeholder):
+                target.set(attribute, check_text(key, str(top.get(key, ""))))
+
+
+def build_placeholder(view: DomainView, metadata: VmMetadata) -> Element:
+    """A tiny domain that keeps the VM's id and metadata in libvirt until the real one is defined."""
+    domain = element(
+        "domain",
+        element("name", text=view.name),
+        element("uuid", text=view.vm_id),
+        element("memory", text="1024", unit="KiB"),
+        element("os", element("type", text="hvm")),
+        type="qemu",
+    )
+    set_metadata(domain, metadata)
+    return domain
+
+
+def check_supported(domain: Element) -> str | None:
+    """Why this host cannot start such a domain, or None."""
+    for check in _CHECKS:
+        if (reason := check(domain)) is not None:
+            return reason
+    return None
+
+
+def _check_payload(domain: Element) -> str | None:
+    if any(source.get("file") == "PAYLOAD:" for source in domain.iterfind("devices/disk/source")):
+        return "payload media are not supported"
+    return None
+
+
+def _check_vnc(domain: Element) -> str | None:
+    """A VNC display without an expiry would be open to everybody until the first ticket."""
+    for display in domain.iterfind("devices/graphics"):
+        if display.get("type") == "vnc" and display.get("passwdValidTo") is None:
+            return "a VNC display needs passwdValidTo"
+    return None
+
+
+_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_payload, _check_vnc)

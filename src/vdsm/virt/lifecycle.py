@@ -1,0 +1,270 @@
+"""States of a VM and the moves between them (facts §2.6, §2.7), pure; acting on them is left to the service.
+
+    WaitForLaunch --started--> Up <--resumed/suspended--> Paused
+    Up, Paused --migrate--> Migration Source --ended--> as before
+    Up, Paused --save--> Saving State --ended--> as before
+    Restoring state, Migration Destination --started--> Up or Paused
+    every state --stopped--> Down, which is final
+
+The status that callers see is the effective one: Up is told apart further by what the guest was last seen to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, IntEnum, StrEnum
+from typing import Self
+
+
+class Status(StrEnum):
+    """A VM's status as the surface names it."""
+
+    WAIT_FOR_LAUNCH = "WaitForLaunch"
+    POWERING_UP = "Powering up"
+    UP = "Up"
+    POWERING_DOWN = "Powering down"
+    REBOOTING = "RebootInProgress"
+    PAUSED = "Paused"
+    MIGRATION_SOURCE = "Migration Source"
+    MIGRATION_DESTINATION = "Migration Destination"
+    SAVING = "Saving State"
+    RESTORING = "Restoring state"
+    DOWN = "Down"
+
+
+class PauseCode(StrEnum):
+    """Why a VM's processors stand still."""
+
+    BY_REQUEST = "NOERR"
+    IO_ERROR = "EIO"
+    NO_PERMISSION = "EPERM"
+    NO_SPACE = "ENOSPC"
+    OTHER = "EOTHER"
+    POST_COPY = "POSTCOPY"
+
+
+class ExitReason(IntEnum):
+    """Why a VM is down; `text` is the message that belongs to it."""
+
+    SUCCESS = 0
+    GENERIC_ERROR = 1
+    LOST_QEMU = 2
+    START_REFUSED = 3
+    MIGRATED = 4
+    SAVED = 5
+    SHUT_DOWN_BY_ADMINISTRATOR = 6
+    SHUT_DOWN_BY_GUEST = 7
+    MIGRATION_FAILED = 8
+    DOMAIN_MISSING = 9
+    DESTROYED_DURING_STARTUP = 10
+    HOST_SHUTS_DOWN = 11
+    POST_COPY_FAILED = 12
+    DESTROYED_ON_REBOOT = 13
+    PAUSED_TOO_LONG = 14
+
+    @property
+    def text(self) -> str:
+        return _EXIT_TEXTS[self]
+
+    @property
+    def is_error(self) -> bool:
+        return self not in _NORMAL_EXITS
+
+
+_EXIT_TEXTS = {
+    ExitReason.SUCCESS: "The VM ended normally",
+    ExitReason.GENERIC_ERROR: "The VM ended with an error",
+    ExitReason.LOST_QEMU: "The VM's qemu process is gone",
+    ExitReason.START_REFUSED: "libvirt refused to start the VM",
+    ExitReason.MIGRATED: "The VM moved to another host",
+    ExitReason.SAVED: "The VM's state was saved to disk",
+    ExitReason.SHUT_DOWN_BY_ADMINISTRATOR: "The VM was shut down by the administrator",
+    ExitReason.SHUT_DOWN_BY_GUEST: "The VM was shut down from inside the guest",
+    ExitReason.MIGRATION_FAILED: "The VM's migration failed",
+    ExitReason.DOMAIN_MISSING: "libvirt no longer knows the VM",
+    ExitReason.DESTROYED_DURING_STARTUP: "The VM was destroyed while it started",
+    ExitReason.HOST_SHUTS_DOWN: "The VM ended because the host is shutting down",
+    ExitReason.POST_COPY_FAILED: "The VM's post-copy migration failed",
+    ExitReason.DESTROYED_ON_REBOOT: "The VM was destroyed because it rebooted",
+    ExitReason.PAUSED_TOO_LONG: "The VM was paused for too long",
+}
+_NORMAL_EXITS = frozenset(
+    {
+        ExitReason.SUCCESS,
+        ExitReason.MIGRATED,
+        ExitReason.SAVED,
+        ExitReason.SHUT_DOWN_BY_ADMINISTRATOR,
+        ExitReason.SHUT_DOWN_BY_GUEST,
+        ExitReason.DESTROYED_ON_REBOOT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitInfo:
+    """How a VM ended: `code` 0 is normal, 1 an error."""
+
+    code: int
+    reason: ExitReason
+    message: str
+
+    @classmethod
+    def of(cls, reason: ExitReason, message: str = "") -> Self:
+        """The exit of that reason, with its own text unless there is a better one."""
+        return cls(int(reason.is_error), reason, message or reason.text)
+
+
+class Happening(Enum):
+    """What can befall a VM."""
+
+    STARTED = "started"
+    STARTED_PAUSED = "started paused"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    MIGRATION_STARTED = "migration started"
+    SAVE_STARTED = "save started"
+    TRANSFER_FAILED = "transfer failed"
+    STOPPED = "stopped"
+
+
+_STARTING = (Status.WAIT_FOR_LAUNCH, Status.RESTORING, Status.MIGRATION_DESTINATION)
+
+MOVES: Mapping[tuple[Status, Happening], Status] = {
+    **{(status, Happening.STARTED): Status.UP for status in _STARTING},
+    **{(status, Happening.STARTED_PAUSED): Status.PAUSED for status in _STARTING},
+    (Status.UP, Happening.SUSPENDED): Status.PAUSED,
+    (Status.PAUSED, Happening.SUSPENDED): Status.PAUSED,
+    (Status.PAUSED, Happening.RESUMED): Status.UP,
+    (Status.UP, Happening.RESUMED): Status.UP,
+    (Status.UP, Happening.MIGRATION_STARTED): Status.MIGRATION_SOURCE,
+    (Status.PAUSED, Happening.MIGRATION_STARTED): Status.MIGRATION_SOURCE,
+    (Status.UP, Happening.SAVE_STARTED): Status.SAVING,
+    (Status.PAUSED, Happening.SAVE_STARTED): Status.SAVING,
+    (Status.MIGRATION_SOURCE, Happening.TRANSFER_FAILED): Status.UP,
+    (Status.SAVING, Happening.TRANSFER_FAILED): Status.UP,
+    **{(status, Happening.STOPPED): Status.DOWN for status in Status if status is not Status.DOWN},
+}
+"""Raw status and happening to the next raw status; what is not listed changes nothing."""
+
+POWERING_DOWN_SEEN_S = 300
+GUEST_EVENT_SEEN_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class VmState:
+    """What is known of a VM's life; `status` is the raw one, times are of the monotonic clock."""
+
+    status: Status = Status.WAIT_FOR_LAUNCH
+    cpus_stopped: bool = False
+    pause_code: PauseCode | None = None
+    exit: ExitInfo | None = None
+    guest_event: Status | None = None
+    guest_event_at_s: float = 0.0
+    agent_state: Status | None = None
+    """What a responsive guest agent says; None when there is none."""
+    post_copy: bool = False
+
+    def after(
+        self, happening: Happening, *, pause_code: PauseCode | None = None, exit_info: ExitInfo | None = None
+    ) -> Self:
+        """The state after that; the same object when it changes nothing."""
+        status = MOVES.get((self.status, happening))
+        if status is None:
+            return self
+        if happening is Happening.STOPPED:
+            return replace(
+                self, status=status, exit=exit_info or ExitInfo.of(ExitReason.GENERIC_ERROR), pause_code=None
+            )
+        if happening in (Happening.SUSPENDED, Happening.STARTED_PAUSED):
+            code = pause_code or self.pause_code or PauseCode.BY_REQUEST
+            return replace(self, status=status, cpus_stopped=True, pause_code=code)
+        if happening is Happening.TRANSFER_FAILED:
+            return replace(self, status=Status.PAUSED if self.cpus_stopped else Status.UP)
+        if happening in (Happening.STARTED, Happening.RESUMED):
+            return replace(self, status=status, cpus_stopped=False, pause_code=None)
+        return replace(self, status=status)
+
+    def seen(self, guest_event: Status, now_s: float) -> Self:
+        """The state after the guest was seen to power up, reboot or power down."""
+        return replace(self, guest_event=guest_event, guest_event_at_s=now_s)
+
+    def effective(self, now_s: float) -> Status:
+        """The status that callers see (facts §2.6)."""
+        if self.status is Status.MIGRATION_SOURCE and self.post_copy:
+            return Status.PAUSED
+        if self.status is not Status.UP:
+            return self.status
+        if self.cpus_stopped:
+            return Status.PAUSED
+        age_s = now_s - self.guest_event_at_s
+        if self.guest_event is Status.POWERING_DOWN and age_s < POWERING_DOWN_SEEN_S:
+            return Status.POWERING_DOWN
+        if self.agent_state is not None:
+            return self.agent_state
+        if self.guest_event is not None and age_s < GUEST_EVENT_SEEN_S:
+            return self.guest_event
+        return Status.UP
+
+
+class Request(Enum):
+    """What a caller may want of a VM; its value names it in messages."""
+
+    PAUSE = "pause"
+    RESUME = "cont"
+    SHUTDOWN = "shutdown"
+    RESET = "reset"
+    TICKET = "setTicket"
+
+
+class Refusal(Enum):
+    """Why a request cannot be."""
+
+    IS_DOWN = "down"
+    WRONG_STATE = "wrong state"
+
+
+def check_request(state: VmState, request: Request) -> Refusal | None:
+    """Whether the request fits the state (facts §2.9); None means it does."""
+    if request is Request.RESUME:
+        io_paused = state.pause_code not in (None, PauseCode.BY_REQUEST, PauseCode.POST_COPY)
+        refused = state.status in (Status.SAVING, Status.DOWN, *_STARTING)
+        if refused or (state.status is Status.MIGRATION_SOURCE and not io_paused):
+            return Refusal.WRONG_STATE
+        return None
+    if state.status is Status.DOWN:
+        return Refusal.IS_DOWN
+    if state.status in _STARTING:
+        return Refusal.WRONG_STATE
+    return None
+
+
+_STOPPED_EXITS = {
+    0: ExitReason.SHUT_DOWN_BY_GUEST,
+    1: ExitReason.SHUT_DOWN_BY_ADMINISTRATOR,
+    2: ExitReason.LOST_QEMU,
+    3: ExitReason.MIGRATED,
+    4: ExitReason.SAVED,
+    5: ExitReason.LOST_QEMU,
+}
+_SHUT_OFF_EXITS = {
+    1: ExitReason.SHUT_DOWN_BY_GUEST,
+    2: ExitReason.SHUT_DOWN_BY_ADMINISTRATOR,
+    4: ExitReason.MIGRATED,
+    5: ExitReason.SAVED,
+    6: ExitReason.START_REFUSED,
+}
+
+
+def exit_of_event(detail: int) -> ExitReason:
+    """Why a VM stopped, from the detail of libvirt's `stopped` event."""
+    return _STOPPED_EXITS.get(detail, ExitReason.GENERIC_ERROR)
+
+
+def exit_of_shut_off(reason: int) -> ExitReason:
+    """Why a VM is off, from libvirt's reason (facts §2.8, the meant values)."""
+    return _SHUT_OFF_EXITS.get(reason, ExitReason.GENERIC_ERROR)
+
+
+def pause_code_of(reason: str) -> PauseCode:
+    """The code for libvirt's reason of an I/O error; an unknown or empty one is OTHER."""
+    by_text = {"enospc": PauseCode.NO_SPACE, "eio": PauseCode.IO_ERROR, "eperm": PauseCode.NO_PERMISSION}
+    return by_text.get(reason.lower(), PauseCode.OTHER)

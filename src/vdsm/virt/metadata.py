@@ -1,0 +1,252 @@
+"""What a VM's libvirt metadata holds (facts §2.3): parsed, changed, formatted; writing it to libvirt is left to others.
+
+State that must survive the daemon lives here: the owner, when the VM started, how it ended, what the client asked for.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+from xml.etree.ElementTree import Element, register_namespace
+
+from vdsm.virt.elements import check_text, element, format_xml
+from vdsm.virt.lifecycle import ExitInfo, ExitReason
+from vdsm.virt.spec import VolumeRef
+
+VM_URI = "http://ovirt.org/vm/1.0"
+VM_PREFIX = "ovirt-vm"
+ROOT_OWNER = "/"
+"""The daemon of the root `/`; VMs that carry oVirt's metadata and no owner are its own."""
+
+Scalar = str | int | float | bool
+_NAME = "{" + VM_URI + "}"
+_XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_REASONS = {int(reason): reason for reason in ExitReason}
+register_namespace(VM_PREFIX, VM_URI)
+
+
+class MetadataInvalid(ValueError):
+    """The metadata cannot be read; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An element that we carry along without knowing its meaning."""
+
+    tag: str
+    attributes: Mapping[str, str]
+    text: str
+    children: tuple["Branch", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMetadata:
+    """What is known of one device beside libvirt's own XML; `attributes` select the device."""
+
+    attributes: Mapping[str, str]
+    values: Mapping[str, Scalar] = field(default_factory=dict)
+    nested: tuple[Branch, ...] = ()
+
+    @property
+    def volume(self) -> VolumeRef | None:
+        """The volume of a disk, when all four ids are there."""
+        ids = [self.values.get(key) for key in ("poolID", "domainID", "imageID", "volumeID")]
+        pool, domain, image, volume = ids
+        return VolumeRef(str(pool), str(domain), str(image), str(volume)) if all(ids) else None
+
+
+@dataclass(frozen=True, slots=True)
+class VmMetadata:
+    """The `vm` element: scalars by name, devices, custom properties."""
+
+    values: Mapping[str, Scalar] = field(default_factory=dict)
+    devices: tuple[DeviceMetadata, ...] = ()
+    custom: Mapping[str, str] = field(default_factory=dict)
+
+    def changed(self, **values: Scalar | None) -> Self:
+        """A copy with these scalars set; None removes one."""
+        merged = {**self.values, **values}
+        return replace(self, values={key: value for key, value in merged.items() if value is not None})
+
+    def device(self, **attributes: str) -> DeviceMetadata | None:
+        """The one device that has all these attributes; MetadataInvalid when there are several."""
+        found = [device for device in self.devices if attributes.items() <= device.attributes.items()]
+        if len(found) > 1:
+            raise MetadataInvalid(f"several devices match {attributes}")
+        return found[0] if found else None
+
+    @property
+    def owner(self) -> str:
+        """The id of the root whose daemon the VM belongs to."""
+        return str(self.values.get("owner", ROOT_OWNER))
+
+    @property
+    def started_at_s(self) -> float | None:
+        """When the VM started, or last rebooted, in seconds since the epoch."""
+        return self._float("startTime")
+
+    @property
+    def paused_at_s(self) -> float | None:
+        """When an I/O error paused the VM, on the monotonic clock."""
+        return self._float("pauseTime")
+
+    @property
+    def launch_paused(self) -> bool:
+        return self.values.get("launchPaused") is True
+
+    @property
+    def destroy_on_reboot(self) -> bool:
+        return self.values.get("destroy_on_reboot") is True
+
+    @property
+    def guaranteed_memory_mib(self) -> int | None:
+        value = self.values.get("minGuaranteedMemoryMb", self.values.get("memGuaranteedSize"))
+        return value if isinstance(value, int) else None
+
+    @property
+    def ballooning(self) -> bool:
+        return self.values.get("ballooningEnabled") is not False
+
+    @property
+    def balloon_target_kib(self) -> int | None:
+        value = self.values.get("balloonTarget")
+        return value if isinstance(value, int) else None
+
+    @property
+    def exit(self) -> ExitInfo | None:
+        """How the VM ended, when it has."""
+        code, reason = self.values.get("exitCode"), self.values.get("exitReason")
+        if not isinstance(code, int) or not isinstance(reason, int):
+            return None
+        known = _REASONS.get(reason, ExitReason.GENERIC_ERROR)
+        return ExitInfo(code, known, str(self.values.get("exitMessage", "")))
+
+    def with_exit(self, exit_info: ExitInfo) -> Self:
+        """A copy that tells how the VM ended."""
+        return self.changed(
+            exitCode=exit_info.code, exitReason=int(exit_info.reason), exitMessage=exit_info.message, pauseTime=None
+        )
+
+    def _float(self, key: str) -> float | None:
+        value = self.values.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
+
+def find_metadata(domain: Element) -> VmMetadata | None:
+    """The metadata of a domain's XML, or None when it carries none; raises MetadataInvalid."""
+    found = domain.find(f"metadata/{_NAME}vm")
+    return None if found is None else parse_metadata(found)
+
+
+def parse_metadata(vm: Element) -> VmMetadata:
+    """Parse a `vm` element; elements that are neither scalar nor known are dropped, as the facts say."""
+    values: dict[str, Scalar] = {}
+    devices: list[DeviceMetadata] = []
+    custom: dict[str, str] = {}
+    for child in vm:
+        tag = _local(child.tag)
+        if tag == "device":
+            devices.append(_parse_device(child))
+        elif tag == "custom":
+            custom |= {_local(item.tag): item.text or "" for item in child}
+        elif len(child) == 0:
+            values[tag] = _parse_scalar(child)
+    return VmMetadata(values, tuple(devices), custom)
+
+
+def format_metadata(metadata: VmMetadata) -> str:
+    """The `vm` element as libvirt's metadata call wants it: without namespaces, which libvirt adds."""
+    return format_xml(_build(metadata, ""))
+
+
+def set_metadata(domain: Element, metadata: VmMetadata) -> None:
+    """Put the metadata into a domain's XML in place of what was there; metadata of others stays."""
+    parent = domain.find("metadata")
+    if parent is None:
+        parent = element("metadata")
+        domain.append(parent)
+    for old in parent.findall(f"{_NAME}vm"):
+        parent.remove(old)
+    parent.append(_build(metadata, _NAME))
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _parse_device(device: Element) -> DeviceMetadata:
+    values: dict[str, Scalar] = {}
+    nested: list[Branch] = []
+    for child in device:
+        if len(child) == 0 and not set(child.attrib) - {"type"}:
+            values[_local(child.tag)] = _parse_scalar(child)
+        else:
+            nested.append(_parse_branch(child))
+    return DeviceMetadata(dict(device.attrib), values, tuple(nested))
+
+
+def _parse_branch(node: Element) -> Branch:
+    return Branch(_local(node.tag), dict(node.attrib), (node.text or "").strip(), tuple(map(_parse_branch, node)))
+
+
+def _parse_scalar(node: Element) -> Scalar:
+    text = node.text or ""
+    hint = node.get("type", "str")
+    try:
+        if hint == "bool":
+            return text.lower() == "true" or (text.lower() != "false" and _is_nonzero(text))
+        if hint == "int":
+            return int(text)
+        if hint == "float":
+            return float(text)
+    except ValueError as error:
+        raise MetadataInvalid(f"{_local(node.tag)}: {text!r} is no {hint}") from error
+    return text
+
+
+def _is_nonzero(text: str) -> bool:
+    if not text:
+        raise ValueError("empty")
+    try:
+        return int(text) != 0
+    except ValueError:
+        return False
+
+
+def _build(metadata: VmMetadata, namespace: str) -> Element:
+    vm = Element(f"{namespace}vm")
+    vm.extend(_build_scalars(metadata.values, namespace))
+    for device in metadata.devices:
+        if not device.values and not device.nested:
+            continue
+        made = Element(f"{namespace}device", {key: check_text(key, value) for key, value in device.attributes.items()})
+        made.extend(_build_scalars(device.values, namespace))
+        made.extend(_build_branch(branch, namespace) for branch in device.nested)
+        vm.append(made)
+    if metadata.custom:
+        custom = Element(f"{namespace}custom")
+        custom.extend(_build_scalars(metadata.custom, namespace))
+        vm.append(custom)
+    return vm
+
+
+def _build_scalars(values: Mapping[str, Scalar], namespace: str) -> Iterable[Element]:
+    for name, value in sorted(values.items()):
+        made = Element(f"{namespace}{_check_name(name)}")
+        if not isinstance(value, str):
+            made.set("type", type(value).__name__)
+        made.text = check_text(name, str(value))
+        yield made
+
+
+def _build_branch(branch: Branch, namespace: str) -> Element:
+    made = Element(f"{namespace}{branch.tag}", dict(branch.attributes))
+    made.text = branch.text or None
+    made.extend(_build_branch(child, namespace) for child in branch.children)
+    return made
+
+
+def _check_name(name: str) -> str:
+    if _XML_NAME.fullmatch(name) is None:
+        raise MetadataInvalid(f"{name!r} cannot name a value")
+    return name

@@ -1,0 +1,124 @@
+"""From the domains that libvirt has to the VMs that this daemon knows (facts §2.8), as a plan.
+
+Nothing is ever destroyed: a living domain that cannot be understood is adopted with what is known of it, and says so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from vdsm.virt.domain import AGENT_CHANNEL, GUESTFS_CHANNEL, DomainInvalid, DomainView, parse_domain
+from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState, exit_of_shut_off
+from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.ports import DomainRecord, DomainState
+
+NEVER_STARTED = "The daemon was interrupted while it started the VM"
+
+_RUNNING_POST_COPY = 10
+_PAUSED_MIGRATION, _PAUSED_IO_ERROR, _PAUSED_POST_COPY, _PAUSED_POST_COPY_FAILED = 2, 5, 12, 13
+
+
+class Belonging(Enum):
+    """Whose a domain is."""
+
+    OURS = "ours"
+    EXTERNAL = "external"
+    """Somebody else's: tracked read-only while it runs."""
+    HIDDEN = "hidden"
+    """Of no interest: libguestfs's appliances, and others' domains that do not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """One VM to take over.
+
+    `asks_block_errors` says that the pause code must still be asked for, `writes_exit` that its end is not recorded
+    yet, `problem` why its definition could not be understood.
+    """
+
+    record: DomainRecord
+    view: DomainView | None
+    state: VmState
+    is_external: bool
+    asks_block_errors: bool = False
+    writes_exit: bool = False
+    problem: str = ""
+
+
+def plan_recovery(records: Iterable[DomainRecord], owner: str) -> list[Adoption]:
+    """What to adopt of these domains for the daemon of that root."""
+    plans = (plan_adoption(record, owner) for record in records)
+    return [plan for plan in plans if plan is not None]
+
+
+def plan_adoption(record: DomainRecord, owner: str) -> Adoption | None:
+    """How to adopt one domain, or None to leave it alone."""
+    try:
+        view = parse_domain(record.xml)
+    except DomainInvalid as error:
+        return _adopt_unreadable(record, str(error))
+    belonging = judge(record, view, owner)
+    if belonging is Belonging.HIDDEN:
+        return None
+    adoption = Adoption(record, view, VmState(), is_external=belonging is Belonging.EXTERNAL)
+    return _with_state(adoption, view.metadata)
+
+
+def judge(record: DomainRecord, view: DomainView, owner: str) -> Belonging:
+    """Whose the domain is: ours when its metadata names this root; oVirt's without an owner belong to the root `/`.
+
+    A domain with the channel of oVirt's agent and no metadata at all is taken as the root's too, as the facts do.
+    """
+    if GUESTFS_CHANNEL in view.channels:
+        return Belonging.HIDDEN
+    holder = view.metadata.owner if view.metadata is not None else "/" if AGENT_CHANNEL in view.channels else None
+    if holder == owner:
+        return Belonging.OURS
+    return Belonging.EXTERNAL if is_alive(record.state) else Belonging.HIDDEN
+
+
+def is_alive(state: DomainState) -> bool:
+    """Whether a qemu process stands behind the domain."""
+    return state is not DomainState.SHUT_OFF
+
+
+def state_of(record: DomainRecord) -> VmState:
+    """The state that libvirt's tells of a living domain; a crashed guest that libvirt preserves stands still."""
+    if record.state is DomainState.CRASHED:
+        return VmState(Status.PAUSED, cpus_stopped=True, pause_code=PauseCode.OTHER)
+    if record.state is not DomainState.PAUSED:
+        incoming = record.state is DomainState.RUNNING and record.reason == _RUNNING_POST_COPY
+        return VmState(Status.MIGRATION_DESTINATION if incoming else Status.UP)
+    if record.reason == _PAUSED_MIGRATION:
+        return VmState(Status.MIGRATION_SOURCE, cpus_stopped=True)
+    if record.reason == _PAUSED_POST_COPY:
+        return VmState(Status.MIGRATION_SOURCE, cpus_stopped=True, pause_code=PauseCode.POST_COPY, post_copy=True)
+    codes = {_PAUSED_IO_ERROR: PauseCode.OTHER, _PAUSED_POST_COPY_FAILED: PauseCode.POST_COPY}
+    return VmState(Status.PAUSED, cpus_stopped=True, pause_code=codes.get(record.reason, PauseCode.BY_REQUEST))
+
+
+def exit_of(record: DomainRecord, metadata: VmMetadata | None) -> ExitInfo:
+    """How a domain that is off ended: as recorded, or else as libvirt tells."""
+    recorded = None if metadata is None else metadata.exit
+    if recorded is not None:
+        return recorded
+    reason = exit_of_shut_off(record.reason)
+    never_ran = reason is ExitReason.GENERIC_ERROR and record.reason == 0
+    return ExitInfo.of(reason, NEVER_STARTED if never_ran else "")
+
+
+def _with_state(adoption: Adoption, metadata: VmMetadata | None) -> Adoption:
+    record = adoption.record
+    if is_alive(record.state):
+        asks = record.state is DomainState.PAUSED and record.reason == _PAUSED_IO_ERROR
+        return replace(adoption, state=state_of(record), asks_block_errors=asks)
+    unrecorded = metadata is None or metadata.exit is None
+    state = VmState(Status.DOWN, exit=exit_of(record, metadata))
+    return replace(adoption, state=state, writes_exit=unrecorded and not adoption.is_external)
+
+
+def _adopt_unreadable(record: DomainRecord, problem: str) -> Adoption | None:
+    """Nobody knows whose it is, so it is only watched; one that does not run is none of our business."""
+    if not is_alive(record.state):
+        return None
+    return Adoption(record, None, state_of(record), is_external=True, problem=problem)

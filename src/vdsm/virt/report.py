@@ -1,0 +1,215 @@
+"""What is told of a VM: figures, definition, events, from what is known of it; asking libvirt is left to others."""
+
+from typing import get_args
+
+from msgspec import UNSET, UnsetType
+
+from vdsm.api.events import IoError, VmStatusChanged
+from vdsm.api.vm import DeviceInfo, VmInfo, VmStatus
+from vdsm.api.vm_types import BalloonInfo, DisplayInfo, VmStats
+from vdsm.core.clock import Clock
+from vdsm.virt import stats
+from vdsm.virt.domain import DomainView
+from vdsm.virt.lifecycle import Status
+from vdsm.virt.vm import Vm
+
+_TIME_BASE_MS = 2**31 - 1
+_STATUSES: dict[Status, VmStatus] = {Status(name): name for name in get_args(VmStatus)}
+
+
+def format_time(monotonic_s: float) -> int:
+    """The ordering time of facts §1.8, in ms."""
+    return _TIME_BASE_MS + int(monotonic_s * 1000)
+
+
+def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
+    """The VM's figures (facts §3.2); of one that is down, how it ended."""
+    now_s = clock.monotonic()
+    if vm.state.status is Status.DOWN:
+        return _build_exit_stats(vm, now_s)
+    view, window = vm.view, vm.window
+    cpu = stats.get_cpu(window)
+    guest_memory = stats.get_guest_memory(window)
+    cpus = None if window.last is None else window.last.number("vcpu.current")
+    first = view.graphics[0] if view is not None and view.graphics else None
+    return VmStats(
+        vm_id=vm.vm_id,
+        name=vm.name,
+        status=vm.state.effective(now_s),
+        status_time_ms=format_time(now_s),
+        vm_type="kvm",
+        kvm=UNSET if view is None else view.type == "kvm",
+        acpi=UNSET if view is None else view.acpi,
+        elapsed_s=UNSET if vm.started_s is None else int(now_s - vm.started_s),
+        monitor_response=_monitor_response(vm, now_s, command_timeout_s),
+        sample_age_s=UNSET if window.last is None else round(now_s - window.last.taken_at_s, 3),
+        client_address=vm.client_address,
+        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+        pause_code=_pause_code(vm, now_s),
+        cpu_user_percent=cpu.user_percent,
+        cpu_system_percent=cpu.system_percent,
+        cpu_usage_ns=cpu.usage_ns,
+        cpu_actual=cpu.usage_ns is not UNSET,
+        cpus=cpus if cpus is not None else UNSET if view is None else view.cpus,
+        memory_used_percent=stats.get_memory_used_percent(guest_memory),
+        balloon=UNSET if view is None else _balloon(vm, view),
+        guest_memory=guest_memory,
+        network=UNSET if view is None else stats.list_networks(window, view),
+        disks=UNSET if view is None else stats.list_disks(window, view),
+        display_info=UNSET if view is None else list_displays(view),
+        display_type=UNSET if first is None else "vnc" if first.type == "vnc" else "qxl",
+        display_address=UNSET if first is None else first.address,
+        display_port=UNSET if first is None else first.port,
+        display_secure_port=UNSET if first is None else first.tls_port,
+        hash=UNSET if view is None or not vm.is_alive else view.hash,
+        watchdog=vm.watchdog,
+    )
+
+
+def build_event(
+    vm: Vm, clock: Clock, command_timeout_s: float, *, whole: bool = False, io_error: IoError | UnsetType = UNSET
+) -> VmStatusChanged:
+    """The event that tells of the VM's status (facts §1.8)."""
+    now_s = clock.monotonic()
+    end = vm.state.exit
+    return VmStatusChanged(
+        vm_id=vm.vm_id,
+        status=vm.state.effective(now_s),
+        pause_code=_pause_code(vm, now_s),
+        io_error=io_error,
+        exit_code=UNSET if end is None else end.code,
+        exit_message=UNSET if end is None else end.message,
+        exit_reason=UNSET if end is None else int(end.reason),
+        time_offset_s=UNSET if end is None else vm.time_offset_s + vm.time_drift_s,
+        stats=build_stats(vm, clock, command_timeout_s) if whole else UNSET,
+    )
+
+
+def build_short_info(vm: Vm, clock: Clock) -> VmInfo:
+    """Id and status alone."""
+    now_s = clock.monotonic()
+    return VmInfo(vm_id=vm.vm_id, status=_STATUSES[vm.state.effective(now_s)], status_time_ms=format_time(now_s))
+
+
+def build_info(vm: Vm, clock: Clock) -> VmInfo:
+    """The VM's definition and state."""
+    now_s = clock.monotonic()
+    view, end = vm.view, vm.state.exit
+    if view is None:
+        return build_short_info(vm, clock)
+    first = view.graphics[0] if view.graphics else None
+    maximum_kib = view.maximum_memory_kib
+    guaranteed_mib = vm.metadata.guaranteed_memory_mib
+    return VmInfo(
+        vm_id=vm.vm_id,
+        status=_STATUSES[vm.state.effective(now_s)],
+        status_time_ms=format_time(now_s),
+        xml=vm.xml,
+        name=vm.name,
+        vm_type="kvm",
+        arch=view.arch or UNSET,
+        memory_mib=view.memory_kib // 1024,
+        maximum_memory_mib=UNSET if maximum_kib is None else maximum_kib // 1024,
+        guaranteed_memory_mib=UNSET if guaranteed_mib is None else guaranteed_mib,
+        kvm=view.type == "kvm",
+        cpus=view.cpus,
+        maximum_cpus=view.maximum_cpus,
+        cores_per_socket=view.cores,
+        threads_per_core=view.threads,
+        cpu_type=view.cpu_model or UNSET,
+        emulated_machine=view.machine or UNSET,
+        acpi=view.acpi,
+        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+        display=UNSET if first is None else "vnc" if first.type == "vnc" else "qxl",
+        display_address=UNSET if first is None else first.address,
+        display_port=UNSET if first is None else _port(first.port),
+        display_secure_port=UNSET if first is None else _port(first.tls_port),
+        display_info=list_displays(view),
+        devices=_list_devices(view),
+        custom=dict(vm.metadata.custom),
+        client_address=vm.client_address,
+        pause_code=_pause_code(vm, now_s),
+        exit_code=UNSET if end is None else end.code,
+        exit_message=UNSET if end is None else end.message,
+        exit_reason=UNSET if end is None else int(end.reason),
+    )
+
+
+def list_displays(view: DomainView) -> list[DisplayInfo]:
+    """Every display with its ports as libvirt prints them."""
+    return [
+        DisplayInfo(type=display.type, port=display.port, tls_port=display.tls_port, address=display.address)
+        for display in view.graphics
+    ]
+
+
+def _build_exit_stats(vm: Vm, now_s: float) -> VmStats:
+    end = vm.state.exit
+    return VmStats(
+        vm_id=vm.vm_id,
+        status=Status.DOWN,
+        status_time_ms=format_time(now_s),
+        exit_code=UNSET if end is None else end.code,
+        exit_message=UNSET if end is None else end.message,
+        exit_reason=UNSET if end is None else int(end.reason),
+        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+    )
+
+
+def _monitor_response(vm: Vm, now_s: float, command_timeout_s: float) -> int:
+    """-1 when a call timed out or the figures are older than a call may last; a new VM has that long, too."""
+    last_s = vm.window.last.taken_at_s if vm.window.last is not None else vm.started_s
+    is_old = vm.is_alive and last_s is not None and now_s - last_s > command_timeout_s
+    return -1 if vm.monitor_failed or is_old else 0
+
+
+def _pause_code(vm: Vm, now_s: float) -> str | UnsetType:
+    is_paused = vm.state.effective(now_s) is Status.PAUSED
+    return vm.state.pause_code.value if is_paused and vm.state.pause_code is not None else UNSET
+
+
+def _balloon(vm: Vm, view: DomainView) -> BalloonInfo | UnsetType:
+    guaranteed_mib = vm.metadata.guaranteed_memory_mib
+    return stats.get_balloon(
+        vm.window,
+        view,
+        minimum_kib=None if guaranteed_mib is None else guaranteed_mib * 1024,
+        target_kib=vm.metadata.balloon_target_kib,
+        enabled=vm.metadata.ballooning,
+    )
+
+
+def _port(text: str) -> int | UnsetType:
+    return int(text) if text.lstrip("-").isdecimal() else UNSET
+
+
+def _list_devices(view: DomainView) -> list[DeviceInfo]:
+    disks = [
+        DeviceInfo(
+            type="disk",
+            device=disk.device,
+            alias=disk.alias or UNSET,
+            name=disk.target,
+            path=disk.path,
+            format={"qcow2": "cow"}.get(disk.format, disk.format) or UNSET,
+            interface=disk.bus,
+            pool_id=UNSET if disk.volume is None else disk.volume.pool_id,
+            domain_id=UNSET if disk.volume is None else disk.volume.domain_id,
+            image_id=UNSET if disk.volume is None else disk.volume.image_id,
+            volume_id=UNSET if disk.volume is None else disk.volume.volume_id,
+        )
+        for disk in view.disks
+    ]
+    cards = [
+        DeviceInfo(
+            type="interface",
+            device="bridge" if card.network else card.kind,
+            alias=card.alias or UNSET,
+            name=card.tap or UNSET,
+            mac_address=card.mac_address or UNSET,
+            nic_model=card.model or UNSET,
+            network=card.network or UNSET,
+        )
+        for card in view.interfaces
+    ]
+    return disks + cards + [DeviceInfo(type="graphics", device=display.type) for display in view.graphics]

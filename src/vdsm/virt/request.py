@@ -1,0 +1,97 @@
+"""From a caller's request for a VM to the domain that will be started, pure; starting it is left to `launch`."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from uuid import UUID
+from xml.etree.ElementTree import Element
+
+from msgspec import UNSET
+
+from vdsm.api.errors import CreateFailed
+from vdsm.api.vm import VmParameters
+from vdsm.virt import hostedits
+from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
+from vdsm.virt.domxml import Platform, build_domain
+from vdsm.virt.domxml.graphics import LOCKED_PASSWORD
+from vdsm.virt.elements import format_xml, parse_xml
+from vdsm.virt.legacy import plan_spec, uses_kvm
+from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.metadata import VmMetadata, set_metadata
+from vdsm.virt.spec import HostFacts
+
+_FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime", "ticketValidTo")
+"""State of an earlier life that a client may send back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A VM that somebody wants: its domain (still without prepared images and accelerator) and what that says."""
+
+    domain: Element
+    view: DomainView
+    metadata: VmMetadata
+    time_offset_s: int
+
+    @property
+    def xml(self) -> str:
+        """The domain for others to see: passwords of displays are blanked."""
+        shown = deepcopy(self.domain)
+        for display in shown.iterfind("devices/graphics[@passwd]"):
+            display.set("passwd", LOCKED_PASSWORD)
+        return format_xml(shown)
+
+
+def plan_request(
+    vm_id: str, parameters: VmParameters, *, host: HostFacts, defaults: Defaults, owner: str, now_s: float
+) -> Wish:
+    """What the caller wants, for the daemon of that root; `now_s` is the epoch time at which the VM's life begins.
+
+    The id of the `xml` form comes from its `<uuid>`, that of the dictionary from either place. Raises CreateFailed (9),
+    MissingParameter (11), UnsupportedVmType (5) and InvalidArgument (91).
+    """
+    if parameters.xml is not UNSET and parameters.xml:
+        domain = _parse(parameters.xml)
+    else:
+        wanted_id = vm_id or (parameters.vm_id if parameters.vm_id is not UNSET else "")
+        platform = Platform("kvm" if uses_kvm(parameters) else "qemu", host)
+        domain = build_domain(plan_spec(wanted_id, parameters, defaults), platform)
+    reason = hostedits.check_supported(domain)
+    if reason is not None:
+        raise CreateFailed(reason)
+    hostedits.set_identity(domain, host, None if parameters.serial is UNSET else parameters.serial)
+    destroys_on_reboot = hostedits.take_reboot_policy(domain)
+    found = _read(domain)
+    offset_s = 0.0 if parameters.elapsed_offset_s is UNSET else parameters.elapsed_offset_s
+    metadata = (found.metadata or VmMetadata()).changed(
+        **dict.fromkeys(_FORGOTTEN), owner=owner, startTime=now_s - offset_s
+    )
+    if destroys_on_reboot:
+        metadata = metadata.changed(destroy_on_reboot=True)
+    set_metadata(domain, metadata)
+    time_offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s
+    return Wish(domain, found, metadata, time_offset_s)
+
+
+def _parse(xml: str) -> Element:
+    try:
+        domain = parse_xml(xml)
+    except ValueError as error:
+        raise CreateFailed(str(error)) from error
+    if domain.tag != "domain":
+        raise CreateFailed(f"the XML describes a {domain.tag}, not a domain")
+    uuid = domain.find("uuid")
+    try:
+        canonical = str(UUID((uuid.text or "").strip())) if uuid is not None else ""
+    except ValueError as error:
+        raise CreateFailed("the XML's uuid is none") from error
+    if uuid is None or not domain.findtext("name", "").strip():
+        raise CreateFailed("the XML needs a name and a uuid")
+    uuid.text = canonical
+    return domain
+
+
+def _read(domain: Element) -> DomainView:
+    try:
+        return read_domain(domain)
+    except DomainInvalid as error:
+        raise CreateFailed(str(error)) from error

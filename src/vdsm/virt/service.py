@@ -1,0 +1,176 @@
+"""The service of virtual machines: implements the surface's verbs on them; each way to act is a file of its own."""
+
+from vdsm.api.errors import VmExists
+from vdsm.api.vm import VmInfo, VmParameters
+from vdsm.api.vm_types import VmStats
+from vdsm.core.clock import Clock
+from vdsm.core.periodic import repeat
+from vdsm.core.undo import Undo
+from vdsm.virt.accelerator import Accelerator
+from vdsm.virt.adopt import Adopter
+from vdsm.virt.launch import Launcher
+from vdsm.virt.lifecycle import ExitReason
+from vdsm.virt.ports import Hypervisor, Images
+from vdsm.virt.power import Power
+from vdsm.virt.report import build_info, build_short_info, build_stats
+from vdsm.virt.request import plan_request
+from vdsm.virt.sampling import Sampler
+from vdsm.virt.shared import Shared, StatusSink, VirtSettings
+from vdsm.virt.ticket import set_ticket
+from vdsm.virt.vm import Vm
+from vdsm.virt.watch import Watcher
+
+
+class VmService:
+    """All VMs of this host (fits `api.vm.VmApi` and `api.host.VmListApi`).
+
+    Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
+    """
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        images: Images,
+        accelerator: Accelerator,
+        clock: Clock,
+        publish: StatusSink,
+        settings: VirtSettings | None = None,
+    ) -> None:
+        self._shared = Shared(hypervisor, images, accelerator, clock, publish, settings or VirtSettings())
+        self._launcher = Launcher(self._shared)
+        self._power = Power(self._shared)
+        self._adopter = Adopter(self._shared)
+        self._watcher = Watcher(self._shared, self._adopter, self._power)
+        self._sampler = Sampler(self._shared, self._adopter)
+
+    async def run(self) -> None:
+        """Recover the VMs, then watch and sample them until cancelled."""
+        shared = self._shared
+        shared.hypervisor.subscribe(self._watcher.on_event)
+        try:
+            await self._adopter.recover()
+            self._watcher.replay()
+            interval_s = shared.settings.sample_interval_s
+            await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
+        finally:
+            await shared.children.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether recovery is done."""
+        return self._shared.ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Return when recovery is done."""
+        await self._shared.ready.wait()
+
+    async def sample(self) -> None:
+        """Take a sample now, beside the periodic ones."""
+        await self._sampler.sample()
+
+    async def create(self, vm_id: str, parameters: VmParameters) -> VmInfo:
+        """Accept a VM and start it in the background; the VM is in libvirt when this returns."""
+        shared = self._shared
+        shared.check_ready()
+        settings = shared.settings
+        wish = plan_request(
+            vm_id,
+            parameters,
+            host=settings.host,
+            defaults=settings.defaults,
+            owner=settings.owner,
+            now_s=shared.clock.time(),
+        )
+        vm = Vm(
+            vm_id=wish.view.vm_id,
+            name=wish.view.name,
+            xml=wish.xml,
+            view=wish.view,
+            metadata=wish.metadata,
+            started_s=shared.clock.monotonic() - shared.clock.time() + (wish.metadata.started_at_s or 0.0),
+            time_offset_s=wish.time_offset_s,
+        )
+        if vm.vm_id in shared.vms:
+            raise VmExists(vm.vm_id)
+        with Undo() as undo:
+            shared.vms[vm.vm_id] = vm
+            undo.push(shared.vms.pop, vm.vm_id, None)
+            doom = await self._launcher.announce(vm, wish)
+            undo.forget()
+        info = build_info(vm, shared.clock)
+        self._launcher.start(vm, wish, doom)
+        return info
+
+    async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:
+        """Cut the VM's power and forget it."""
+        vm = self._shared.get(vm_id)
+        await self._power.destroy(vm, graceful_attempts, ExitReason.SHUT_DOWN_BY_ADMINISTRATOR)
+        await self._power.remove(vm)
+
+    async def shutdown(
+        self,
+        vm_id: str,
+        delay_s: int | None = None,
+        message: str | None = None,
+        reboot: bool = False,
+        timeout_s: int | None = None,
+        force: bool = False,
+    ) -> None:
+        """Ask the guest to power off or to reboot, in the background; agents that can show delay and message."""
+        vm = self._shared.get(vm_id)
+        limit_s = self._shared.settings.shutdown_timeout_s if timeout_s is None else timeout_s
+        self._power.shutdown(vm, reboot=reboot, timeout_s=limit_s, force=force)
+
+    async def reset(self, vm_id: str) -> None:
+        """Press the VM's reset button."""
+        await self._power.reset(self._shared.get(vm_id))
+
+    async def pause(self, vm_id: str) -> None:
+        """Stop the VM's processors."""
+        await self._power.pause(self._shared.get(vm_id))
+
+    async def resume(self, vm_id: str) -> None:
+        """Let a paused VM run on."""
+        await self._power.resume(self._shared.get(vm_id))
+
+    async def set_ticket(
+        self,
+        vm_id: str,
+        password: str,
+        ttl_s: int,
+        existing_connection: str = "disconnect",
+        parameters: dict[str, str] | None = None,
+    ) -> None:
+        """Set the password of the VM's first display."""
+        await set_ticket(self._shared, self._shared.get(vm_id), password, ttl_s, existing_connection)
+
+    async def get_info(self, vm_id: str) -> VmInfo:
+        """A VM's definition and state."""
+        return build_info(self._shared.get(vm_id), self._shared.clock)
+
+    async def get_stats(self, vm_id: str) -> VmStats:
+        """Figures of the last sample."""
+        return self._stats(self._shared.get(vm_id))
+
+    async def list_vms(
+        self, full: bool = False, vm_ids: list[str] | None = None, only_ids: bool = False
+    ) -> list[VmInfo]:
+        """The VMs of this host, all or those named; ids that are not known are left out."""
+        build = build_info if full else build_short_info
+        return [build(vm, self._shared.clock) for vm in self._list(vm_ids)]
+
+    async def list_full(self, vm_ids: list[str] | None = None) -> list[VmInfo]:
+        """The VMs of this host with their definitions."""
+        return await self.list_vms(full=True, vm_ids=vm_ids)
+
+    async def list_stats(self) -> list[VmStats]:
+        """Figures of every VM."""
+        return [self._stats(vm) for vm in self._list(None)]
+
+    def _stats(self, vm: Vm) -> VmStats:
+        return build_stats(vm, self._shared.clock, self._shared.settings.command_timeout_s)
+
+    def _list(self, vm_ids: list[str] | None) -> list[Vm]:
+        self._shared.check_ready()
+        vms = self._shared.vms
+        return [vms[vm_id] for vm_id in vm_ids if vm_id in vms] if vm_ids else list(vms.values())

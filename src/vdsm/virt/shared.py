@@ -1,0 +1,176 @@
+"""What the acting parts of virt share: ports, settings, the VMs, how one of them changes; deciding is left to them."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from msgspec import UNSET, UnsetType
+
+from vdsm.api.errors import NoSuchVm
+from vdsm.api.events import IoError, VmStatusChanged
+from vdsm.core.clock import Clock
+from vdsm.core.errors import NodeError, NotReady
+from vdsm.virt.accelerator import Accelerator
+from vdsm.virt.children import Children
+from vdsm.virt.domain import DomainInvalid, parse_domain
+from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
+from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, format_metadata
+from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
+from vdsm.virt.report import build_event
+from vdsm.virt.spec import HostFacts, VolumeRef
+from vdsm.virt.vm import Vm
+
+log = logging.getLogger(__name__)
+
+
+class StatusSink(Protocol):
+    """Where changes of status go: the event bus of the daemon."""
+
+    def __call__(self, event: VmStatusChanged, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtSettings:
+    """What the administrator and the host decide for all VMs.
+
+    `owner` is the id of this daemon's root: VMs of other roots are external ones. With `relabel_disks`, libvirt gives
+    prepared images to qemu's user; otherwise their owner and mode are the repository's business.
+    """
+
+    owner: str = ROOT_OWNER
+    host: HostFacts = field(default_factory=HostFacts)
+    defaults: Defaults = field(default_factory=Defaults)
+    sample_interval_s: float = 15.0
+    command_timeout_s: float = 60.0
+    shutdown_delay_s: int = 30
+    shutdown_timeout_s: int = 120
+    retry_s: float = 5.0
+    launches: int = 4
+    relabel_disks: bool = False
+
+
+class Shared:
+    """The VMs of this host and the ways in which they change."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        images: Images,
+        accelerator: Accelerator,
+        clock: Clock,
+        publish: StatusSink,
+        settings: VirtSettings,
+    ) -> None:
+        self.hypervisor = hypervisor
+        self.images = images
+        self.accelerator = accelerator
+        self.clock = clock
+        self.settings = settings
+        self.vms: dict[str, Vm] = {}
+        self.children = Children()
+        self.ready = asyncio.Event()
+        self._publish = publish
+
+    def check_ready(self) -> None:
+        """Raise NotReady (99) while VMs are still being recovered."""
+        if not self.ready.is_set():
+            raise NotReady()
+
+    def get(self, vm_id: str) -> Vm:
+        """The VM; raises NoSuchVm (1), or NotReady (99) while VMs are still being recovered."""
+        self.check_ready()
+        try:
+            return self.vms[vm_id]
+        except KeyError:
+            raise NoSuchVm(vm_id) from None
+
+    def notify(self, vm: Vm, *, whole: bool = False, io_error: IoError | UnsetType = UNSET) -> None:
+        """Tell the world of the VM's status; `whole` adds its figures. Nothing is told before recovery is done."""
+        if self.ready.is_set():
+            self._publish(build_event(vm, self.clock, self.settings.command_timeout_s, whole=whole, io_error=io_error))
+
+    def apply(
+        self,
+        vm: Vm,
+        happening: Happening,
+        *,
+        pause_code: PauseCode | None = None,
+        io_error: IoError | UnsetType = UNSET,
+    ) -> None:
+        """Move the VM to its next state, and tell when that changed its status or the reason of its pause."""
+        now_s = self.clock.monotonic()
+        before = (vm.state.effective(now_s), vm.state.pause_code)
+        vm.state = vm.state.after(happening, pause_code=pause_code)
+        if (vm.state.effective(now_s), vm.state.pause_code) != before:
+            self.notify(vm, io_error=io_error)
+
+    def see(self, vm: Vm, guest_event: Status) -> None:
+        """The guest was seen to power up, reboot or power down."""
+        vm.state = vm.state.seen(guest_event, self.clock.monotonic())
+        self.notify(vm)
+
+    def end(self, vm: Vm, exit_info: ExitInfo) -> None:
+        """The VM is down: say so, record its end in libvirt, release its images. Nothing happens when it was down."""
+        if vm.state.status is Status.DOWN:
+            return
+        log.info("VM %s is down: %s", vm.vm_id, exit_info.message)
+        vm.state = vm.state.after(Happening.STOPPED, exit_info=exit_info)
+        vm.stopped.set()
+        self.notify(vm)
+        if vm.is_external:
+            self.vms.pop(vm.vm_id, None)
+            return
+        vm.metadata = vm.metadata.with_exit(exit_info)
+        vm.cleanup = self.children.spawn(self._clean_up(vm), f"clean up after VM {vm.vm_id}")
+
+    async def save(self, vm: Vm, **values: Scalar | None) -> None:
+        """Change scalars of the VM's metadata, here and in libvirt; a failure there is logged, not raised."""
+        if vm.is_external:
+            return
+        vm.metadata = vm.metadata.changed(**values)
+        async with vm.metadata_lock:
+            if not vm.has_domain:
+                return
+            try:
+                await self.hypervisor.set_metadata(vm.vm_id, format_metadata(vm.metadata), VM_PREFIX, VM_URI)
+            except NodeError as error:
+                log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
+
+    async def release_images(self, vm: Vm) -> None:
+        """Tear down the VM's images, but for those that another living VM uses; failures are logged."""
+        used = {volume.image_id for other in self.vms.values() if other.is_alive for volume in list_volumes(other)}
+        for volume in list_volumes(vm):
+            if volume.image_id in used:
+                continue
+            try:
+                await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
+            except NodeError as error:
+                log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
+
+    async def refresh(self, vm: Vm) -> DomainRecord | None:
+        """Read the VM's XML again; when that fails, the VM is stale and None is returned."""
+        vm.is_stale = True
+        try:
+            record = await self.hypervisor.get_domain(vm.vm_id)
+            vm.view = parse_domain(record.xml)
+        except HypervisorTimeout:
+            vm.monitor_failed = True
+            return None
+        except (NodeError, DomainInvalid) as error:
+            log.warning("VM %s: its definition could not be read: %s", vm.vm_id, error)
+            return None
+        vm.xml = record.xml
+        vm.is_stale = False
+        return record
+
+    async def _clean_up(self, vm: Vm) -> None:
+        await self.save(vm)
+        await self.release_images(vm)
+
+
+def list_volumes(vm: Vm) -> list[VolumeRef]:
+    """The volumes that the VM's disks are."""
+    disks = () if vm.view is None else vm.view.disks
+    return [disk.volume for disk in disks if disk.volume is not None]

@@ -1,0 +1,71 @@
+"""One VM as the daemon knows it: definition, state, figures; acting on it is left to the other files of this room."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from msgspec import UNSET, UnsetType
+
+from vdsm.api.events import IoError
+from vdsm.api.vm_types import WatchdogEvent
+from vdsm.virt.domain import DomainView
+from vdsm.virt.lifecycle import PauseCode, Status, VmState
+from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.stats import Window
+
+
+@dataclass(slots=True, eq=False)
+class Vm:
+    """What is known of one VM. Times ending in `_s` are of the monotonic clock."""
+
+    vm_id: str
+    name: str
+    xml: str
+    """The last XML read from libvirt; before the start, the one that will be started."""
+    view: DomainView | None
+    """What the XML tells; None when it could not be understood."""
+    metadata: VmMetadata = field(default_factory=VmMetadata)
+    is_external: bool = False
+    """Somebody else's: its metadata is never written and its definition never removed."""
+    has_domain: bool = False
+    """Whether libvirt knows a domain that stands for this VM."""
+    problem: str = ""
+    """Why its definition could not be understood."""
+
+    state: VmState = field(default_factory=VmState)
+    started_s: float | None = None
+    """When it started or last rebooted; None when nobody knows."""
+    time_offset_s: int = 0
+    time_drift_s: int = 0
+    """What the guest's last change of its clock added to the offset."""
+    client_address: str = ""
+    watchdog: WatchdogEvent | UnsetType = UNSET
+    io_error: IoError | UnsetType = UNSET
+    pending_pause_code: PauseCode | None = None
+    """The code of an I/O error that libvirt told of before it told of the pause."""
+    window: Window = field(default_factory=Window)
+    monitor_failed: bool = False
+    """A call on it timed out since its last sample."""
+    is_stale: bool = False
+    """Its XML changed and has not been read again yet."""
+
+    is_starting: bool = False
+    """Whether its start has reached libvirt, from where nobody can call it back."""
+    shutdown_requested: bool = False
+    destroy_requested: bool = False
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    rebooted: asyncio.Event = field(default_factory=asyncio.Event)
+    cpu_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    metadata_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    launch: asyncio.Task[None] | None = None
+    cleanup: asyncio.Task[None] | None = None
+    power: asyncio.Task[None] | None = None
+
+    @property
+    def is_launching(self) -> bool:
+        """Whether libvirt may be starting it just now."""
+        return self.is_starting and self.launch is not None and not self.launch.done()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a qemu process stands behind it, as far as we know."""
+        return self.state.status not in (Status.DOWN, Status.WAIT_FOR_LAUNCH)

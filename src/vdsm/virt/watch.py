@@ -1,0 +1,142 @@
+"""What libvirt tells of VMs, turned into their states; asking libvirt back is left to `adopt`."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from msgspec import UNSET
+
+from vdsm.api.events import IoError
+from vdsm.api.vm_types import WatchdogEvent
+from vdsm.virt.adopt import Adopter
+from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status, exit_of_event, pause_code_of
+from vdsm.virt.ports import EventKind, HypervisorEvent
+from vdsm.virt.power import Power
+from vdsm.virt.shared import Shared
+from vdsm.virt.vm import Vm
+
+log = logging.getLogger(__name__)
+
+# Numbers of virDomainEventType and of its details.
+_STARTED, _SUSPENDED, _RESUMED, _STOPPED, _SHUTDOWN = 2, 3, 4, 5, 6
+_SUSPENDED_IO_ERROR = 2
+_STOPPED_SHUTDOWN, _STOPPED_FAILED = 0, 5
+_SHUTDOWN_BY_HOST = 2
+_GRAPHICS_INITIALIZE, _GRAPHICS_DISCONNECT = 1, 2
+_WATCHDOG_ACTIONS = {0: "ignore", 1: "pause", 2: "reset", 3: "destroy", 4: "shutdown", 5: "log"}
+
+
+class Watcher:
+    """Listens to the hypervisor."""
+
+    def __init__(self, shared: Shared, adopter: Adopter, power: Power) -> None:
+        self._shared = shared
+        self._adopter = adopter
+        self._power = power
+        self._early: list[HypervisorEvent] = []
+        self._handlers: Mapping[EventKind, Callable[[Vm, HypervisorEvent], None]] = {
+            EventKind.LIFECYCLE: self._on_lifecycle,
+            EventKind.REBOOT: self._on_reboot,
+            EventKind.RTC_CHANGE: self._on_rtc_change,
+            EventKind.IO_ERROR: self._on_io_error,
+            EventKind.GRAPHICS: self._on_graphics,
+            EventKind.WATCHDOG: self._on_watchdog,
+            EventKind.DEVICE_REMOVED: self._on_device_removed,
+        }
+
+    def on_event(self, event: HypervisorEvent) -> None:
+        """Take in one event; those that come before recovery is done wait for its end."""
+        if not self._shared.ready.is_set():
+            self._early.append(event)
+            return
+        if event.kind is EventKind.CONNECTED:
+            self._adopter.look_again()
+            return
+        vm = self._shared.vms.get(event.vm_id)
+        if vm is None:
+            if event.kind is EventKind.LIFECYCLE and event.detail[:1] == (_STARTED,):
+                self._adopter.look_at(event.vm_id)
+            return
+        handler = self._handlers.get(event.kind)
+        if handler is not None:
+            handler(vm, event)
+
+    def replay(self) -> None:
+        """Take in the events that came during recovery, but for CONNECTED, which recovery itself has answered."""
+        early, self._early = self._early, []
+        for event in early:
+            if event.kind is not EventKind.CONNECTED:
+                self.on_event(event)
+
+    def _on_lifecycle(self, vm: Vm, event: HypervisorEvent) -> None:
+        what, detail = (*event.detail, 0, 0)[:2]
+        if what == _SUSPENDED:
+            self._on_suspended(vm, detail)
+        elif what == _RESUMED:
+            vm.io_error = UNSET
+            self._shared.apply(vm, Happening.RESUMED)
+        elif what == _SHUTDOWN and detail == _SHUTDOWN_BY_HOST:
+            vm.shutdown_requested = True
+        elif what == _STOPPED:
+            self._on_stopped(vm, detail)
+        elif what == _STARTED and vm.state.status is Status.DOWN:
+            log.warning("VM %s was started by somebody else; it stays down for us until it is destroyed", vm.vm_id)
+
+    def _on_suspended(self, vm: Vm, detail: int) -> None:
+        if detail != _SUSPENDED_IO_ERROR:
+            self._shared.apply(vm, Happening.SUSPENDED)
+            return
+        code = vm.pending_pause_code or PauseCode.OTHER
+        vm.pending_pause_code = None
+        self._shared.apply(vm, Happening.SUSPENDED, pause_code=code, io_error=vm.io_error)
+        work = self._shared.save(vm, pauseTime=self._shared.clock.monotonic())
+        self._shared.children.spawn(work, f"remember the pause of VM {vm.vm_id}")
+
+    def _on_stopped(self, vm: Vm, detail: int) -> None:
+        if vm.is_launching and detail == _STOPPED_FAILED:
+            return  # The start itself tells, and knows better why.
+        reason = exit_of_event(detail)
+        if detail == _STOPPED_SHUTDOWN and vm.shutdown_requested:
+            reason = ExitReason.SHUT_DOWN_BY_ADMINISTRATOR
+        self._shared.end(vm, ExitInfo.of(reason))
+
+    def _on_reboot(self, vm: Vm, event: HypervisorEvent) -> None:
+        shared = self._shared
+        vm.rebooted.set()
+        if vm.metadata.destroy_on_reboot and not vm.is_external:
+            work = self._power.destroy(vm, 1, ExitReason.DESTROYED_ON_REBOOT)
+            shared.children.spawn(work, f"destroy VM {vm.vm_id} on reboot")
+            return
+        vm.started_s = shared.clock.monotonic()
+        shared.see(vm, Status.REBOOTING)
+        shared.children.spawn(shared.save(vm, startTime=shared.clock.time()), f"remember the reboot of VM {vm.vm_id}")
+
+    def _on_rtc_change(self, vm: Vm, event: HypervisorEvent) -> None:
+        if event.detail:
+            vm.time_drift_s = event.detail[0]
+
+    def _on_io_error(self, vm: Vm, event: HypervisorEvent) -> None:
+        """libvirt tells of the error first and of the pause after that, mostly."""
+        path, alias = (*event.names, "", "")[:2]
+        disk = None if vm.view is None else next((disk for disk in vm.view.disks if disk.alias == alias), None)
+        vm.io_error = IoError(alias=alias, name=UNSET if disk is None else disk.target, path=path or UNSET)
+        code = pause_code_of(event.text)
+        if vm.state.status is Status.PAUSED and vm.state.pause_code is PauseCode.OTHER:
+            self._shared.apply(vm, Happening.SUSPENDED, pause_code=code, io_error=vm.io_error)
+        elif vm.state.status is Status.UP:
+            vm.pending_pause_code = code
+
+    def _on_graphics(self, vm: Vm, event: HypervisorEvent) -> None:
+        phase = event.detail[0] if event.detail else -1
+        peer = event.names[0] if event.names else ""
+        if phase == _GRAPHICS_INITIALIZE:
+            vm.client_address = peer
+        elif phase == _GRAPHICS_DISCONNECT and peer in ("", vm.client_address):
+            vm.client_address = ""
+
+    def _on_watchdog(self, vm: Vm, event: HypervisorEvent) -> None:
+        action = _WATCHDOG_ACTIONS.get(event.detail[0]) if event.detail else None
+        if action is not None:
+            vm.watchdog = WatchdogEvent(time_s=self._shared.clock.time(), action=action)
+
+    def _on_device_removed(self, vm: Vm, event: HypervisorEvent) -> None:
+        vm.is_stale = True
