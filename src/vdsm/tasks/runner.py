@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from vdsm.core.clock import Clock
+from vdsm.tasks.engine import Engine
 from vdsm.tasks.entry import TaskEntry, TaskSnapshot
 from vdsm.tasks.errors import (
     AddTaskFailed,
@@ -19,7 +20,6 @@ from vdsm.tasks.errors import (
 )
 from vdsm.tasks.model import HSM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
 from vdsm.tasks.ports import Recover, TaskStore
-from vdsm.tasks.engine import Engine
 from vdsm.tasks.work import Job
 
 log = logging.getLogger("storage.TaskManager")

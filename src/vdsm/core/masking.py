@@ -1,0 +1,40 @@
+"""Secrets are told by the name that they go by; whatever prints values masks them first."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+MASK = "********"
+_SECRET_NAMES = frozenset({"password", "passwd"})
+_SECRET_PREFIX = "_X_"
+_MAX_DEPTH = 64
+
+
+def is_secret(name: object) -> bool:
+    """Whether the value of that name must not be printed (facts: rpc §1.5)."""
+    return isinstance(name, str) and (name.lower() in _SECRET_NAMES or name.startswith(_SECRET_PREFIX))
+
+
+def mask(value: object) -> object:
+    """The value with every secret in it replaced, at any depth of mappings, sequences and structs; nothing is changed.
+
+    For printing only: structs become dictionaries, and what nests too deep is left out.
+    """
+    return _mask(value, 0)
+
+
+def _mask(value: object, depth: int) -> object:
+    if isinstance(value, (str, bytes, int, float)) or value is None:
+        return value
+    if depth > _MAX_DEPTH:
+        return "..."
+    if isinstance(value, msgspec.Struct):
+        named = {name: item for name, item in msgspec.structs.asdict(value).items() if item is not msgspec.UNSET}
+        return _mask(named, depth)
+    if isinstance(value, Mapping):
+        return {name: MASK if is_secret(name) else _mask(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mask(item, depth + 1) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_mask(item, depth + 1) for item in value)
+    return value
