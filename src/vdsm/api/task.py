@@ -9,12 +9,16 @@ from vdsm.core.context import Right
 from vdsm.core.ids import TaskId
 
 
+StateWord = Literal["unknown", "init", "running", "finished", "aborting", "cleaning"]
+ResultWord = Literal["", "success", "cleanSuccess", "cleanFailure"]
+
+
 class TaskStatus(Struct, frozen=True, kw_only=True):
     """Where a task stands (facts: storage §8.1, §8.3)."""
 
     task_id: Annotated[str, ovirt("taskID")]
-    state: Annotated[Literal["unknown", "init", "running", "finished", "aborting", "cleaning"], ovirt("taskState")]
-    result: Annotated[Literal["", "success", "cleanSuccess", "cleanFailure"], ovirt("taskResult")]
+    state: Annotated[StateWord, ovirt("taskState")]
+    result: Annotated[ResultWord, ovirt("taskResult")]
     code: int
     message: str
 

@@ -11,7 +11,7 @@ import msgspec
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.core.context import Request, set_request
 from vdsm.core.errors import ERRORS, GeneralFailure, InvalidArgument, NodeError, NotAllowed
-from vdsm.logs import mask
+from vdsm.core.masking import mask
 from vdsm.wire.dialects.forms import BadValue
 from vdsm.wire.dialects.ovirt import OvirtDialect, Shape
 from vdsm.wire.errors import MethodNotFound

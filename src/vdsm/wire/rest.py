@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -35,10 +36,9 @@ def error_response(error: NodeError) -> Response:
 
 
 def get_origin(request: HttpRequest) -> Request:
-    """Who asks, from the connection and the FlowID header (facts §1.7)."""
-    client = request.scope.get("client") or ("local", 0)
-    server = request.scope.get("server") or ("", 0)
-    return Request(str(client[0]), int(client[1]), str(server[0] or ""), request.headers.get("flowid", "")[:128])
+    """Who asks: the connection's origin with this request's FlowID header (facts §1.7)."""
+    origin: Request = request.scope["state"]["request"]
+    return replace(origin, flow_id=request.headers.get("flowid", "")[:128])
 
 
 async def read_body(request: HttpRequest) -> bytes:

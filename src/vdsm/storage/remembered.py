@@ -1,0 +1,74 @@
+"""What storage was connected, remembered across restarts in one JSON file; connecting it again is left to `restore`."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from vdsm.storage.durable import write_file
+from vdsm.storage.model import DomainType
+
+FILE_MODE = 0o644
+
+
+class RememberedPool(msgspec.Struct, frozen=True):
+    """The arguments of the last successful connect."""
+
+    pool_id: str
+    host_id: int
+    master_domain_id: str
+    master_version: int
+    domains: dict[str, str] | None = None
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """Servers as (type, place), in the order of connecting, and the pool if one is connected."""
+
+    connections: tuple[tuple[str, str], ...] = ()
+    pool: RememberedPool | None = None
+
+
+class StorageMemory:
+    """The file and its present content; each change is on disk when it returns."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = asyncio.Lock()
+        self.content = self._load()
+
+    def _load(self) -> Remembered:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Remembered)
+        except (FileNotFoundError, msgspec.DecodeError):
+            # A file that cannot be read is worth no more than none: clients connect their storage again.
+            return Remembered()
+
+    async def add_connection(self, type: DomainType, place: str) -> None:
+        """Remember a server."""
+        entry = (str(type), place)
+        await self._change(lambda old: replace(old, connections=(*(c for c in old.connections if c != entry), entry)))
+
+    async def remove_connection(self, type: DomainType, place: str) -> None:
+        """Forget a server."""
+        entry = (str(type), place)
+        await self._change(lambda old: replace(old, connections=tuple(c for c in old.connections if c != entry)))
+
+    async def set_pool(self, pool: RememberedPool | None) -> None:
+        """Remember the pool, or that none is connected."""
+        await self._change(lambda old: replace(old, pool=pool))
+
+    async def _change(self, step: Callable[[Remembered], Remembered]) -> None:
+        async with self._lock:
+            content = step(self.content)
+            if content == self.content:
+                return
+            data = msgspec.json.format(msgspec.json.encode(content))
+            temporary = self._file.with_name(self._file.name + ".new")
+            await asyncio.to_thread(write_file, self._file, temporary, data, FILE_MODE, owner=_keep_owner)
+            self.content = content
+
+
+def _keep_owner(_path: Path) -> None:
+    """The daemon's own files stay its own."""

@@ -1,0 +1,167 @@
+"""Answers the verbs on servers, domains and their lists; pools and volumes have services beside this one."""
+
+import logging
+
+from msgspec import UNSET
+
+from vdsm.api.storage_types import Connection, ConnectionStatus, DomainArguments, DomainInfo, DomainStats
+from vdsm.core.errors import NodeError
+from vdsm.core.ids import BLANK_UUID
+from vdsm.storage.domain import Domain
+from vdsm.storage.errors import InvalidParameterException
+from vdsm.storage.lanes import Lanes
+from vdsm.storage.remembered import StorageMemory
+from vdsm.storage.model import DomainClass, DomainType
+from vdsm.storage.repository import Repository
+
+log = logging.getLogger("storage.service")
+
+WHERE = {
+    DomainType.LOCALFS: ("connection", "path"),
+    DomainType.NFS: ("connection", "export"),
+    DomainType.POSIXFS: ("connection", "spec"),
+    DomainType.GLUSTERFS: ("connection", "spec"),
+}
+"""The fields that may hold a connection's place, the first that is given counts (facts: storage §13.1)."""
+
+
+def get_place(type: DomainType, connection: Connection) -> str:
+    """Where a connection leads. Raises InvalidParameterException when it does not say."""
+    for name in WHERE.get(type, ("connection",)):
+        place = getattr(connection, name)
+        if isinstance(place, str) and place:
+            return place
+    raise InvalidParameterException(name="connection", value="")
+
+
+class ServerService:
+    """Implements the verbs of `PoolApi` on servers, and remembers what is connected."""
+
+    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory) -> None:
+        self._repository = repository
+        self._lanes = lanes
+        self._memory = memory
+
+    async def connect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+        if not connections:
+            raise InvalidParameterException(name="connectionParams", value="[]")
+        return await self._each(domain_type, connections, connect=True)
+
+    async def disconnect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+        return await self._each(domain_type, connections, connect=False)
+
+    async def _each(self, domain_type: str, connections: list[Connection], *, connect: bool) -> list[ConnectionStatus]:
+        type = DomainType.parse(domain_type)
+        places = [(connection.id, get_place(type, connection)) for connection in connections]
+        return [ConnectionStatus(id=id, status=await self.connect_place(type, place, connect=connect)) for id, place in places]
+
+    async def connect_place(self, type: DomainType, place: str, *, connect: bool) -> int:
+        """Connect or disconnect one server; 0, or the number of the failure."""
+        servers = self._repository.servers
+        try:
+            await self._lanes.get().run(servers.connect if connect else servers.disconnect, type, place)
+        except NodeError as error:
+            log.warning("%s %s %s: %s", "connect" if connect else "disconnect", type, place, error)
+            return error.number
+        if connect:
+            await self._memory.add_connection(type, place)
+        else:
+            await self._memory.remove_connection(type, place)
+        return 0
+
+
+def format_domain(domain: Domain) -> DomainInfo:
+    """A domain as `getInfo` tells it (facts: storage §3.6)."""
+    metadata = domain.metadata
+    return DomainInfo(
+        domain_id=domain.domain_id,
+        type=metadata.type,
+        domain_class=metadata.domain_class,
+        name=metadata.name,
+        role=metadata.role,
+        pools=list(metadata.pool_ids),
+        version=metadata.version,
+        block_size_bytes=metadata.block_size_bytes,
+        alignment_bytes=metadata.alignment_bytes,
+        remote_path=metadata.remote_path if metadata.remote_path is not None else UNSET,
+    )
+
+
+class DomainService:
+    """Implements `api.storage.DomainApi` and `api.host.StorageListApi`."""
+
+    def __init__(self, repository: Repository, lanes: Lanes) -> None:
+        self._repository = repository
+        self._lanes = lanes
+
+    async def create(
+        self,
+        domain_id: str,
+        domain_type: str,
+        arguments: DomainArguments,
+        name: str,
+        domain_class: str,
+        version: int | None = None,
+        block_size_bytes: int = 512,
+        maximum_hosts: int = 2000,
+    ) -> None:
+        if version is None:
+            raise InvalidParameterException(name="version", value="missing")
+        if not isinstance(arguments.remote_path, str):
+            raise InvalidParameterException(name="typeArgs.remotePath", value="missing")
+        if domain_class == "Unknown":
+            raise InvalidParameterException(name="domainClass", value=domain_class)
+        await self._lanes.get(domain_id).run(
+            self._repository.domains.create,
+            DomainType.parse(domain_type),
+            domain_id,
+            name,
+            arguments.remote_path,
+            DomainClass(domain_class),
+            version,
+            block_size_bytes,
+            maximum_hosts,
+        )
+
+    async def get_info(self, domain_id: str) -> DomainInfo:
+        return format_domain(await self._lanes.get(domain_id).run(self._repository.domains.get, domain_id))
+
+    async def get_stats(self, domain_id: str) -> DomainStats:
+        space = await self._lanes.get(domain_id).run(self._repository.domains.get_space, domain_id)
+        return DomainStats(total_bytes=space.total_bytes, free_bytes=space.free_bytes)
+
+    async def list_images(self, domain_id: str) -> list[str]:
+        return await self._lanes.get(domain_id).run(self._repository.domains.list_images, domain_id)
+
+    async def list_volumes(self, domain_id: str, pool_id: str, image_id: str) -> list[str]:
+        lane = self._lanes.get(domain_id)
+        if image_id == BLANK_UUID:
+            return await lane.run(self._repository.domains.list_volumes, domain_id)
+        return await lane.run(self._repository.images.list_volumes, domain_id, image_id)
+
+    async def activate(self, domain_id: str, pool_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.pools.activate, pool_id, domain_id)
+
+    async def attach(self, domain_id: str, pool_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.pools.attach, pool_id, domain_id)
+
+    async def validate(self, domain_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.domains.validate, domain_id)
+
+    async def list_domains(
+        self,
+        pool_id: str | None = None,
+        domain_class: str | None = None,
+        domain_type: str | None = None,
+        remote_path: str | None = None,
+    ) -> list[str]:
+        return await self._lanes.get().run(
+            self._repository.domains.list_domains,
+            pool_id=pool_id,
+            domain_class=None if domain_class in (None, "Unknown") else DomainClass(domain_class),
+            type=None if domain_type in (None, "UNKNOWN") else DomainType.parse(domain_type or ""),
+            remote_path=remote_path,
+        )
+
+    async def list_pools(self) -> list[str]:
+        return self._repository.pools.list_connected()

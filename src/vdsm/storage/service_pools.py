@@ -1,0 +1,162 @@
+"""Answers the verbs on pools and the SPM role, and connects after a restart what was connected before."""
+
+import logging
+
+from msgspec import UNSET
+
+from vdsm.api import storage_types as api
+from vdsm.api.storage_types import Connection, ConnectionStatus
+from vdsm.core.errors import NodeError
+from vdsm.storage.errors import IsSpm, SpmStatusError
+from vdsm.storage.lanes import Lanes
+from vdsm.storage.model import DomainType, LeaseSettings, PoolDomain, PoolInfo, SpmRole
+from vdsm.storage.remembered import RememberedPool, StorageMemory
+from vdsm.storage.repository import Repository
+from vdsm.storage.service import ServerService
+from vdsm.storage.service_ports import LongWork
+
+log = logging.getLogger("storage.service")
+
+
+def _format_domain(domain: PoolDomain) -> api.PoolDomainInfo:
+    return api.PoolDomainInfo(
+        status=domain.status,
+        version=UNSET if domain.version is None else domain.version,
+        total_bytes=UNSET if domain.space is None else domain.space.total_bytes,
+        free_bytes=UNSET if domain.space is None else domain.space.free_bytes,
+    )
+
+
+def format_pool(pool: PoolInfo) -> api.PoolFullInfo:
+    """A pool as `getInfo` tells it (facts: storage §7.1)."""
+    info = api.PoolInfo(
+        name=pool.name,
+        type=pool.type,
+        master_domain_id=pool.master_id,
+        master_version=pool.master_version,
+        domains=",".join(f"{domain_id}:{domain.status}" for domain_id, domain in pool.domains.items()),
+        status="connected",
+        spm_host_id=pool.spm.host_id,
+        lease_version=pool.spm.lease_version,
+        version=pool.version,
+    )
+    return api.PoolFullInfo(info=info, domains={id: _format_domain(domain) for id, domain in pool.domains.items()})
+
+
+class PoolService:
+    """Implements `api.storage.PoolApi`."""
+
+    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory, servers: ServerService, work: LongWork) -> None:
+        self._repository = repository
+        self._lanes = lanes
+        self._memory = memory
+        self._servers = servers
+        self._work = work
+
+    async def connect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+        return await self._servers.connect_server(pool_id, domain_type, connections)
+
+    async def disconnect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+        return await self._servers.disconnect_server(pool_id, domain_type, connections)
+
+    async def create(
+        self,
+        pool_id: str,
+        name: str,
+        master_domain_id: str,
+        master_version: int,
+        domain_ids: list[str],
+        renewal_s: int | None,
+        lease_s: int | None,
+        io_timeout_s: int | None,
+        lease_retries: int | None,
+    ) -> None:
+        lease = None
+        if renewal_s and lease_s and io_timeout_s and lease_retries:
+            lease = LeaseSettings(renewal_s, lease_s, io_timeout_s, lease_retries)
+        create = self._repository.pools.create
+        lane = self._lanes.get(master_domain_id)
+        await lane.run(create, pool_id, name, master_domain_id, master_version, domain_ids, lease)
+
+    async def connect(
+        self,
+        pool_id: str,
+        host_id: int,
+        scsi_key: str,
+        master_domain_id: str,
+        master_version: int,
+        domains: dict[str, str] | None = None,
+    ) -> None:
+        connect = self._repository.pools.connect
+        lane = self._lanes.get(master_domain_id)
+        await lane.run(connect, pool_id, host_id, master_domain_id, master_version, domains)
+        await self._memory.set_pool(RememberedPool(pool_id, host_id, master_domain_id, master_version, domains))
+
+    async def disconnect(self, pool_id: str, host_id: int, scsi_key: str, remove: bool = False) -> None:
+        await self._lanes.get().run(self._repository.pools.disconnect, pool_id)
+        remembered = self._memory.content.pool
+        if remembered is not None and remembered.pool_id == pool_id:
+            await self._memory.set_pool(None)
+
+    async def get_info(self, pool_id: str) -> api.PoolFullInfo:
+        return format_pool(await self._lanes.get().run(self._repository.pools.get_info, pool_id))
+
+    async def get_spm_status(self, pool_id: str) -> api.SpmStatus:
+        status = await self._lanes.get().run(self._repository.pools.get_spm_status, pool_id)
+        return api.SpmStatus(status=status.role.value, host_id=status.host_id, lease_version=status.lease_version)
+
+    async def spm_start(
+        self,
+        pool_id: str,
+        previous_id: int,
+        previous_lease_version: int,
+        scsi_fencing: str,
+        maximum_host_id: int | None = None,
+        domain_version: int | None = None,
+    ) -> str:
+        pool = self._repository.pools.get_connected(pool_id)
+        if pool.role is not SpmRole.FREE:
+            raise IsSpm(pool_id)
+        log.info("spmStart of pool %s: previous id %d, previous lease version %d", pool_id, previous_id, previous_lease_version)
+
+        async def start() -> None:
+            started = await self._lanes.get(pool.master_id).run(self._repository.spm.start, pool_id)
+            try:
+                await self._work.load(started.tasks)
+                await self._work.recover()
+            except NodeError:
+                await self._stop(pool_id, pool.master_id)
+                raise
+
+        return await self._work.start_in_memory("spmStart", start)
+
+    async def spm_stop(self, pool_id: str) -> None:
+        pool = self._repository.pools.get_connected(pool_id)
+        if pool.role is not SpmRole.SPM:
+            raise SpmStatusError(pool_id)
+        await self._stop(pool_id, pool.master_id)
+
+    async def _stop(self, pool_id: str, master_id: str) -> None:
+        # No task may write once another host can be the writer, so they end before the lock is given up.
+        await self._work.release()
+        await self._lanes.get(master_id).run(self._repository.spm.stop, pool_id)
+
+    def require_spm(self) -> None:
+        """Raises SpmStatusError where this host is the SPM of no pool."""
+        for pool_id in self._repository.pools.list_connected():
+            self._repository.pools.require_spm(pool_id)
+            return
+        raise SpmStatusError("")
+
+    async def restore(self) -> None:
+        """Connect servers and the pool as they were before the restart; what fails is logged and left to clients."""
+        content = self._memory.content
+        for type, place in content.connections:
+            await self._servers.connect_place(DomainType.parse(type), place, connect=True)
+        pool = content.pool
+        if pool is None:
+            return
+        try:
+            await self.connect(pool.pool_id, pool.host_id, "", pool.master_domain_id, pool.master_version, pool.domains)
+        except NodeError as error:
+            log.warning("pool %s could not be connected again: %s", pool.pool_id, error)
