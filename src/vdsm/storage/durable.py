@@ -13,7 +13,7 @@ _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 def sync(path: Path) -> None:
     """Put a file's contents, or a folder's entries, on disk."""
-    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -29,12 +29,8 @@ class IncorrectFormat(NodeError):
 class VolumeImageHasChildren(NodeError):
     """The volume still has child layers."""
 
-    code, number, http, text = (
-        "volume-image-has-children",
-        204,
-        409,
-        "Cannot delete volume which has children (non-forced): (volume {volume_id!r}, children {children!r})",
-    )
+    code, number, http = "volume-image-has-children", 204, 409
+    text = "Cannot delete volume which has children (non-forced): (volume {volume_id!r}, children {children!r})"
     volume_id: str
     children: tuple[str, ...]
 
@@ -50,11 +46,8 @@ class VolumeCreationError(NodeError):
 class VolumeMetadataReadError(NodeError):
     """The volume's record could not be read from storage."""
 
-    code, number, text = (
-        "volume-metadata-read-error",
-        207,
-        "Error while reading volume metadata: ({volume_id!r}, {reason!r})",
-    )
+    code, number = "volume-metadata-read-error", 207
+    text = "Error while reading volume metadata: ({volume_id!r}, {reason!r})"
     volume_id: str
     reason: str
 
@@ -62,11 +55,8 @@ class VolumeMetadataReadError(NodeError):
 class VolumeMetadataWriteError(NodeError):
     """The volume's record could not be written; the old one is whole."""
 
-    code, number, text = (
-        "volume-metadata-write-error",
-        208,
-        "Error while writing volume metadata: ({volume_id!r}, {reason!r})",
-    )
+    code, number = "volume-metadata-write-error", 208
+    text = "Error while writing volume metadata: ({volume_id!r}, {reason!r})"
     volume_id: str
     reason: str
 
@@ -89,12 +79,8 @@ class VolumeAlreadyExists(NodeError):
 class VolumeNonShareable(NodeError):
     """The parent is in another image and is neither a template nor able to become one."""
 
-    code, number, http, text = (
-        "volume-non-shareable",
-        214,
-        409,
-        "Volume cannot be shared, it's not Shared/Template volume: ({volume_id!r},)",
-    )
+    code, number, http = "volume-non-shareable", 214, 409
+    text = "Volume cannot be shared, it's not Shared/Template volume: ({volume_id!r},)"
     volume_id: str
 
 
@@ -117,36 +103,24 @@ class CannotDeleteVolume(NodeError):
 class CannotDeleteSharedVolume(NodeError):
     """A template's volume is only removed with force."""
 
-    code, number, http, text = (
-        "cannot-delete-shared-volume",
-        223,
-        409,
-        "Shared Volume cannot be deleted: ({volume_id!r},)",
-    )
+    code, number, http = "cannot-delete-shared-volume", 223, 409
+    text = "Shared Volume cannot be deleted: ({volume_id!r},)"
     volume_id: str
 
 
 class CreateIllegalVolumeSnapshotError(NodeError):
     """An illegal volume takes no new layer."""
 
-    code, number, http, text = (
-        "create-illegal-volume-snapshot-error",
-        226,
-        409,
-        "Cannot create snapshot of illegal volume: ({volume_id!r},)",
-    )
+    code, number, http = "create-illegal-volume-snapshot-error", 226, 409
+    text = "Cannot create snapshot of illegal volume: ({volume_id!r},)"
     volume_id: str
 
 
 class PrepareIllegalVolumeError(NodeError):
     """An illegal volume is only prepared when the caller allows it."""
 
-    code, number, http, text = (
-        "prepare-illegal-volume-error",
-        227,
-        409,
-        "Cannot prepare illegal volume: ({volume_id!r},)",
-    )
+    code, number, http = "prepare-illegal-volume-error", 227, 409
+    text = "Cannot prepare illegal volume: ({volume_id!r},)"
     volume_id: str
 
 
@@ -160,24 +134,16 @@ class IncorrectType(NodeError):
 class ImagePathError(NodeError):
     """The image's directory is missing or cannot be used."""
 
-    code, number, http, text = (
-        "image-path-error",
-        254,
-        404,
-        "Image path does not exist or cannot be accessed/created: ({path!r},)",
-    )
+    code, number, http = "image-path-error", 254, 404
+    text = "Image path does not exist or cannot be accessed/created: ({path!r},)"
     path: str
 
 
 class ImageIsNotLegalChain(NodeError):
     """The image's chain is broken: a loop, a missing layer or an unusable one."""
 
-    code, number, http, text = (
-        "image-is-not-legal-chain",
-        262,
-        409,
-        "Image is not a legal chain: ({image_id!r}, {reason!r})",
-    )
+    code, number, http = "image-is-not-legal-chain", 262, 409
+    text = "Image is not a legal chain: ({image_id!r}, {reason!r})"
     image_id: str
     reason: str
 
@@ -188,12 +154,8 @@ class ImageIsNotLegalChain(NodeError):
 class StoragePoolMasterNotFound(NodeError):
     """The master domain is not on any connected server."""
 
-    code, number, http, text = (
-        "storage-pool-master-not-found",
-        304,
-        404,
-        "Cannot find master domain: ('spUUID={pool_id}, msdUUID={domain_id}',)",
-    )
+    code, number, http = "storage-pool-master-not-found", 304, 404
+    text = "Cannot find master domain: ('spUUID={pool_id}, msdUUID={domain_id}',)"
     pool_id: str
     domain_id: str
 
@@ -208,48 +170,32 @@ class StoragePoolUnknown(NodeError):
 class IsoCannotBeMasterDomain(NodeError):
     """A domain of ISO images cannot carry a pool."""
 
-    code, number, http, text = (
-        "iso-cannot-be-master-domain",
-        317,
-        409,
-        "ISO domain cannot be a master storage domain: ({domain_id!r},)",
-    )
+    code, number, http = "iso-cannot-be-master-domain", 317, 409
+    text = "ISO domain cannot be a master storage domain: ({domain_id!r},)"
     domain_id: str
 
 
 class BackupCannotBeMasterDomain(NodeError):
     """A backup domain cannot carry a pool."""
 
-    code, number, http, text = (
-        "backup-cannot-be-master-domain",
-        319,
-        409,
-        "Backup domain cannot be a master storage domain: ({domain_id!r},)",
-    )
+    code, number, http = "backup-cannot-be-master-domain", 319, 409
+    text = "Backup domain cannot be a master storage domain: ({domain_id!r},)"
     domain_id: str
 
 
 class CannotConnectMultiplePools(NodeError):
     """This host is connected to another pool."""
 
-    code, number, http, text = (
-        "cannot-connect-multiple-pools",
-        323,
-        409,
-        "Cannot connect pool, already connected to another pool: ({pool_id!r},)",
-    )
+    code, number, http = "cannot-connect-multiple-pools", 323, 409
+    text = "Cannot connect pool, already connected to another pool: ({pool_id!r},)"
     pool_id: str
 
 
 class StoragePoolWrongMaster(NodeError):
     """The named master is not this pool's master, or not of that version."""
 
-    code, number, http, text = (
-        "storage-pool-wrong-master",
-        324,
-        409,
-        "Wrong Master domain or its version: ({domain_id!r}, {reason!r})",
-    )
+    code, number, http = "storage-pool-wrong-master", 324, 409
+    text = "Wrong Master domain or its version: ({domain_id!r}, {reason!r})"
     domain_id: str
     reason: str
 
@@ -257,12 +203,8 @@ class StoragePoolWrongMaster(NodeError):
 class StoragePoolConnected(NodeError):
     """Not possible while the pool is connected like this."""
 
-    code, number, http, text = (
-        "storage-pool-connected",
-        325,
-        409,
-        "Cannot perform action while storage pool is connected: ({pool_id!r}, {reason!r})",
-    )
+    code, number, http = "storage-pool-connected", 325, 409
+    text = "Cannot perform action while storage pool is connected: ({pool_id!r}, {reason!r})"
     pool_id: str
     reason: str
 
@@ -270,24 +212,16 @@ class StoragePoolConnected(NodeError):
 class StoragePoolDescriptionTooLongError(NodeError):
     """A pool's name has at most 50 characters."""
 
-    code, number, http, text = (
-        "storage-pool-description-too-long-error",
-        327,
-        400,
-        "Storage pool description too long: ({length!r},)",
-    )
+    code, number, http = "storage-pool-description-too-long-error", 327, 400
+    text = "Storage pool description too long: ({length!r},)"
     length: int
 
 
 class TooManyDomainsInStoragePoolError(NodeError):
     """The pool has as many domains as it may have."""
 
-    code, number, http, text = (
-        "too-many-domains-in-storage-pool-error",
-        328,
-        409,
-        "Too many domains in storage pool: (limit {limit!r},)",
-    )
+    code, number, http = "too-many-domains-in-storage-pool-error", 328, 409
+    text = "Too many domains in storage pool: (limit {limit!r},)"
     limit: int
 
 
@@ -304,12 +238,8 @@ class ImagesNotSupportedError(NodeError):
 class StorageDomainIllegalStateError(NodeError):
     """The domain's status in the pool does not permit this."""
 
-    code, number, http, text = (
-        "storage-domain-illegal-state-error",
-        347,
-        409,
-        "Storage domain state is illegal for the action: ({domain_id!r}, {status!r})",
-    )
+    code, number, http = "storage-domain-illegal-state-error", 347, 409
+    text = "Storage domain state is illegal for the action: ({domain_id!r}, {status!r})"
     domain_id: str
     status: str
 
@@ -317,12 +247,8 @@ class StorageDomainIllegalStateError(NodeError):
 class StorageDomainBlockSizeMismatch(NodeError):
     """The block size asked for or recorded is not the storage's."""
 
-    code, number, http, text = (
-        "storage-domain-block-size-mismatch",
-        348,
-        409,
-        "Block size does not match storage block size: (asked {block_size}, storage {storage_block_size})",
-    )
+    code, number, http = "storage-domain-block-size-mismatch", 348, 409
+    text = "Block size does not match storage block size: (asked {block_size}, storage {storage_block_size})"
     block_size: int
     storage_block_size: int
 
@@ -337,11 +263,8 @@ class DiscardIsNotSupported(NodeError):
 class StorageDomainCreationError(NodeError):
     """The domain could not be created; nothing is left of it."""
 
-    code, number, text = (
-        "storage-domain-creation-error",
-        351,
-        "Error creating a storage domain: ({domain_id!r}, {reason!r})",
-    )
+    code, number = "storage-domain-creation-error", 351
+    text = "Error creating a storage domain: ({domain_id!r}, {reason!r})"
     domain_id: str
     reason: str
 
@@ -349,12 +272,8 @@ class StorageDomainCreationError(NodeError):
 class StorageDomainNotInPool(NodeError):
     """The domain does not belong to that pool."""
 
-    code, number, http, text = (
-        "storage-domain-not-in-pool",
-        353,
-        409,
-        "Storage domain not in pool: ('domain={domain_id}, pool={pool_id}',)",
-    )
+    code, number, http = "storage-domain-not-in-pool", 353, 409
+    text = "Storage domain not in pool: ('domain={domain_id}, pool={pool_id}',)"
     domain_id: str
     pool_id: str
 
@@ -362,47 +281,32 @@ class StorageDomainNotInPool(NodeError):
 class StorageDomainDoesNotExist(NodeError):
     """No connected server has that domain."""
 
-    code, number, http, text = (
-        "storage-domain-does-not-exist",
-        358,
-        404,
-        "Storage domain does not exist: ({domain_id!r},)",
-    )
+    code, number, http = "storage-domain-does-not-exist", 358, 404
+    text = "Storage domain does not exist: ({domain_id!r},)"
     domain_id: str
 
 
 class StorageDomainFsNotMounted(NodeError):
     """The server or directory of the domain is not connected."""
 
-    code, number, http, text = (
-        "storage-domain-fs-not-mounted",
-        360,
-        409,
-        "Storage domain remote path not mounted: ({path!r},)",
-    )
+    code, number, http = "storage-domain-fs-not-mounted", 360, 409
+    text = "Storage domain remote path not mounted: ({path!r},)"
     path: str
 
 
 class StorageDomainNotEmpty(NodeError):
     """The directory already holds a storage domain."""
 
-    code, number, http, text = (
-        "storage-domain-not-empty",
-        361,
-        409,
-        "Storage domain not empty - requires cleaning: ({path!r},)",
-    )
+    code, number, http = "storage-domain-not-empty", 361, 409
+    text = "Storage domain not empty - requires cleaning: ({path!r},)"
     path: str
 
 
 class StorageDomainMetadataNotFound(NodeError):
     """The domain's metadata file is missing or cannot be read."""
 
-    code, number, text = (
-        "storage-domain-metadata-not-found",
-        364,
-        "Storage domain metadata not found: ({domain_id!r}, {reason!r})",
-    )
+    code, number = "storage-domain-metadata-not-found", 364
+    text = "Storage domain metadata not found: ({domain_id!r}, {reason!r})"
     domain_id: str
     reason: str
 
@@ -410,12 +314,8 @@ class StorageDomainMetadataNotFound(NodeError):
 class StorageDomainAlreadyExists(NodeError):
     """The domain's id is already used."""
 
-    code, number, http, text = (
-        "storage-domain-already-exists",
-        365,
-        409,
-        "Storage domain already exists: ({domain_id!r},)",
-    )
+    code, number, http = "storage-domain-already-exists", 365, 409
+    text = "Storage domain already exists: ({domain_id!r},)"
     domain_id: str
 
 
@@ -429,11 +329,8 @@ class StorageDomainNotActive(NodeError):
 class StorageDomainLayoutError(NodeError):
     """A part of the domain's directory tree is missing."""
 
-    code, number, text = (
-        "storage-domain-layout-error",
-        371,
-        "Storage domain layout corrupted: ({domain_id!r}, {missing!r})",
-    )
+    code, number = "storage-domain-layout-error", 371
+    text = "Storage domain layout corrupted: ({domain_id!r}, {missing!r})"
     domain_id: str
     missing: str
 
@@ -441,24 +338,16 @@ class StorageDomainLayoutError(NodeError):
 class StorageDomainTypeError(NodeError):
     """The kind of storage is unknown or not served."""
 
-    code, number, http, text = (
-        "storage-domain-type-error",
-        372,
-        400,
-        "Storage domain type is not supported: ({type!r},)",
-    )
+    code, number, http = "storage-domain-type-error", 372, 400
+    text = "Storage domain type is not supported: ({type!r},)"
     type: str
 
 
 class StorageDomainNotMemberOfPool(NodeError):
     """The pool's map does not have the domain."""
 
-    code, number, http, text = (
-        "storage-domain-not-member-of-pool",
-        375,
-        409,
-        "Domain is not member in pool: ('pool={pool_id}, domain={domain_id}',)",
-    )
+    code, number, http = "storage-domain-not-member-of-pool", 375, 409
+    text = "Domain is not member in pool: ('pool={pool_id}, domain={domain_id}',)"
     pool_id: str
     domain_id: str
 
@@ -473,23 +362,16 @@ class StorageDomainStatusError(NodeError):
 class StorageDomainAccessError(NodeError):
     """The domain is partly or wholly out of reach."""
 
-    code, number, text = (
-        "storage-domain-access-error",
-        379,
-        "Domain is either partially accessible or entirely inaccessible: ({domain_id!r},)",
-    )
+    code, number = "storage-domain-access-error", 379
+    text = "Domain is either partially accessible or entirely inaccessible: ({domain_id!r},)"
     domain_id: str
 
 
 class StorageDomainAlreadyAttached(NodeError):
     """The domain belongs to another pool."""
 
-    code, number, http, text = (
-        "storage-domain-already-attached",
-        380,
-        409,
-        "Storage domain already attached to pool: ('domain={domain_id}, pool={pool_id}',)",
-    )
+    code, number, http = "storage-domain-already-attached", 380, 409
+    text = "Storage domain already attached to pool: ('domain={domain_id}, pool={pool_id}',)"
     domain_id: str
     pool_id: str
 
@@ -497,24 +379,16 @@ class StorageDomainAlreadyAttached(NodeError):
 class FileStorageDomainStaleNfsHandle(NodeError):
     """The NFS server no longer knows what the mount refers to."""
 
-    code, number, retry, text = (
-        "file-storage-domain-stale-nfs-handle",
-        384,
-        True,
-        "Stale NFS file handle: ({reason!r},)",
-    )
+    code, number, retry = "file-storage-domain-stale-nfs-handle", 384, True
+    text = "Stale NFS file handle: ({reason!r},)"
     reason: str
 
 
 class StorageDomainClassError(NodeError):
     """A domain class that does not exist."""
 
-    code, number, http, text = (
-        "storage-domain-class-error",
-        386,
-        400,
-        "Invalid storage domain class: ({domain_class!r},)",
-    )
+    code, number, http = "storage-domain-class-error", 386, 400
+    text = "Invalid storage domain class: ({domain_class!r},)"
     domain_class: str
 
 
@@ -542,12 +416,8 @@ class NoSpaceLeftOnDomain(NodeError):
 class MixedSdVersionError(NodeError):
     """All data domains of a pool are of its master's version."""
 
-    code, number, http, text = (
-        "mixed-sd-version-error",
-        398,
-        409,
-        "Domain version differs from its master: ({domain_id!r}, version {version}, master {master_version})",
-    )
+    code, number, http = "mixed-sd-version-error", 398, 409
+    text = "Domain version differs from its master: ({domain_id!r}, version {version}, master {master_version})"
     domain_id: str
     version: int
     master_version: int
@@ -556,12 +426,8 @@ class MixedSdVersionError(NodeError):
 class StorageDomainTargetUnsupported(NodeError):
     """The storage knows no direct I/O."""
 
-    code, number, http, text = (
-        "storage-domain-target-unsupported",
-        399,
-        409,
-        "Storage domain target is unsupported: ({path!r},)",
-    )
+    code, number, http = "storage-domain-target-unsupported", 399, 409
+    text = "Storage domain target is unsupported: ({path!r},)"
     path: str
 
 
@@ -578,12 +444,8 @@ class AccessTimeout(NodeError):
 class StorageServerAccessPermissionError(NodeError):
     """The owner of disks may not use the directory."""
 
-    code, number, http, text = (
-        "storage-server-access-permission-error",
-        469,
-        409,
-        "Permission settings on the specified path do not allow access to the storage: ({path!r}, {reason!r})",
-    )
+    code, number, http = "storage-server-access-permission-error", 469, 409
+    text = "Permission settings on the specified path do not allow access to the storage: ({path!r}, {reason!r})"
     path: str
     reason: str
 
@@ -591,13 +453,8 @@ class StorageServerAccessPermissionError(NodeError):
 class AcquireLockFailure(NodeError):
     """Another host or process is the pool's metadata writer."""
 
-    code, number, http, retry, text = (
-        "acquire-lock-failure",
-        651,
-        409,
-        True,
-        "Cannot obtain lock: ({lock_id!r}, {reason!r})",
-    )
+    code, number, http, retry = "acquire-lock-failure", 651, 409, True
+    text = "Cannot obtain lock: ({lock_id!r}, {reason!r})"
     lock_id: str
     reason: str
 
@@ -627,11 +484,8 @@ class InvalidMetadata(NodeError):
 class MetaDataSealIsBroken(NodeError):
     """The domain metadata does not match its checksum."""
 
-    code, number, text = (
-        "meta-data-seal-is-broken",
-        752,
-        "Meta Data seal is broken (checksum mismatch): ('cksum = {found}, computed_cksum = {computed}',)",
-    )
+    code, number = "meta-data-seal-is-broken", 752
+    text = "Meta Data seal is broken (checksum mismatch): ('cksum = {found}, computed_cksum = {computed}',)"
     found: str
     computed: str
 
@@ -668,24 +522,16 @@ class InvalidParameterException(NodeError):
 class UnsupportedOperation(NodeError):
     """Not supported in this situation."""
 
-    code, number, http, text = (
-        "unsupported-storage-operation",
-        2009,
-        409,
-        "Operation not supported in this situation: ({reason!r},)",
-    )
+    code, number, http = "unsupported-storage-operation", 2009, 409
+    text = "Operation not supported in this situation: ({reason!r},)"
     reason: str
 
 
 class UnicodeArgumentException(NodeError):
     """The domain's version does not allow text beyond ASCII."""
 
-    code, number, http, text = (
-        "unicode-argument-exception",
-        4900,
-        400,
-        "Unicode arguments are not supported: ({name!r},)",
-    )
+    code, number, http = "unicode-argument-exception", 4900, 400
+    text = "Unicode arguments are not supported: ({name!r},)"
     name: str
 
 

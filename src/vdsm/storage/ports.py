@@ -1,6 +1,6 @@
 """What the repository needs from outside, and the shapes that its backends have."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -83,6 +83,17 @@ class Ownership(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """One recorded reversal, named as other implementations name it."""
+
+    name: str
+    module: str
+    object: str
+    function: str
+    params: tuple[str, ...]
+
+
 class Rollbacks(Protocol):
     """Records how a running operation is taken back (facts: storage §8.5).
 
@@ -90,12 +101,10 @@ class Rollbacks(Protocol):
     next SPM finds it unfinished, the entries are run in reverse through `Recovery.recover`.
     """
 
-    def push(self, name: str, module: str, object: str, function: str, params: Sequence[str]) -> None: ...
+    def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None: ...
 
-    def replace_down_to_sentinel(
-        self, name: str, module: str, object: str, function: str, params: Sequence[str]
-    ) -> None:
-        """Replace the entries from the last one back to the `rollback sentinel`, included, by this one."""
+    def replace_down_to_sentinel(self, entry: Rollback) -> None:
+        """Replace the entries from the last one back to the `rollback sentinel`, included, by this one, at once."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from vdsm.core.ids import is_uuid
 from vdsm.storage.errors import (
     InvalidMetadata,
     InvalidParameterException,
@@ -28,7 +29,7 @@ def parse_volume_metadata(data: bytes) -> VolumeMetadata:
     return VolumeMetadata(
         domain_id=_get(keys, "DOMAIN"),
         image_id=_get(keys, "IMAGE"),
-        parent_id=_get(keys, "PUUID"),
+        parent_id=_get_parent(keys),
         capacity_bytes=_parse_capacity(keys),
         format=_parse_word(keys, "FORMAT", VolumeFormat),
         allocation=_parse_word(keys, "TYPE", Allocation),
@@ -114,6 +115,14 @@ def _parse_word(keys: dict[str, str], key: str, words: type[Word]) -> Word:
         return words.parse(value)
     except ValueError:
         raise InvalidMetadata(key, f"{value[:40]!r} is unknown") from None
+
+
+def _get_parent(keys: dict[str, str]) -> str:
+    # It names a file to look at next, so it must not be a path.
+    value = _get(keys, "PUUID")
+    if not is_uuid(value):
+        raise InvalidMetadata("PUUID", f"{value[:40]!r} is no UUID")
+    return value
 
 
 def _get(keys: dict[str, str], key: str) -> str:

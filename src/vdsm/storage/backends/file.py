@@ -121,7 +121,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def probe_block_size(folder: Path) -> int:
-    """The smallest write that direct I/O takes: 512, 4096, or 1 when the storage does not tell (facts: storage §3.1)."""
+    """The smallest write that direct I/O takes: 512, 4096, or 1 when storage does not tell (facts: storage §3.1)."""
     probe = folder / f".prob-{uuid.uuid4()}"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_DIRECT | os.O_DSYNC | os.O_CLOEXEC
     try:

@@ -71,14 +71,14 @@ class LocalKind:
 
     def open_domain(self, domain_id: str, path: Path) -> Backend:
         if (domain_id, path) not in self._backends:
-            store = FileDomainStore(domain_id, path, FileLock(FileDomainLayout(path).ids), self._ownership)
-            self._backends[domain_id, path] = Backend(
+            backend = Backend(
                 traits=TRAITS,
-                domain=store,
+                domain=FileDomainStore(domain_id, path, FileLock(FileDomainLayout(path).ids), self._ownership),
                 volumes=FileVolumeStore(domain_id, path, self._ownership),
                 data=FileDataStore(path, self._ownership),
                 leftovers=FileLeftovers(domain_id, path),
             )
+            self._backends.setdefault((domain_id, path), backend)
         return self._backends[domain_id, path]
 
     def check_new(self, remote_path: str) -> int:

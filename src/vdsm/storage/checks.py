@@ -1,0 +1,172 @@
+"""Refusing bad arguments before anything is changed; pure. What storage itself refuses is left to the operations."""
+
+from dataclasses import replace
+
+from vdsm.core.ids import BLANK_UUID, is_uuid
+from vdsm.storage.errors import (
+    CreateIllegalVolumeSnapshotError,
+    IncorrectFormat,
+    IncorrectType,
+    InvalidParameterException,
+    StorageDomainClassError,
+    StorageDomainTypeError,
+    StoragePoolDescriptionTooLongError,
+    UnsupportedDomainVersion,
+    UnsupportedOperation,
+    VolumeNonShareable,
+)
+from vdsm.storage.metadata import check_line
+from vdsm.storage.model import (
+    CAPACITY_UNIT_BYTES,
+    DEFAULT_ALIGNMENT_BYTES,
+    DISK_TYPES,
+    VERSIONS,
+    Allocation,
+    DomainClass,
+    DomainType,
+    Legality,
+    VolumeFormat,
+    VolumeMetadata,
+    VolumeRequest,
+    VolumeRole,
+)
+from vdsm.storage.volume_metadata import MAXIMUM_SEQUENCE, check_description
+
+POOL_NAME_CHARACTERS = 50
+MAXIMUM_HOST_ID = 2000
+MAXIMUM_CAPACITY_BYTES = 1 << 62
+_BLOCK_SIZES_BYTES = (512, 4096)
+
+
+def check_ids(**ids: str) -> None:
+    """Each is a UUID in the one accepted form; InvalidParameterException names the first that is not."""
+    for name, value in ids.items():
+        if not is_uuid(value):
+            raise InvalidParameterException(name, repr(value))
+
+
+def check_real_ids(**ids: str) -> None:
+    """`check_ids`, and none is the blank one."""
+    check_ids(**ids)
+    for name, value in ids.items():
+        if value == BLANK_UUID:
+            raise InvalidParameterException(name, repr(value))
+
+
+def check_host_id(host_id: int) -> None:
+    if not 1 <= host_id <= MAXIMUM_HOST_ID:
+        raise InvalidParameterException("hostID", str(host_id))
+
+
+def check_pool_name(name: str) -> None:
+    check_line("name", name)
+    if len(name) > POOL_NAME_CHARACTERS:
+        raise StoragePoolDescriptionTooLongError(len(name))
+
+
+def check_new_domain(
+    type: DomainType, domain_class: str, name: str, version: int, block_size_bytes: int, maximum_hosts: int
+) -> None:
+    """The arguments of a domain's creation (facts: storage §3.2, §3.3, §6.1)."""
+    if type is not DomainType.LOCALFS:
+        raise StorageDomainTypeError(type)
+    if domain_class not in set(DomainClass):
+        raise StorageDomainClassError(domain_class)
+    if version not in VERSIONS:
+        raise UnsupportedDomainVersion(version)
+    if block_size_bytes not in ((0, *_BLOCK_SIZES_BYTES) if version >= 5 else (512,)):
+        raise InvalidParameterException("block_size", str(block_size_bytes))
+    if not 1 <= maximum_hosts <= MAXIMUM_HOST_ID:
+        raise InvalidParameterException("max_hosts", str(maximum_hosts))
+    check_line("name", name)
+
+
+def get_alignment_bytes(block_size_bytes: int, maximum_hosts: int) -> int:
+    """The space that a host's or volume's lease takes up (facts: storage §6.1)."""
+    if block_size_bytes == 512:
+        return DEFAULT_ALIGNMENT_BYTES
+    limits = {250: 1, 500: 2, 1000: 4, 2000: 8}
+    return next(factor for hosts, factor in limits.items() if maximum_hosts <= hosts) * DEFAULT_ALIGNMENT_BYTES
+
+
+def round_up(size_bytes: int, unit_bytes: int = CAPACITY_UNIT_BYTES) -> int:
+    return -(-size_bytes // unit_bytes) * unit_bytes
+
+
+def check_volume_request(request: VolumeRequest) -> VolumeRequest:
+    """What can be refused without looking at storage (facts: storage §9.1); sizes come back rounded up."""
+    check_real_ids(
+        storagepoolID=request.pool_id,
+        storagedomainID=request.domain_id,
+        imageID=request.image_id,
+        volumeID=request.volume_id,
+    )
+    check_ids(srcImgUUID=request.parent_image_id, srcVolUUID=request.parent_id)
+    if request.parent_id == request.volume_id:
+        raise InvalidParameterException("srcVolUUID", repr(request.parent_id))
+    _check_kind(request)
+    _check_bitmaps(request)
+    check_description(request.description)
+    if not 0 <= request.sequence <= MAXIMUM_SEQUENCE:
+        raise InvalidParameterException("sequence", str(request.sequence))
+    if not 1 <= request.capacity_bytes <= MAXIMUM_CAPACITY_BYTES:
+        raise InvalidParameterException("size", str(request.capacity_bytes))
+    initial = request.initial_size_bytes
+    if initial is not None and initial < 0:
+        raise InvalidParameterException("initialSize", str(initial))
+    rounded = replace(
+        request,
+        capacity_bytes=round_up(request.capacity_bytes),
+        initial_size_bytes=None if initial is None else round_up(initial),
+    )
+    _check_initial_size(rounded)
+    return rounded
+
+
+def check_parent(request: VolumeRequest, parent: VolumeMetadata) -> None:
+    """Whether the parent takes this layer."""
+    if parent.legality is Legality.ILLEGAL:
+        raise CreateIllegalVolumeSnapshotError(request.parent_id)
+    if request.capacity_bytes < parent.capacity_bytes:
+        raise InvalidParameterException("size", f"{request.capacity_bytes} < {parent.capacity_bytes} of the parent")
+    in_other_image = request.source_image_id != request.image_id
+    if (
+        in_other_image
+        and parent.role is not VolumeRole.SHARED
+        and (parent.has_parent or parent.role is not VolumeRole.LEAF)
+    ):
+        raise VolumeNonShareable(request.parent_id)
+    if request.add_bitmaps and parent.format is VolumeFormat.RAW:
+        raise UnsupportedOperation("bitmaps of a raw parent")
+    if request.add_bitmaps and (in_other_image or parent.role is VolumeRole.SHARED):
+        raise UnsupportedOperation("bitmaps of a template")
+
+
+def _check_kind(request: VolumeRequest) -> None:
+    if request.format not in (VolumeFormat.COW, VolumeFormat.RAW):
+        raise IncorrectFormat(request.format)
+    if request.has_parent and request.format is not VolumeFormat.COW:
+        raise IncorrectFormat(request.format)
+    if request.allocation not in (Allocation.PREALLOCATED, Allocation.SPARSE):
+        raise IncorrectType(request.allocation)
+    if request.disk_type not in DISK_TYPES:
+        raise InvalidParameterException("DiskType", request.disk_type)
+
+
+def _check_bitmaps(request: VolumeRequest) -> None:
+    if request.add_bitmaps and not request.has_parent:
+        raise UnsupportedOperation("addBitmaps without a parent")
+    if request.bitmap is not None:
+        check_ids(bitmap=request.bitmap)
+        if request.format is not VolumeFormat.COW:
+            raise UnsupportedOperation("a bitmap needs the COW format")
+
+
+def _check_initial_size(request: VolumeRequest) -> None:
+    # File storage knows no initial size: what could ask for one is refused, a preallocated base volume ignores it.
+    if request.initial_size_bytes is None or request.has_parent:
+        return
+    if request.allocation is Allocation.SPARSE:
+        raise InvalidParameterException("initialSize", str(request.initial_size_bytes))
+    if request.initial_size_bytes > request.capacity_bytes:
+        raise InvalidParameterException("initialSize", f"{request.initial_size_bytes} > {request.capacity_bytes}")

@@ -1,0 +1,226 @@
+"""Storage domains: finding, making, reading and validating them; belonging to a pool is left to `pool`."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdsm.storage import checks, locks
+from vdsm.storage.chain import Images
+from vdsm.storage.errors import (
+    ImagesNotSupportedError,
+    InvalidMetadata,
+    MetaDataSealIsBroken,
+    MetaDataValidationError,
+    StorageDomainAlreadyExists,
+    StorageDomainBlockSizeMismatch,
+    StorageDomainDoesNotExist,
+    StorageDomainMetadataNotFound,
+    StorageDomainTypeError,
+    UnicodeArgumentException,
+)
+from vdsm.storage.metadata import (
+    DomainMetadata,
+    format_domain_metadata,
+    new_domain_keys,
+    parse_domain_metadata,
+)
+from vdsm.storage.model import (
+    DEFAULT_BLOCK_SIZE_BYTES,
+    ISO_IMAGE,
+    DomainClass,
+    DomainSpace,
+    DomainType,
+)
+from vdsm.storage.ports import Backend, DomainPlan, Kind
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = (
+    InvalidMetadata,
+    MetaDataSealIsBroken,
+    MetaDataValidationError,
+    StorageDomainDoesNotExist,
+    StorageDomainMetadataNotFound,
+)
+"""What reading a sick domain raises."""
+
+
+class Servers:
+    """Storage servers of this host: what is connected makes domains visible."""
+
+    def __init__(self, kinds: Mapping[DomainType, Kind], domains: "Domains") -> None:
+        self._kinds = kinds
+        self._domains = domains
+
+    def connect(self, type: DomainType, spec: str) -> None:
+        """Connect one server or folder; repeating it is harmless. Raises by facts §2.3: 372, 1000, 469."""
+        self._get(type).connect(spec)
+        self._domains.refresh()
+
+    def disconnect(self, type: DomainType, spec: str) -> None:
+        """Nothing when it is not connected."""
+        self._get(type).disconnect(spec)
+        self._domains.refresh()
+
+    def _get(self, type: DomainType) -> Kind:
+        if type not in self._kinds:
+            raise StorageDomainTypeError(type)
+        return self._kinds[type]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One domain that was found: its metadata as read now, and the ways to its files."""
+
+    metadata: DomainMetadata
+    backend: Backend
+
+    @property
+    def domain_id(self) -> str:
+        return self.backend.domain.domain_id
+
+    @property
+    def images(self) -> Images:
+        return Images(self.domain_id, self.metadata.version, self.backend)
+
+
+class Domains:
+    """The domains on connected servers. Metadata is read anew by each operation."""
+
+    def __init__(self, kinds: Mapping[DomainType, Kind], resource_locks: locks.Locks) -> None:
+        self._kinds = kinds
+        self._locks = resource_locks
+        self._found: dict[str, tuple[Kind, Path]] = {}
+
+    def refresh(self) -> None:
+        """Look at the connected servers again."""
+        found: dict[str, tuple[Kind, Path]] = {}
+        for kind in self._kinds.values():
+            for domain_id, path in kind.list_domains().items():
+                found.setdefault(domain_id, (kind, path))
+        self._found = found
+
+    def list_domains(
+        self,
+        *,
+        pool_id: str | None = None,
+        domain_class: DomainClass | None = None,
+        type: DomainType | None = None,
+        remote_path: str | None = None,
+    ) -> list[str]:
+        """Ids of the domains that fit all that is given; one that cannot be read fits nothing but no filter."""
+        self.refresh()
+        wanted = {"pool": pool_id, "class": domain_class, "type": type, "path": remote_path}
+        if not any(wanted.values()):
+            return sorted(self._found)
+        return [domain_id for domain_id in sorted(self._found) if self._fits(domain_id, wanted)]
+
+    def get_backend(self, domain_id: str) -> Backend:
+        """Raises InvalidParameterException, StorageDomainDoesNotExist."""
+        checks.check_ids(storagedomainID=domain_id)
+        if domain_id not in self._found or not self._found[domain_id][1].is_dir():
+            self.refresh()
+        if domain_id not in self._found:
+            raise StorageDomainDoesNotExist(domain_id)
+        kind, path = self._found[domain_id]
+        return kind.open_domain(domain_id, path)
+
+    def get(self, domain_id: str) -> Domain:
+        """A domain with its metadata; raises what reading metadata raises (364, 751 to 753)."""
+        backend = self.get_backend(domain_id)
+        metadata = parse_domain_metadata(backend.domain.read_metadata())
+        metadata.check()
+        if metadata.domain_id != domain_id:
+            raise StorageDomainDoesNotExist(domain_id)
+        return Domain(metadata, backend)
+
+    def get_with_images(self, domain_id: str) -> Domain:
+        """`get`, and the domain holds disk images (329)."""
+        domain = self.get(domain_id)
+        if domain.metadata.domain_class is DomainClass.ISO:
+            raise ImagesNotSupportedError(domain_id)
+        return domain
+
+    def get_space(self, domain_id: str) -> DomainSpace:
+        return self.get_backend(domain_id).domain.get_space()
+
+    def list_images(self, domain_id: str) -> list[str]:
+        """Images that have a volume of their own."""
+        domain = self.get(domain_id)
+        if domain.metadata.domain_class is DomainClass.ISO:
+            return [ISO_IMAGE]
+        return domain.images.list_images()
+
+    def list_volumes(self, domain_id: str) -> list[str]:
+        """All volumes of the domain, templates once."""
+        return self.get(domain_id).images.list_all_volumes()
+
+    def validate(self, domain_id: str) -> Domain:
+        """Check metadata, layout (371) and block size (348, 399)."""
+        domain = self.get(domain_id)
+        domain.backend.domain.check_layout()
+        probed = domain.backend.domain.get_block_size_bytes()
+        if probed not in (1, domain.metadata.block_size_bytes):
+            raise StorageDomainBlockSizeMismatch(domain.metadata.block_size_bytes, probed)
+        return domain
+
+    def create(
+        self,
+        type: DomainType,
+        domain_id: str,
+        name: str,
+        remote_path: str,
+        domain_class: DomainClass = DomainClass.DATA,
+        version: int = 5,
+        block_size_bytes: int = DEFAULT_BLOCK_SIZE_BYTES,
+        maximum_hosts: int = 2000,
+    ) -> None:
+        """Make a domain on a connected server (facts: storage §3.3). A block size of 0 takes the storage's."""
+        checks.check_real_ids(storagedomainID=domain_id)
+        checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
+        if version < 3 and not name.isascii():
+            raise UnicodeArgumentException("name")
+        with self._locks.hold(locks.domain(domain_id)):
+            self.refresh()
+            if domain_id in self._found:
+                raise StorageDomainAlreadyExists(domain_id)
+            kind = self._kinds[type]
+            block_size = _choose_block_size(block_size_bytes, kind.check_new(remote_path))
+            alignment = checks.get_alignment_bytes(block_size, maximum_hosts)
+            keys = new_domain_keys(domain_id, name, type, domain_class, version, remote_path, block_size, alignment)
+            plan = DomainPlan(domain_id, remote_path, format_domain_metadata(keys), domain_class is DomainClass.ISO)
+            kind.create_domain(plan)
+            self.refresh()
+        log.info("Created domain %s at %s", domain_id, remote_path)
+
+    def update(self, domain_id: str, changes: Mapping[str, str | None]) -> DomainMetadata:
+        """Change keys of a domain's metadata as one; the caller holds the domain's lock."""
+        domain = self.get(domain_id)
+        changed = domain.metadata.replace(changes)
+        if changed.keys != domain.metadata.keys:
+            domain.backend.domain.write_metadata(format_domain_metadata(changed))
+        return changed
+
+    def _fits(self, domain_id: str, wanted: Mapping[str, str | None]) -> bool:
+        try:
+            metadata = self.get(domain_id).metadata
+        except UNREADABLE as error:
+            log.warning("Domain %s cannot be read: %s", domain_id, error)
+            return False
+        has = {
+            "class": metadata.domain_class,
+            "type": metadata.type,
+            "path": metadata.remote_path,
+        }
+        return all(
+            value in metadata.pool_ids if key == "pool" else has[key] == value for key, value in wanted.items() if value
+        )
+
+
+def _choose_block_size(wanted_bytes: int, probed_bytes: int) -> int:
+    if wanted_bytes == 0:
+        return DEFAULT_BLOCK_SIZE_BYTES if probed_bytes == 1 else probed_bytes
+    if probed_bytes not in (1, wanted_bytes):
+        raise StorageDomainBlockSizeMismatch(wanted_bytes, probed_bytes)
+    return wanted_bytes

@@ -1,0 +1,85 @@
+"""Locks inside this process, always taken in one order (facts: storage §1.10); between hosts: the backends'."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vdsm.storage.errors import ResourceTimeout
+
+STORAGE = "00_storage"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Resource:
+    """A name in a namespace; names sort in the order in which they are locked."""
+
+    namespace: str
+    name: str
+    shared: bool = False
+
+
+def pool(pool_id: str, *, shared: bool = False) -> Resource:
+    """A pool's map and role."""
+    return Resource(STORAGE, pool_id, shared)
+
+
+def domain(domain_id: str, *, shared: bool = False) -> Resource:
+    """A domain's metadata; shared, the domain as a whole stays while images on it change."""
+    return Resource(STORAGE, domain_id, shared)
+
+
+def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
+    """An image with all its volumes."""
+    return Resource(f"01_img_{domain_id}", image_id, shared)
+
+
+class Locks:
+    """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other."""
+
+    def __init__(self, timeout_s: float = 120.0) -> None:
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition()
+        self._holders: dict[tuple[str, str], int] = {}  # number of readers, -1 for a writer
+
+    @contextmanager
+    def hold(self, *resources: Resource) -> Iterator[None]:
+        """Hold them all for the block. A resource named twice is held exclusively. Raises ResourceTimeout (851)."""
+        taken: list[Resource] = []
+        try:
+            for resource in _sort(resources):
+                self._take(resource)
+                taken.append(resource)
+            yield
+        finally:
+            for resource in reversed(taken):
+                self._release(resource)
+
+    def _take(self, resource: Resource) -> None:
+        key = (resource.namespace, resource.name)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_free(key, resource.shared), self._timeout_s):
+                raise ResourceTimeout(".".join(key))
+            self._holders[key] = self._holders.get(key, 0) + 1 if resource.shared else -1
+
+    def _is_free(self, key: tuple[str, str], shared: bool) -> bool:
+        holders = self._holders.get(key, 0)
+        return holders >= 0 if shared else holders == 0
+
+    def _release(self, resource: Resource) -> None:
+        key = (resource.namespace, resource.name)
+        with self._changed:
+            left = self._holders[key] - 1 if resource.shared else 0
+            if left:
+                self._holders[key] = left
+            else:
+                del self._holders[key]
+            self._changed.notify_all()
+
+
+def _sort(resources: tuple[Resource, ...]) -> list[Resource]:
+    merged: dict[tuple[str, str], bool] = {}
+    for resource in resources:
+        key = (resource.namespace, resource.name)
+        merged[key] = merged.get(key, True) and resource.shared
+    return [Resource(namespace, name, merged[namespace, name]) for namespace, name in sorted(merged)]

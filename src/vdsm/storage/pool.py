@@ -1,0 +1,374 @@
+"""Storage pools: making, connecting, describing them, and their domains (facts: storage §7.1); the role is in `spm`."""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vdsm.core.errors import NodeError
+from vdsm.core.ids import is_uuid
+from vdsm.core.undo import Undo
+from vdsm.storage import checks, durable, locks
+from vdsm.storage.domain import UNREADABLE, Domain, Domains
+from vdsm.storage.errors import (
+    BackupCannotBeMasterDomain,
+    CannotConnectMultiplePools,
+    InvalidParameterException,
+    IsoCannotBeMasterDomain,
+    IsSpm,
+    MixedSdVersionError,
+    SpmStatusError,
+    StorageDomainAccessError,
+    StorageDomainAlreadyAttached,
+    StorageDomainDoesNotExist,
+    StorageDomainNotMemberOfPool,
+    StorageDomainStatusError,
+    StoragePoolConnected,
+    StoragePoolMasterNotFound,
+    StoragePoolUnknown,
+    StoragePoolWrongMaster,
+    TooManyDomainsInStoragePoolError,
+    io_failing_as,
+)
+from vdsm.storage.layout import Layout
+from vdsm.storage.metadata import format_pool_domains, new_pool_keys
+from vdsm.storage.model import (
+    DomainClass,
+    DomainRole,
+    DomainStatus,
+    LeaseSettings,
+    PoolDomain,
+    PoolInfo,
+    SpmRole,
+    SpmStatus,
+)
+
+log = logging.getLogger(__name__)
+
+MAXIMUM_DOMAINS = 100
+
+
+@dataclass(slots=True)
+class ConnectedPool:
+    """The one pool of this host. With `on_disk` its map and SPM keys live on the master, else in memory."""
+
+    pool_id: str
+    host_id: int
+    master_id: str
+    master_version: int
+    domains: dict[str, DomainStatus]
+    on_disk: bool
+    role: SpmRole = SpmRole.FREE
+    lease_version: int = -1
+
+
+class Pools:
+    """Pools as this host sees them; it is connected to one at most."""
+
+    def __init__(self, domains: Domains, resource_locks: locks.Locks, layout: Layout) -> None:
+        self._domains = domains
+        self._locks = resource_locks
+        self._layout = layout
+        self._connected: ConnectedPool | None = None
+
+    def list_connected(self) -> list[str]:
+        return [self._connected.pool_id] if self._connected else []
+
+    def get_connected(self, pool_id: str) -> ConnectedPool:
+        """Raises InvalidParameterException, StoragePoolUnknown (309)."""
+        checks.check_ids(storagepoolID=pool_id)
+        if self._connected is None or self._connected.pool_id != pool_id:
+            raise StoragePoolUnknown(pool_id)
+        return self._connected
+
+    def require_spm(self, pool_id: str) -> None:
+        """Raises StoragePoolUnknown (309), SpmStatusError (654)."""
+        if self.get_connected(pool_id).role is not SpmRole.SPM:
+            raise SpmStatusError(pool_id)
+
+    def create(
+        self,
+        pool_id: str,
+        name: str,
+        master_id: str,
+        master_version: int,
+        domain_ids: Sequence[str],
+        lease: LeaseSettings | None = None,
+    ) -> None:
+        """Make a pool of unattached domains. The master's metadata is written first: from then on the pool exists.
+
+        Raises 316 to 328, 379, 380, 398, 1000; a failure takes back what was written.
+        """
+        checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
+        checks.check_ids(**{f"domList[{index}]": domain_id for index, domain_id in enumerate(domain_ids)})
+        checks.check_pool_name(name)
+        if master_id not in domain_ids:
+            raise InvalidParameterException("masterSdUUID", master_id)
+        if len(set(domain_ids)) > MAXIMUM_DOMAINS:
+            raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
+        if self._connected is not None and self._connected.pool_id == pool_id:
+            raise StoragePoolConnected(pool_id, "it exists")
+        with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)):
+            others = self._check_new(pool_id, master_id, domain_ids)
+            master = self._domains.get_backend(master_id).domain
+            master.acquire_lock(1)
+            try:
+                self._create(pool_id, master_id, new_pool_keys(pool_id, name, master_id, master_version, lease), others)
+            finally:
+                master.release_lock()
+        log.info("Created pool %s with master %s", pool_id, master_id)
+
+    def connect(
+        self,
+        pool_id: str,
+        host_id: int,
+        master_id: str,
+        master_version: int,
+        domains: Mapping[str, str] | None = None,
+    ) -> None:
+        """Join this host to a pool; repeating it refreshes the master version and the map.
+
+        With a map of domains it is kept in memory and the pool's keys on storage are not read nor written; without one
+        they are authoritative. Raises 304, 323, 324, 325, 376, 1000.
+        """
+        checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
+        checks.check_host_id(host_id)
+        given = None if domains is None else _parse_domains(domains, master_id)
+        with self._locks.hold(locks.pool(pool_id)):
+            self._check_connection(pool_id, host_id, on_disk=given is None)
+            metadata = self._get_master(pool_id, master_id).metadata
+            if given is None and metadata.master_version != master_version:
+                raise StoragePoolWrongMaster(master_id, f"version {metadata.master_version}, not {master_version}")
+            pool = ConnectedPool(
+                pool_id,
+                host_id,
+                master_id,
+                master_version,
+                given if given is not None else metadata.pool_domains,
+                on_disk=given is None,
+            )
+            if self._connected is not None:
+                pool.role, pool.lease_version = self._connected.role, self._connected.lease_version
+            self._rebuild_links(pool)
+            self._connected = pool
+        log.info("Connected pool %s as host %d", pool_id, host_id)
+
+    def disconnect(self, pool_id: str) -> None:
+        """Leave a pool; success when it is not connected. Raises IsSpm (656)."""
+        checks.check_ids(storagepoolID=pool_id)
+        with self._locks.hold(locks.pool(pool_id)):
+            if self._connected is None or self._connected.pool_id != pool_id:
+                return
+            if self._connected.role is not SpmRole.FREE:
+                raise IsSpm(pool_id)
+            self._remove_links(pool_id)
+            self._connected = None
+
+    def attach(self, pool_id: str, domain_id: str) -> None:
+        """Make an unattached domain part of the pool (SPM only). Raises 328, 380, 398, 651."""
+        with self._hold(pool_id, domain_id) as pool:
+            self.require_spm(pool_id)
+            domain = self._domains.get(domain_id)
+            if domain_id in pool.domains and pool_id in domain.metadata.pool_ids:
+                return
+            self._check_attachable(pool, domain)
+            store = domain.backend.domain
+            store.acquire_lock(pool.host_id)
+            try:
+                pools = domain.metadata.pool_ids
+                if pool_id not in pools:
+                    self._domains.update(domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
+            finally:
+                store.release_lock()
+            self._set_status(pool, domain_id, DomainStatus.ATTACHED)
+
+    def activate(self, pool_id: str, domain_id: str) -> None:
+        """Put an attached domain to use (SPM only); an active one stays as it is. Raises 353, 371, 375, 398."""
+        with self._hold(pool_id, domain_id) as pool:
+            self.require_spm(pool_id)
+            if domain_id not in pool.domains:
+                raise StorageDomainNotMemberOfPool(pool_id, domain_id)
+            domain = self._domains.validate(domain_id)
+            if pool_id not in domain.metadata.pool_ids:
+                raise StorageDomainNotMemberOfPool(pool_id, domain_id)
+            if pool.domains[domain_id] is not DomainStatus.ACTIVE:
+                self._check_version(pool, domain, exactly=True)
+                changes = {"ROLE": DomainRole.REGULAR.value}
+                if pool.on_disk:
+                    changes["MASTER_VERSION"] = "0"
+                self._domains.update(domain_id, changes)
+                self._set_status(pool, domain_id, DomainStatus.ACTIVE)
+            self._rebuild_links(pool)
+
+    def get_info(self, pool_id: str) -> PoolInfo:
+        """A connected pool; domains that cannot be read have no version and no space."""
+        pool = self.get_connected(pool_id)
+        metadata = self._domains.get(pool.master_id).metadata
+        return PoolInfo(
+            pool_id=pool_id,
+            name=metadata.pool_name if pool.on_disk else "No Description",
+            type=metadata.type,
+            master_id=pool.master_id,
+            master_version=pool.master_version,
+            version=metadata.version,
+            spm=self.get_spm_status(pool_id),
+            domains={domain_id: self._describe(domain_id, status) for domain_id, status in pool.domains.items()},
+        )
+
+    def get_spm_status(self, pool_id: str) -> SpmStatus:
+        """This host's role; who is SPM, as the master tells, or as this host knows when the keys are in memory."""
+        pool = self.get_connected(pool_id)
+        if pool.on_disk:
+            metadata = self._domains.get(pool.master_id).metadata
+            return SpmStatus(pool.role, metadata.spm_id, metadata.spm_lease_version or -1)
+        is_spm = pool.role is SpmRole.SPM
+        return SpmStatus(pool.role, pool.host_id if is_spm else -1, pool.lease_version if is_spm else -1)
+
+    def clean_up(self) -> None:
+        """Remove pool links that a killed daemon left; only before any pool is connected."""
+        if self._connected is None and self._layout.repository.is_dir():
+            for path in self._layout.repository.iterdir():
+                if is_uuid(path.name) and path.is_symlink():
+                    path.unlink(missing_ok=True)
+                elif is_uuid(path.name) and path.is_dir():
+                    self._remove_links(path.name)
+
+    @contextlib.contextmanager
+    def _hold(self, pool_id: str, domain_id: str) -> Iterator[ConnectedPool]:
+        """The pool with its master and one other domain, changing."""
+        master_id = self.get_connected(pool_id).master_id
+        checks.check_ids(storagedomainID=domain_id)
+        with self._locks.hold(locks.pool(pool_id), locks.domain(domain_id), locks.domain(master_id)):
+            yield self.get_connected(pool_id)
+
+    def _check_new(self, pool_id: str, master_id: str, domain_ids: Iterable[str]) -> list[str]:
+        master = self._get_accessible(master_id)
+        if master.metadata.domain_class is DomainClass.ISO:
+            raise IsoCannotBeMasterDomain(master_id)
+        if master.metadata.domain_class is DomainClass.BACKUP:
+            raise BackupCannotBeMasterDomain(master_id)
+        for domain_id in domain_ids:
+            domain = self._get_accessible(domain_id)
+            is_iso = domain.metadata.domain_class is DomainClass.ISO
+            if domain.metadata.pool_ids and not is_iso:
+                raise StorageDomainAlreadyAttached(domain_id, domain.metadata.pool_ids[0])
+            is_data = domain.metadata.domain_class is DomainClass.DATA
+            if is_data and domain.metadata.version != master.metadata.version:
+                raise MixedSdVersionError(domain_id, domain.metadata.version, master.metadata.version)
+        return [domain_id for domain_id in dict.fromkeys(domain_ids) if domain_id != master_id]
+
+    def _create(self, pool_id: str, master_id: str, keys: Mapping[str, str | None], others: Sequence[str]) -> None:
+        domains = {master_id: DomainStatus.ACTIVE}
+        with Undo() as undo:
+            self._change(undo, master_id, keys)
+            for domain_id in others:
+                pools = self._domains.get(domain_id).metadata.pool_ids
+                self._change(undo, domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
+                domains[domain_id] = DomainStatus.ATTACHED
+                self._change(undo, master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
+            undo.forget()
+
+    def _change(self, undo: Undo, domain_id: str, changes: Mapping[str, str | None]) -> None:
+        before = self._domains.get(domain_id).metadata.keys
+        undo.push(self._domains.update, domain_id, {key: before.get(key) for key in changes})
+        self._domains.update(domain_id, changes)
+
+    def _get_accessible(self, domain_id: str) -> Domain:
+        try:
+            return self._domains.get(domain_id)
+        except StorageDomainDoesNotExist:
+            raise
+        except UNREADABLE as error:
+            raise StorageDomainAccessError(domain_id) from error
+
+    def _check_connection(self, pool_id: str, host_id: int, *, on_disk: bool) -> None:
+        connected = self._connected
+        if connected is None:
+            return
+        if connected.pool_id != pool_id:
+            raise CannotConnectMultiplePools(connected.pool_id)
+        if connected.host_id != host_id:
+            raise StoragePoolConnected(pool_id, f"as host {connected.host_id}")
+        if on_disk and not connected.on_disk:
+            raise StoragePoolConnected(pool_id, "with its map in memory")
+
+    def _get_master(self, pool_id: str, master_id: str) -> Domain:
+        try:
+            master = self._domains.validate(master_id)
+        except StorageDomainDoesNotExist as error:
+            raise StoragePoolMasterNotFound(pool_id, master_id) from error
+        if pool_id not in master.metadata.pool_ids:
+            raise StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
+        if master.metadata.role is not DomainRole.MASTER:
+            raise StoragePoolWrongMaster(master_id, "not a master")
+        return master
+
+    def _check_attachable(self, pool: ConnectedPool, domain: Domain) -> None:
+        is_iso = domain.metadata.domain_class is DomainClass.ISO
+        others = [pool_id for pool_id in domain.metadata.pool_ids if pool_id != pool.pool_id]
+        if others and not is_iso:
+            raise StorageDomainAlreadyAttached(domain.domain_id, others[0])
+        if domain.domain_id not in pool.domains and len(pool.domains) >= MAXIMUM_DOMAINS:
+            raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
+        self._check_version(pool, domain, exactly=False)
+
+    def _check_version(self, pool: ConnectedPool, domain: Domain, *, exactly: bool) -> None:
+        if domain.metadata.domain_class is not DomainClass.DATA:
+            return
+        master_version = self._domains.get(pool.master_id).metadata.version
+        version = domain.metadata.version
+        if version > master_version or (exactly and version != master_version):
+            raise MixedSdVersionError(domain.domain_id, version, master_version)
+
+    def _set_status(self, pool: ConnectedPool, domain_id: str, status: DomainStatus) -> None:
+        domains = {**pool.domains, domain_id: status}
+        if pool.on_disk:
+            self._domains.update(pool.master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
+        pool.domains = domains
+
+    def _describe(self, domain_id: str, status: DomainStatus) -> PoolDomain:
+        if status is not DomainStatus.ACTIVE:
+            return PoolDomain(status)
+        try:
+            return PoolDomain(status, self._domains.get(domain_id).metadata.version, self._domains.get_space(domain_id))
+        except NodeError as error:
+            log.warning("Domain %s cannot be read: %s", domain_id, error)
+            return PoolDomain(status)
+
+    def _rebuild_links(self, pool: ConnectedPool) -> None:
+        folder = self._layout.get_pool(pool.pool_id)
+        targets = {"mastersd": self._domains.get_backend(pool.master_id).domain.path}
+        for domain_id, status in pool.domains.items():
+            if status is DomainStatus.ACTIVE:
+                with contextlib.suppress(StorageDomainDoesNotExist):
+                    targets[domain_id] = self._domains.get_backend(domain_id).domain.path
+        with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                if path.name not in targets:
+                    path.unlink()
+            for name, target in targets.items():
+                link = folder / name
+                if not (link.is_symlink() and link.readlink() == target):
+                    durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
+
+    def _remove_links(self, pool_id: str) -> None:
+        folder = self._layout.get_pool(pool_id)
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+
+def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, DomainStatus]:
+    parsed = {}
+    for domain_id, word in domains.items():
+        checks.check_ids(storagedomainID=domain_id)
+        try:
+            parsed[domain_id] = DomainStatus.parse(word)
+        except ValueError:
+            raise StorageDomainStatusError(word) from None
+    if master_id not in parsed:
+        raise InvalidParameterException("masterSdUUID", master_id)
+    return parsed

@@ -1,0 +1,52 @@
+"""The image repository as one object: servers, domains, pools, the SPM role, volumes and images, all synchronous.
+
+Every operation is whole: it returns when its effect is on disk, or raises and has changed nothing that anybody sees.
+It may be called from several threads. Joining it with the machine is left to `vdsm.repository`.
+"""
+
+from collections.abc import Mapping
+
+from vdsm.core.clock import Clock
+from vdsm.core.paths import Paths
+from vdsm.storage.backends.localfs import LocalKind
+from vdsm.storage.domain import Domains, Servers
+from vdsm.storage.image import ImageUse
+from vdsm.storage.layout import Layout
+from vdsm.storage.locks import Locks
+from vdsm.storage.model import DomainType
+from vdsm.storage.pool import Pools
+from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
+from vdsm.storage.recovery import Recovery
+from vdsm.storage.spm import Spm
+from vdsm.storage.volume import Volumes
+
+
+def _no_step(_: str) -> None:
+    return
+
+
+class Repository:
+    """All of the repository under one root, by noun: `repository.volumes.create(...)`."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        qemu_img: QemuImg,
+        ownership: Ownership,
+        clock: Clock,
+        kinds: Mapping[DomainType, Kind] | None = None,
+        steps: Steps = _no_step,
+        lock_timeout_s: float = 120.0,
+    ) -> None:
+        layout = Layout(paths)
+        locks = Locks(lock_timeout_s)
+        served = kinds if kinds is not None else {DomainType.LOCALFS: LocalKind(layout, ownership)}
+        self.domains = Domains(served, locks)
+        self.servers = Servers(served, self.domains)
+        self.pools = Pools(self.domains, locks, layout)
+        self.recovery = Recovery(self.domains, locks, steps)
+        self.spm = Spm(self.pools, self.domains, self.recovery, locks)
+        self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
+        self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
+        self.layout = layout
