@@ -13,7 +13,7 @@ import time
 import uuid
 
 from vdsm import client
-from vdsm.local import find_local_daemon
+from vdsm.local import find_local_daemon, find_paths
 
 GIB = 1024**3
 BLANK_UUID = "00000000-0000-0000-0000-000000000000"
@@ -32,7 +32,7 @@ def wait_for_task(node: client.Client, task_id: object) -> None:
 def main() -> None:
     folder = sys.argv[1] if len(sys.argv) > 1 else "/tmp/localstoragedomain"
     pool, domain, image, volume, vm = (str(uuid.uuid4()) for _ in range(5))
-    local = find_local_daemon()
+    local = find_local_daemon(find_paths())
 
     with client.connect(local.host, local.port) as node, node.flow("standalone"):
         connected = node.StoragePool.connectStorageServer(

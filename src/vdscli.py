@@ -11,7 +11,7 @@ from xmlrpc.client import ExpatParser, ServerProxy, Transport, Unmarshaller
 
 from defusedxml.xmlrpc import DefusedExpatParser
 
-from vdsm.local import find_local_daemon
+from vdsm.local import choose_certificate, find_local_daemon, find_paths
 from vdsm.wire.tls import TlsFiles, make_client_context
 
 # What a caller hands to xmlrpc.client: a host with a port, with or without what the base class made of it before.
@@ -69,7 +69,7 @@ def cannonizeHostPort(hostPort: str | None = None, port: int | None = None) -> s
     Nothing, or `0`, means this machine's daemon. A port in `hostPort` wins over `port`, which wins over the
     configuration. IPv6 addresses come out in brackets. ValueError for what is no address.
     """
-    local = find_local_daemon()
+    local = find_local_daemon(find_paths())
     if hostPort is None or hostPort == "0":
         host, given = local.host, ""
     else:
@@ -92,17 +92,17 @@ def connect(
     folder (`tsPath`) of the certificate, key and authority. `timeout` is in seconds, by default the one of `socket`.
     Connecting over TLS without readable certificates raises OSError.
     """
-    local = find_local_daemon()
+    paths = find_paths()
     if timeout is None:
         timeout = socket.getdefaulttimeout()
     address = cannonizeHostPort(hostPort)
-    if not (local.use_tls if useSSL is None else useSSL):
+    if not (find_local_daemon(paths).use_tls if useSSL is None else useSSL):
         return ServerProxy(f"http://{address}", transport=PlainTransport(timeout), allow_none=True)
-    trust = Path(tsPath) if tsPath else local.paths.pki
+    files = choose_certificate(Path(tsPath) if tsPath else paths.pki)
     transport = TransportClass(
-        key_file=str(trust / "keys/vdsmkey.pem"),
-        cert_file=str(trust / "certs/vdsmcert.pem"),
-        ca_certs=str(trust / "certs/cacert.pem"),
+        key_file=str(files.key),
+        cert_file=str(files.certificate),
+        ca_certs=str(files.authority),
         timeout=timeout,
     )
     return ServerProxy(f"https://{address}", transport=transport, allow_none=True)

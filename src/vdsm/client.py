@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from vdsm.local import find_local_daemon
+from vdsm.core.masking import mask
+from vdsm.local import choose_certificate, find_paths
 
 if TYPE_CHECKING:
     from vdsm.wire.client import Address, Notice
@@ -85,7 +86,7 @@ class ClientError(Error):
         super().__init__(cmd, params, reason)
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {_mask(self.params)} failed: {self.reason}"
+        return f"Command {self.cmd} with args {mask(self.params)} failed: {self.reason}"
 
 
 class TimeoutError(Error):
@@ -98,7 +99,7 @@ class TimeoutError(Error):
         super().__init__(cmd, params, timeout)
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {_mask(self.params)} timed out after {self.timeout:g} seconds"
+        return f"Command {self.cmd} with args {mask(self.params)} timed out after {self.timeout:g} seconds"
 
 
 class ServerError(Error):
@@ -112,7 +113,7 @@ class ServerError(Error):
         super().__init__(cmd, params, code, resp_msg)
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {_mask(self.params)} failed:\n(code={self.code}, message={self.resp_msg})"
+        return f"Command {self.cmd} with args {mask(self.params)} failed:\n(code={self.code}, message={self.resp_msg})"
 
 
 class Link(Protocol):
@@ -388,16 +389,12 @@ def connect(
 
 def _make_address(host: str, port: int, use_tls: bool, root: Path | None, socket_path: Path | None) -> "Address":
     from vdsm.wire.client import Address
-    from vdsm.wire.tls import TlsFiles
 
     if socket_path is not None:
         return Address(socket_path=socket_path)
     if not use_tls:
         return Address(host, port)
-    pki = find_local_daemon(root).paths.pki
-    files = TlsFiles.of_client(pki)
-    # A host that an engine set up has the daemon's certificate only.
-    return Address(host, port, files if files.key.exists() else TlsFiles.below(pki))
+    return Address(host, port, choose_certificate(find_paths(root).pki))
 
 
 def _check_files(address: "Address") -> None:
@@ -410,13 +407,3 @@ def _check_files(address: "Address") -> None:
 def _reaches(destination: str, subscribed: str) -> bool:
     """Whether a message for a destination is for those who subscribed to that, or to a parent of it (facts §1.4)."""
     return destination == subscribed or destination.startswith(f"{subscribed}.")
-
-
-def _mask(value: object) -> object:
-    """Parameters as a message may show them: without passwords."""
-    if isinstance(value, Mapping):
-        return {
-            key: "********" if key == "password" or str(key).startswith("_X_") else _mask(inner)
-            for key, inner in value.items()
-        }
-    return [_mask(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -1,47 +1,45 @@
-"""Where this machine's daemon is found: what a client needs to know of the node's configuration, and nothing more."""
+"""Where this machine's daemon is found and what clients here show it; calling it is left to the clients."""
 
-import configparser
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from vdsm.core.paths import Paths
+from vdsm.settings import load_settings
+from vdsm.wire.tls import TlsFiles
 
-_ANY = ("", "::", "0.0.0.0", "*")
+_EVERY_ADDRESS = ("", "::", "0.0.0.0")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDaemon:
-    """The daemon of one root: its TCP door as a client on this machine reaches it, and its folders."""
+    """The TCP door of one root's daemon, as a client on this machine reaches it."""
 
-    paths: Paths
     host: str
     port: int
     use_tls: bool
 
-    @property
-    def key_file(self) -> Path:
-        """The private key that clients on a node show (facts §1.2)."""
-        return self.paths.pki / "keys/vdsmkey.pem"
 
-    @property
-    def certificate_file(self) -> Path:
-        return self.paths.pki / "certs/vdsmcert.pem"
-
-    @property
-    def authority_file(self) -> Path:
-        return self.paths.pki / "certs/cacert.pem"
+def find_paths(root: Path | None = None) -> Paths:
+    """The folders under `root`, by default those under VDSM_ROOT or `/`."""
+    return Paths(root or Path(os.environ.get("VDSM_ROOT") or "/"))
 
 
-def find_local_daemon(root: Path | None = None) -> LocalDaemon:
-    """The daemon under `root`, by default that of VDSM_ROOT or `/`; its configuration is read, it need not run."""
-    paths = Paths(root or Path(os.environ.get("VDSM_ROOT") or "/"))
-    config = configparser.ConfigParser(interpolation=None)
-    config.read(paths.config_file)
-    host = config.get("addresses", "management_ip", fallback="::")
+def find_local_daemon(paths: Paths) -> LocalDaemon:
+    """What the configuration of a root says of its daemon, which need not run. Raises settings.InvalidSetting."""
+    settings = load_settings(paths).settings
+    host = settings.addresses.management_ip
     return LocalDaemon(
-        paths,
-        "localhost" if host in _ANY else host,
-        config.getint("addresses", "management_port", fallback=54321),
-        config.getboolean("vars", "ssl", fallback=True),
+        host="localhost" if host in _EVERY_ADDRESS else host,
+        port=settings.addresses.management_port,
+        use_tls=settings.vars.ssl,
     )
+
+
+def choose_certificate(pki: Path) -> TlsFiles:
+    """The files that a client on this machine shows: those made for clients, else the daemon's own (facts §1.2).
+
+    A host that a management platform set up has the daemon's only.
+    """
+    files = TlsFiles.of_client(pki)
+    return files if files.key.exists() else TlsFiles.below(pki)

@@ -3,7 +3,6 @@
 Its words come from the catalogue; what a verb does, and whether its arguments fit, is the daemon's to say.
 """
 
-import difflib
 import json
 import os
 import sys
@@ -21,7 +20,9 @@ from vdsm import __version__, client
 from vdsm.api.catalogue import GROUPS
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.cli.completion import SHELLS, complete_argument, format_script
-from vdsm.local import find_local_daemon
+from vdsm.cli.group import Group
+from vdsm.core.errors import NodeError
+from vdsm.local import LocalDaemon, find_local_daemon, find_paths
 
 PROGRAM = "vdsm-client"
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None, connect: Connect = open_remote) -> i
         return 2
     except click.Abort:
         return 130
-    except (Failure, client.Error) as error:
+    except (Failure, client.Error, NodeError) as error:
         _print_error(str(error))
         return 1
     except BrokenPipeError:
@@ -124,31 +125,7 @@ def list_namespaces() -> dict[str, Namespace]:
     return namespaces
 
 
-class _Group(click.Group):
-    """A group of words that come from the catalogue."""
-
-    kind = ""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 3, 0.5)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-            ctx.fail(f"no such {self.kind}: {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        with formatter.section(f"{self.kind.capitalize()}s"):
-            formatter.write_dl([(name, _first_paragraph(c.help)) for name, c in commands.items() if c and c.help])
-
-
-def _first_paragraph(text: str) -> str:
-    return " ".join(text.partition("\n\n")[0].split())
-
-
-class _Surface(_Group):
+class _Surface(Group):
     kind = "namespace"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -159,7 +136,7 @@ class _Surface(_Group):
         return None if namespace is None else _Methods(cmd_name, namespace)
 
 
-class _Methods(_Group):
+class _Methods(Group):
     kind = "method"
 
     def __init__(self, name: str, namespace: Namespace) -> None:
@@ -328,14 +305,15 @@ def choose_target(
     flow_id: str | None,
 ) -> Target:
     """What was asked for; where nothing was, the socket of the root's daemon when there is one, else its TCP door."""
-    local = find_local_daemon(root)
-    if socket is None and host is None and port is None and not insecure and local.paths.socket.is_socket():
-        socket = local.paths.socket
-    here = host is None
+    paths = find_paths(root)
+    if socket is None and host is None and port is None and not insecure and paths.socket.is_socket():
+        socket = paths.socket
+    # The configuration here says nothing of other hosts, and must not be in the way of calling them.
+    known = find_local_daemon(paths) if host is None and socket is None else LocalDaemon("", client.DEFAULT_PORT, True)
     return Target(
-        host=host or local.host,
-        port=port or (local.port if here else client.DEFAULT_PORT),
-        use_tls=not insecure and (local.use_tls or not here),
+        host=host or known.host,
+        port=port or known.port,
+        use_tls=not insecure and known.use_tls,
         socket=socket,
         root=root,
         timeout_s=timeout_s,

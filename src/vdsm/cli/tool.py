@@ -1,0 +1,199 @@
+"""`vdsm-tool`: sets a node up and looks after it (facts §7.1); a composition root.
+
+Calling the daemon is left to `vdsm-client`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from vdsm import __version__
+from vdsm.cli.accounts import (
+    add_to_group,
+    find_owners,
+    find_usual_qemu_user,
+    has_group,
+    is_real_node,
+    parse_qemu_user,
+)
+from vdsm.cli.group import Group, get_status
+from vdsm.core.errors import NodeError
+from vdsm.core.paths import Paths
+from vdsm.local import find_paths
+from vdsm.settings import Settings, format_settings, load_settings, settings_schema
+
+PROGRAM = "vdsm-tool"
+_COMMAND_TIMEOUT_S = 30.0
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+class _Actions(Group):
+    kind = "action"
+    unknown_status = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 1 (it failed, or no such action) or 2 (wrong options)."""
+    try:
+        status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name=PROGRAM, standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return get_status(error)
+    except click.Abort:
+        return 130
+    except (NodeError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+@click.group(cls=_Actions, subcommand_metavar="<action> [options]", context_settings=dict(_CONTEXT))
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="VDSM_ROOT",
+    help="The node's root (VDSM_ROOT, /).",
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def command(context: click.Context, root: Path | None) -> None:
+    """Set this node up and look after it."""
+    context.obj = find_paths(root)
+
+
+@command.command(context_settings=dict(_CONTEXT))
+@click.option("--force", is_flag=True, help="Also put right the modes and owners of folders that exist.")
+@click.option(
+    "--qemu-group/--no-qemu-group",
+    default=None,
+    help="Make qemu's user a member of the group that owns disks, and make that group if there is none. "
+    "Without either option: only for the root /, as root, when the group exists.",
+)
+@click.pass_obj
+def configure(paths: Paths, force: bool, qemu_group: bool | None) -> None:
+    """Make the folders, certificates and configuration file that are missing; may be repeated at any time."""
+    from vdsm import pki
+    from vdsm.cli.node import list_folders, make_folders, write_config
+
+    os.umask(0o022)
+    settings = load_settings(paths).settings
+    group_id = settings.storage.owner_gid
+    owner, qemu = find_owners(paths, group_id)
+    done = _print_each(make_folders(list_folders(paths, settings), owner, force=force))
+    done += _print_each(write_config(paths))
+    done += _print_each(map(str, pki.ensure(paths.pki, owner=owner, qemu=qemu)))
+    if qemu_group if qemu_group is not None else is_real_node(paths) and has_group(group_id):
+        done += _print_each(_add_qemu_user(settings, group_id))
+    print("Configured." if done else "Configured already: nothing to do.")
+
+
+@command.command("is-configured", context_settings=dict(_CONTEXT))
+@click.pass_obj
+def is_configured(paths: Paths) -> int:
+    """Exit with 0 when nothing is missing, else with 1 after telling what is."""
+    return _report(paths, with_warnings=False)
+
+
+@command.command("validate-config", context_settings=dict(_CONTEXT))
+@click.pass_obj
+def validate_config(paths: Paths) -> int:
+    """Check configuration, folders and certificates; exit with 1 when the daemon could not work with them."""
+    status = _report(paths, with_warnings=True)
+    if status == 0:
+        print("The configuration is usable.")
+    return status
+
+
+@command.command("renew-certificates", context_settings=dict(_CONTEXT))
+@click.pass_obj
+def renew_certificates(paths: Paths) -> int:
+    """Renew the certificates that expire soon; a running daemon takes the new ones by itself."""
+    from vdsm import pki
+
+    owner, qemu = find_owners(paths, load_settings(paths).settings.storage.owner_gid)
+    findings = pki.ensure(paths.pki, owner=owner, qemu=qemu)
+    _print_each(map(str, findings))
+    if not findings:
+        print("Nothing expires soon.")
+    return int(any(finding.done == "expiring" for finding in findings))
+
+
+@command.command(context_settings=dict(_CONTEXT))
+@click.option("--defaults", is_flag=True, help="The defaults instead of what is configured.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with types and bounds.")
+@click.pass_obj
+def settings(paths: Paths, defaults: bool, as_json: bool) -> None:
+    """Print every setting with its value, its default and its reason, in the form of the configuration file."""
+    _print_settings(Settings() if defaults else load_settings(paths).settings, as_json)
+
+
+@command.command("show-default-config", context_settings=dict(_CONTEXT))
+def show_default_config() -> None:
+    """Print the configuration of a node that has no configuration file."""
+    _print_settings(Settings(), as_json=False)
+
+
+def _print_settings(values: Settings, as_json: bool) -> None:
+    if not as_json:
+        print(format_settings(values), end="")
+        return
+    schema = settings_schema()
+    sections = schema["sections"]
+    assert isinstance(sections, dict)
+    for section, entries in sections.items():
+        for key, entry in entries.items():
+            entry["value"] = getattr(getattr(values, section), key)
+    print(json.dumps(schema, indent=4, sort_keys=True))
+
+
+def _print_each(lines: Iterable[str]) -> int:
+    count = 0
+    for line in lines:
+        print(line)
+        count += 1
+    return count
+
+
+def _report(paths: Paths, *, with_warnings: bool) -> int:
+    from vdsm.cli.node import find_problems
+
+    problems = [problem for problem in find_problems(paths) if with_warnings or not problem.is_warning]
+    for problem in problems:
+        print(f"warning: {problem.text}" if problem.is_warning else problem.text, file=sys.stderr)
+    return int(any(not problem.is_warning for problem in problems))
+
+
+def _add_qemu_user(settings: Settings, group_id: int) -> Iterable[str]:
+    from vdsm.adapters.run import run
+
+    user = _ask_libvirt_for_user(settings.libvirt.uri) or find_usual_qemu_user()
+    if user is None:
+        return [f"no user for qemu here: install libvirt and qemu, then repeat; group {group_id} is unchanged"]
+    return add_to_group(user, group_id, lambda argv: run(argv, timeout_s=_COMMAND_TIMEOUT_S))
+
+
+def _ask_libvirt_for_user(uri: str) -> str | None:
+    """What libvirt's capabilities say; None when libvirt does not answer, which before the first start is usual."""
+    try:
+        from defusedxml.ElementTree import fromstring
+
+        from vdsm.adapters.libvirt.connection import close_connection, open_connection
+    except ImportError:
+        return None
+    try:
+        connection = open_connection(uri)
+    except NodeError:
+        return None
+    try:
+        return parse_qemu_user(fromstring(connection.getCapabilities()))
+    finally:
+        close_connection(connection)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
