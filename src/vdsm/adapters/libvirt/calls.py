@@ -1,0 +1,131 @@
+"""Calls and their rules: one at a time for a VM, deadlines, destroy always; what they do is left to `hypervisor`."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import libvirt
+
+from vdsm.adapters.libvirt.connection import Link, translate
+from vdsm.adapters.libvirt.lanes import Hold, Lanes, Turnstile
+from vdsm.adapters.libvirt.pool import CallExpired, Pool
+from vdsm.core.ids import is_uuid
+from vdsm.virt.ports import HypervisorDown, HypervisorTimeout, NoSuchDomain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """Deadlines. `vm_command_timeout_s` is the setting `vars.vm_command_timeout` (rpc facts §7.4)."""
+
+    vm_command_timeout_s: float = 60.0
+    slow_timeout_s: float = 600.0  # starting a VM may allocate hundreds of GiB
+    slow_limit: int = 4
+    destroy_patience_s: float = 1.0  # how long destroy waits for a call in flight before it goes beside it
+
+
+class Calls:
+    """The doors to libvirt for everything but samples and events."""
+
+    def __init__(self, pool: Pool, link: Link, settings: CallSettings) -> None:
+        self._pool = pool
+        self._link = link
+        self._settings = settings
+        self._lanes = Lanes()
+        self._destroy_lanes = Lanes()
+        self._slow = Turnstile(settings.slow_limit)
+
+    async def on_host(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        """A call on no VM in particular. When it gives no answer in time, libvirtd is stuck: HypervisorDown."""
+        timeout_s = self._settings.vm_command_timeout_s
+        try:
+            return await self._pool.call(
+                function,
+                what=what,
+                translate=lambda error: translate(error, "", what, timeout_s),
+                timeout_s=timeout_s,
+            )
+        except CallExpired:
+            raise HypervisorDown(f"{what} did not answer within {timeout_s} s") from None
+
+    async def on_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
+        """A call on a VM that exists, after those asked for earlier."""
+        return await self.for_vm(vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)))
+
+    async def for_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        """A call that takes the VM's lane, for a VM that may not exist yet."""
+        timeout_s = self._settings.vm_command_timeout_s
+        self._check(vm_id)
+        await self._lanes.enter(vm_id, what, timeout_s)
+        return await self._make(vm_id, what, function, timeout_s, [self._lanes])
+
+    async def slow_on_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
+        """A call that may take minutes; only a few of them run at once."""
+        timeout_s = self._settings.slow_timeout_s
+        self._check(vm_id)
+        held: list[Hold] = []
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(_leave, held, vm_id)
+            await self._lanes.enter(vm_id, what, timeout_s)
+            held.append(self._lanes)
+            await self._slow.enter(vm_id, what, timeout_s)
+            held.append(self._slow)
+            undo.pop_all()
+        return await self._make(
+            vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, held
+        )
+
+    async def destroy(self, vm_id: str, function: Callable[[libvirt.virDomain], T]) -> T:
+        """The call that reaches a VM whose other call is stuck; one at a time, beyond the pool's limits."""
+        what, timeout_s = "destroy", self._settings.vm_command_timeout_s
+        self._check(vm_id)
+        held: list[Hold] = []
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(_leave, held, vm_id)
+            await self._destroy_lanes.enter(vm_id, what, timeout_s)
+            held.append(self._destroy_lanes)
+            with contextlib.suppress(HypervisorTimeout):
+                await self._lanes.enter(vm_id, what, self._settings.destroy_patience_s, first=True)
+                held.append(self._lanes)
+            undo.pop_all()
+        return await self._make(
+            vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, held, extra=1
+        )
+
+    def _check(self, vm_id: str) -> None:
+        self._link.check()
+        if not is_uuid(vm_id):
+            raise NoSuchDomain(vm_id)
+
+    async def _make(
+        self,
+        vm_id: str,
+        what: str,
+        function: Callable[[libvirt.virConnect], T],
+        timeout_s: float,
+        held: list[Hold],
+        extra: int = 0,
+    ) -> T:
+        def mark_stuck() -> None:
+            for hold in held:
+                hold.mark_stuck(vm_id, what, timeout_s)
+
+        try:
+            return await self._pool.call(
+                function,
+                what=f"{what} of VM {vm_id}",
+                translate=lambda error: translate(error, vm_id, what, timeout_s),
+                timeout_s=timeout_s,
+                extra=extra,
+                on_return=lambda: _leave(held, vm_id),
+                on_write_off=mark_stuck,
+            )
+        except CallExpired:
+            raise HypervisorTimeout(vm_id, what, timeout_s) from None
+
+
+def _leave(held: list[Hold], vm_id: str) -> None:
+    for hold in held:
+        hold.leave(vm_id)

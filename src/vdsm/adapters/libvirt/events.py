@@ -1,0 +1,204 @@
+"""libvirt's events and the state of the link, over one connection that is opened again when lost; virt reacts."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import libvirt
+
+from vdsm.adapters.libvirt.connection import Link, close_connection, get_message, is_alive, open_connection
+from vdsm.virt.ports import EventKind, HypervisorDown, HypervisorEvent
+
+log = logging.getLogger(__name__)
+
+RETRY_INTERVAL_S = 0.2
+_CLOSE_REASONS = ("an error", "libvirtd ended", "libvirtd does not answer", "closed by this side")
+_Emit = Callable[[HypervisorEvent], None]
+_Connection = libvirt.virConnect
+_Domain = libvirt.virDomain
+
+
+class EventWatcher:
+    """Holds the event connection: sets the link up and down, and hands every event to `deliver` on the daemon's loop.
+
+    CONNECTED comes after all events are registered, DISCONNECTED when the connection is lost.
+    """
+
+    def __init__(self, uri: str, link: Link, deliver: _Emit) -> None:
+        self._uri = uri
+        self._link = link
+        self._deliver = deliver
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._decided = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._lost_reason: str | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        """Begin to connect; return when it is known whether libvirtd answers, after timeout_s at the latest."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._watch, name="libvirt-events", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._decided.wait()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close the connection, if that can be done in time. No event is delivered any more."""
+        if self._loop is None:
+            return
+        self._is_stopping = True
+        self._link.set_down("shutting down")
+        self._wake.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+
+    def _watch(self) -> None:
+        while not self._is_stopping:
+            try:
+                connection = open_connection(self._uri)
+            except HypervisorDown as error:
+                self._tell(lambda reason=error.reason: self._on_down(reason))  # type: ignore[misc]
+                if self._wake.wait(RETRY_INTERVAL_S):
+                    self._wake.clear()
+                continue
+            self._hold(connection)
+        self._tell(self._ended.set)
+
+    def _hold(self, connection: _Connection) -> None:
+        """Register, wait until the connection is lost or no longer wanted, and close it."""
+        registered: list[int] = []
+        try:
+            connection.registerCloseCallback(self._on_close, None)
+            for event_id, callback in make_callbacks(self._emit).items():
+                registered.append(connection.domainEventRegisterAny(None, event_id, callback, None))
+        except libvirt.libvirtError as error:
+            self._lost_reason = get_message(error)
+        else:
+            self._tell(self._on_up)
+            while not self._is_stopping and self._lost_reason is None:
+                self._wake.wait()
+                self._wake.clear()
+        if not self._is_stopping:
+            self._tell(lambda reason=self._lost_reason: self._on_down(reason or "lost"))  # type: ignore[misc]
+        self._release(connection, registered)
+        self._lost_reason = None
+
+    def _release(self, connection: _Connection, registered: list[int]) -> None:
+        with suppress(libvirt.libvirtError):
+            if is_alive(connection):
+                for callback_id in registered:
+                    connection.domainEventDeregisterAny(callback_id)
+            connection.unregisterCloseCallback()
+        close_connection(connection)
+
+    def _on_close(self, _connection: _Connection, reason: int, _opaque: None) -> None:
+        # In the loop thread of libvirt: a call here would block keepalive for everybody.
+        self._lost_reason = _CLOSE_REASONS[reason] if reason < len(_CLOSE_REASONS) else f"reason {reason}"
+        self._wake.set()
+
+    def _emit(self, event: HypervisorEvent) -> None:
+        self._tell(lambda: self._pass_on(event))
+
+    def _tell(self, message: Callable[[], None]) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(message)
+
+    def _on_up(self) -> None:
+        if not self._is_stopping:
+            log.info("connected to libvirt at %s", self._uri)
+            self._link.set_up()
+            self._decided.set()
+            self._deliver(HypervisorEvent("", EventKind.CONNECTED))
+
+    def _on_down(self, reason: str) -> None:
+        was_up = self._link.is_up
+        if not self._is_stopping:
+            self._link.set_down(reason)
+            self._decided.set()
+            if was_up:
+                log.error("lost libvirt at %s: %s", self._uri, reason)
+                self._deliver(HypervisorEvent("", EventKind.DISCONNECTED, text=reason))
+
+    def _pass_on(self, event: HypervisorEvent) -> None:
+        if not self._is_stopping:
+            self._deliver(event)
+
+
+def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
+    """A callback for each of libvirt's events that the node follows (rpc facts §8.4), in libvirt's own signatures."""
+    return {**_make_state_callbacks(emit), **_make_device_callbacks(emit)}
+
+
+def _make_state_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
+    def on_lifecycle(_: _Connection, domain: _Domain, event: int, detail: int, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.LIFECYCLE, (event, detail)))
+
+    def on_reboot(_: _Connection, domain: _Domain, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.REBOOT))
+
+    def on_rtc_change(_: _Connection, domain: _Domain, offset_s: int, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.RTC_CHANGE, (offset_s,)))
+
+    def on_watchdog(_: _Connection, domain: _Domain, action: int, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.WATCHDOG, (action,)))
+
+    def on_agent(_: _Connection, domain: _Domain, state: int, reason: int, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.AGENT, (state, reason)))
+
+    def on_job_completed(_: _Connection, domain: _Domain, figures: Mapping[str, int | str | bool], __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.JOB_COMPLETED, text=json.dumps(figures)))
+
+    return {
+        libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: on_lifecycle,
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: on_reboot,
+        libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: on_rtc_change,
+        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: on_watchdog,
+        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: on_agent,
+        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: on_job_completed,
+    }
+
+
+def _make_device_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
+    def on_io_error(_: _Connection, domain: _Domain, path: str, alias: str, action: int, reason: str, __: None) -> None:
+        emit(
+            HypervisorEvent(domain.UUIDString(), EventKind.IO_ERROR, (action,), reason or "", (path or "", alias or ""))
+        )
+
+    def on_graphics(
+        _: _Connection,
+        domain: _Domain,
+        phase: int,
+        _local: object,
+        remote: Mapping[str, int | str],
+        scheme: str,
+        _subject: object,
+        __: None,
+    ) -> None:
+        names = (str(remote.get("node") or ""), scheme or "")
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.GRAPHICS, (phase,), names=names))
+
+    def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.DEVICE_REMOVED, names=(alias,)))
+
+    def on_block_job(_: _Connection, domain: _Domain, target: str, kind: int, status: int, __: None) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.BLOCK_JOB, (kind, status), names=(target,)))
+
+    def on_block_threshold(
+        _: _Connection, domain: _Domain, target: str, path: str | None, threshold: int, excess: int, __: None
+    ) -> None:
+        names = (target, path or "")
+        emit(HypervisorEvent(domain.UUIDString(), EventKind.BLOCK_THRESHOLD, (threshold, excess), names=names))
+
+    return {
+        libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: on_io_error,
+        libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS: on_graphics,
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
+        libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2: on_block_job,
+        libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD: on_block_threshold,
+    }

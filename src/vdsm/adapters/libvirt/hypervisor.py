@@ -1,0 +1,233 @@
+"""The port `virt.ports.Hypervisor` on libvirt: one method, one operation; deadlines and threads are left to `calls`."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import libvirt
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import ParseError, fromstring
+
+from vdsm.adapters.libvirt.calls import Calls, CallSettings
+from vdsm.adapters.libvirt.connection import Link
+from vdsm.adapters.libvirt.events import EventWatcher
+from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
+from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
+from vdsm.adapters.libvirt.sampling import Sampler
+from vdsm.core.clock import Clock, SystemClock
+from vdsm.core.errors import GeneralFailure
+from vdsm.core.ids import is_uuid
+from vdsm.virt.ports import (
+    BulkSample,
+    DomainRecord,
+    DomainState,
+    EventKind,
+    HypervisorEvent,
+    HypervisorRefused,
+    NoSuchDomain,
+    ShutdownMode,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2.0
+SCREENSHOT_LIMIT_BYTES = 256 * 2**20
+_STREAM_CHUNK_BYTES = 256 * 2**10
+_UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+_SHUTDOWN_FLAGS = {
+    ShutdownMode.AGENT: libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+    ShutdownMode.ACPI: libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+}
+_REBOOT_FLAGS = {
+    ShutdownMode.AGENT: libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT,
+    ShutdownMode.ACPI: libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
+}
+
+
+class LibvirtHypervisor:
+    """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
+
+    `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail
+    at once with HypervisorDown, and it is connected again as soon as it answers.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        settings: CallSettings | None = None,
+        clock: Clock | None = None,
+        sample_timeout_s: float = SAMPLE_TIMEOUT_S,
+    ) -> None:
+        link = Link()
+        self._pool = Pool(uri, link)
+        self._calls = Calls(self._pool, link, settings or CallSettings())
+        self._sampler = Sampler(self._pool, clock or SystemClock(), timeout_s=sample_timeout_s)
+        self._watcher = EventWatcher(uri, link, self._deliver)
+        self._listeners: list[Callable[[HypervisorEvent], None]] = []
+
+    async def open(self) -> None:
+        """Subscribe before. Connects, and returns when it is known whether libvirtd answers, after 2 s at most."""
+        await self._watcher.start(CONNECT_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Give up all connections within a second; calls that hang are left behind and die with the process."""
+        await self._watcher.stop(CLOSE_TIMEOUT_S / 2)
+        await self._pool.close()
+
+    def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
+        self._listeners.append(listener)
+
+    async def capabilities_xml(self) -> str:
+        return await self._calls.on_host("capabilities", lambda connection: connection.getCapabilities())
+
+    async def domain_capabilities_xml(self, kind: str) -> str:
+        return await self._calls.on_host(
+            "domain capabilities", lambda connection: connection.getDomainCapabilities(None, None, None, kind)
+        )
+
+    async def versions(self) -> tuple[int, int]:
+        return await self._calls.on_host(
+            "versions", lambda connection: (connection.getLibVersion(), connection.getVersion())
+        )
+
+    async def list_domains(self) -> list[DomainRecord]:
+        return await self._calls.on_host("list of domains", _list_domains)
+
+    async def get_domain(self, vm_id: str) -> DomainRecord:
+        return await self._calls.on_vm(
+            vm_id, "look", lambda domain: _make_record(domain, tuple(domain.state()), bool(domain.isPersistent()))
+        )
+
+    async def define(self, xml: str) -> None:
+        vm_id = _parse_vm_id(xml)
+        if is_uuid(vm_id):
+            await self._calls.for_vm(vm_id, "define", lambda connection: _define(connection, xml))
+        else:
+            await self._calls.on_host("define", lambda connection: _define(connection, xml))
+
+    async def start(self, vm_id: str, *, paused: bool) -> None:
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        await self._calls.slow_on_vm(vm_id, "start", lambda domain: domain.createWithFlags(flags))
+
+    async def undefine(self, vm_id: str) -> None:
+        with contextlib.suppress(NoSuchDomain):
+            await self._calls.on_vm(vm_id, "undefine", lambda domain: domain.undefineFlags(_UNDEFINE_FLAGS))
+
+    async def destroy(self, vm_id: str, *, graceful: bool) -> None:
+        flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL if graceful else 0
+        await self._calls.destroy(vm_id, lambda domain: domain.destroyFlags(flags))
+
+    async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None:
+        await self._calls.on_vm(vm_id, "shutdown", lambda domain: domain.shutdownFlags(_SHUTDOWN_FLAGS[mode]))
+
+    async def reboot(self, vm_id: str, mode: ShutdownMode) -> None:
+        await self._calls.on_vm(vm_id, "reboot", lambda domain: domain.reboot(_REBOOT_FLAGS[mode]))
+
+    async def reset(self, vm_id: str) -> None:
+        await self._calls.on_vm(vm_id, "reset", lambda domain: domain.reset())
+
+    async def suspend(self, vm_id: str) -> None:
+        await self._calls.on_vm(vm_id, "suspend", lambda domain: domain.suspend())
+
+    async def resume(self, vm_id: str) -> None:
+        await self._calls.on_vm(vm_id, "resume", lambda domain: domain.resume())
+
+    async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
+        await self._calls.on_vm(vm_id, "set metadata", lambda domain: _set_metadata(domain, element, prefix, uri))
+
+    async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None:
+        flags = libvirt.VIR_DOMAIN_DEVICE_MODIFY_LIVE | (libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if force else 0)
+        await self._calls.on_vm(vm_id, "update device", lambda domain: domain.updateDeviceFlags(xml, flags))
+
+    async def block_errors(self, vm_id: str) -> Mapping[str, int]:
+        return await self._calls.on_vm(vm_id, "block errors", lambda domain: domain.diskErrors())
+
+    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
+        return await self._calls.for_vm(vm_id, "screenshot", lambda connection: _take_screenshot(connection, vm_id))
+
+    async def sample(self) -> BulkSample:
+        return await self._sampler.sample()
+
+    def _deliver(self, event: HypervisorEvent) -> None:
+        if event.kind is EventKind.DISCONNECTED:
+            self._pool.abandon(event.text)
+        for listener in self._listeners:
+            listener(event)
+
+
+@contextlib.asynccontextmanager
+async def connect(hypervisor: LibvirtHypervisor) -> AsyncIterator[LibvirtHypervisor]:
+    """The hypervisor, open inside the block."""
+    await hypervisor.open()
+    try:
+        yield hypervisor
+    finally:
+        await hypervisor.close()
+
+
+def _make_record(domain: libvirt.virDomain, state: tuple[int, ...], is_persistent: bool) -> DomainRecord:
+    return DomainRecord(
+        domain.UUIDString(), domain.name(), DomainState(state[0]), state[1], domain.XMLDesc(), is_persistent
+    )
+
+
+def _list_domains(connection: libvirt.virConnect) -> list[DomainRecord]:
+    """Two calls for all and one for each domain; one that ends meanwhile is left out."""
+    persistent = {
+        domain.UUIDString() for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
+    }
+    records = []
+    rows = connection.getAllDomainStats(
+        libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    )
+    for domain, row in rows:
+        try:
+            state = (int(row["state.state"]), int(row["state.reason"]))
+            records.append(_make_record(domain, state, domain.UUIDString() in persistent))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return records
+
+
+def _parse_vm_id(xml: str) -> str:
+    try:
+        return fromstring(xml).findtext("uuid", "").strip()
+    except (ParseError, DefusedXmlException) as error:
+        raise HypervisorRefused(f"not a domain: {error}", libvirt.VIR_ERR_XML_ERROR) from error
+
+
+def _define(connection: libvirt.virConnect, xml: str) -> None:
+    connection.defineXML(xml)
+
+
+def _set_metadata(domain: libvirt.virDomain, element: str, prefix: str, uri: str) -> None:
+    def set_it(flags: int) -> None:
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, prefix, uri, flags)
+
+    try:
+        set_it(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    except libvirt.libvirtError as error:
+        # A domain that is down has no live part, a transient one no other.
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+        set_it(libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _take_screenshot(connection: libvirt.virConnect, vm_id: str) -> tuple[str, bytes]:
+    stream = connection.newStream()
+    media_type = connection.lookupByUUIDString(vm_id).screenshot(stream, 0)
+    picture = bytearray()
+    while chunk := stream.recv(_STREAM_CHUNK_BYTES):
+        picture += chunk
+        if len(picture) > SCREENSHOT_LIMIT_BYTES:
+            stream.abort()
+            raise GeneralFailure(f"the screenshot of VM {vm_id} is larger than {SCREENSHOT_LIMIT_BYTES} bytes")
+    stream.finish()
+    return media_type, bytes(picture)
