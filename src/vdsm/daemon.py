@@ -1,0 +1,442 @@
+"""vdsmd's composition root: reads settings, joins adapters to services and services to doors, starts and stops them."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Protocol
+
+import click
+
+from vdsm import __version__, pki
+from vdsm.adapters import systemd
+from vdsm.adapters.accelerator import KvmProbe
+from vdsm.adapters.files import choose_owner
+from vdsm.adapters.libvirt.calls import CallSettings
+from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
+from vdsm.adapters.netconf import StoredNetworks
+from vdsm.adapters.netlink import Netlink
+from vdsm.adapters.packages import PackageDatabase
+from vdsm.adapters.procfs import MachineFiles
+from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.api.events import Event
+from vdsm.api.host import HostApi, StorageListApi, VmListApi
+from vdsm.api.host_types import StorageDomainVitals
+from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
+from vdsm.api.task import TaskApi
+from vdsm.api.vm import VmApi
+from vdsm.core.clock import Clock, SystemClock
+from vdsm.core.errors import NodeError, NotReady
+from vdsm.core.paths import Paths
+from vdsm.core.periodic import repeat
+from vdsm.host.capabilities import CapabilitySettings, Release
+from vdsm.host.ports import VmCounts
+from vdsm.host.service import HostPorts, HostService, HostSettings
+from vdsm.logs import LogOutput, open_logs
+from vdsm.network.service import NetworkService
+from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
+from vdsm.storage.lanes import Lanes
+from vdsm.storage.remembered import StorageMemory
+from vdsm.storage.repository import Repository
+from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_pools import PoolService
+from vdsm.storage.service_volumes import ImageService, VolumeService
+from vdsm.tasks.entry import TaskSnapshot
+from vdsm.tasks.pool import PoolTasks
+from vdsm.tasks.runner import TaskRunner
+from vdsm.tasks.service import TaskService, format_event
+from vdsm.virt.accelerator import Accelerator, AcceleratorProbe, AcceleratorSetting
+from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.lifecycle import Status
+from vdsm.virt.ports import Hypervisor, PreparedImage
+from vdsm.virt.service import VmService
+from vdsm.virt.shared import VirtSettings
+from vdsm.wire.bus import EventBus, Numbered
+from vdsm.wire.dialects.events import EventDialect
+from vdsm.wire.dispatch import Dispatcher, bind
+from vdsm.wire.jsonrpc import JsonRpc, format_notification
+from vdsm.wire.listener import Doors
+from vdsm.wire.ports import Limits
+from vdsm.wire.sse import make_stream_routes
+from vdsm.wire.tls import ServerContexts, TlsFiles
+from vdsm.wire.web import make_app
+
+log = logging.getLogger("vds")
+
+RENEWAL_EVERY_S = 3600.0
+STOP_S = 2.0
+
+
+class Machine(Protocol):
+    """The outside as the daemon uses it: tests hand in another one."""
+
+    hypervisor: Hypervisor
+    probe: AcceleratorProbe
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class RealMachine:
+    """libvirt and a measured accelerator."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        calls = CallSettings(vm_command_timeout_s=settings.vars.vm_command_timeout)
+        self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
+        self.hypervisor: Hypervisor = self._libvirt
+        self.probe: AcceleratorProbe = KvmProbe(paths.run)
+
+    async def open(self) -> None:
+        """Connect to libvirt; it is no failure when it does not answer yet."""
+        await self._libvirt.open()
+
+    async def close(self) -> None:
+        """Leave libvirt; VMs run on."""
+        await self._libvirt.close()
+
+
+class _Images:
+    """Disk images as virt wants them, from the storage service."""
+
+    def __init__(self, images: ImageService) -> None:
+        self._images = images
+
+    async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
+        image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
+        chain = tuple(
+            {"domainID": v.domain_id, "imageID": v.image_id, "volumeID": v.volume_id, "path": str(v.path)} for v in image.chain
+        )
+        return PreparedImage(str(image.path), image.kind, image.format.value.lower(), chain)
+
+    async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
+        await self._images.teardown(pool_id, domain_id, image_id)
+
+
+class _VmCounter:
+    """How many VMs there are, for the host's statistics."""
+
+    def __init__(self, vms: VmService) -> None:
+        self._vms = vms
+
+    def count(self) -> VmCounts:
+        statuses = self._vms.list_statuses()
+        return VmCounts(total=len(statuses), active=sum(status is not Status.DOWN for status in statuses))
+
+
+class _NoVitals:
+    """The health of storage domains is watched once the checker exists; until then nothing is known of it."""
+
+    def list_vitals(self) -> Mapping[str, StorageDomainVitals]:
+        return {}
+
+
+class _AcceleratorAnswer:
+    """Whether VMs run on KVM, for the host's capabilities."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    async def works(self) -> bool:
+        return (await self._accelerator.get()).domain_type == "kvm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    runner: TaskRunner
+    lanes: Lanes
+    pools: PoolService
+    domains: DomainService
+    volumes: VolumeService
+    images: ImageService
+
+
+class Node:
+    """One running daemon, without its process: `serve` runs it until cancelled."""
+
+    def __init__(self, paths: Paths, settings: Settings, machine: Machine, clock: Clock | None = None) -> None:
+        self.paths = paths
+        self.settings = settings
+        self.machine = machine
+        self.clock = clock or SystemClock()
+        self.bus: EventBus[Event] = EventBus(self.clock)
+        self.storage = self._make_storage()
+        self.accelerator = Accelerator(
+            AcceleratorSetting(settings.virt.accelerator), machine.probe, fake_kvm_support=settings.vars.fake_kvm_support
+        )
+        self.vms = self._make_vms()
+        self.host = self._make_host()
+        self.doors = self._make_doors()
+        self.port = 0
+        self.is_listening = asyncio.Event()
+
+    def _make_storage(self) -> _Storage:
+        settings = self.settings
+        owner = (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
+        # Only root may give files away; a daemon of another user keeps them as its own.
+        repository = Repository(
+            self.paths,
+            qemu_img=QemuImgCommand(),
+            ownership=choose_owner(owner),
+            clock=self.clock,
+            lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
+        )
+
+        async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
+            await asyncio.to_thread(repository.recovery.recover, module, object, function, params)
+
+        def on_change(task: TaskSnapshot) -> None:
+            self._tell(format_event(task))
+
+        runner = TaskRunner(
+            recover,
+            self.clock,
+            worker_count=settings.irs.thread_pool_size,
+            queue_length=settings.irs.max_tasks,
+            on_change=on_change,
+        )
+        work = PoolTasks(runner, owner)
+        lanes = Lanes(settings.irs.process_pool_timeout)
+        memory = StorageMemory(self.paths.state / "storage.json")
+        servers = ServerService(repository, lanes, memory)
+        volumes = VolumeService(repository, lanes, work)
+        return _Storage(
+            runner=runner,
+            lanes=lanes,
+            pools=PoolService(repository, lanes, memory, servers, work),
+            domains=DomainService(repository, lanes),
+            volumes=volumes,
+            images=ImageService(repository, lanes, volumes),
+        )
+
+    def _make_vms(self) -> VmService:
+        settings = self.settings.vars
+        virt = VirtSettings(
+            owner=str(self.paths.root),
+            defaults=Defaults(drive_cache=settings.qemu_drive_cache),
+            sample_interval_s=settings.vm_sample_interval,
+            command_timeout_s=settings.vm_command_timeout,
+            shutdown_delay_s=settings.user_shutdown_timeout,
+            shutdown_timeout_s=settings.sys_shutdown_timeout,
+            relabel_disks=self.settings.storage.relabel,
+        )
+        return VmService(
+            self.machine.hypervisor, _Images(self.storage.images), self.accelerator, self.clock, self._tell, virt
+        )
+
+    def _make_host(self) -> HostService:
+        settings = self.settings.vars
+        files = MachineFiles()
+        ports = HostPorts(
+            files=files,
+            hypervisor=self.machine.hypervisor,
+            accelerator=_AcceleratorAnswer(self.accelerator),
+            packages=PackageDatabase(),
+            networks=NetworkService(Netlink(files), StoredNetworks(self.paths.state), self.clock),
+            vms=_VmCounter(self.vms),
+            storage=_NoVitals(),
+        )
+        capabilities = CapabilitySettings(
+            host_memory_reserve_mib=settings.host_mem_reserve,
+            extra_memory_reserve_mib=settings.extra_mem_reserve,
+            guest_overhead_mib=settings.guest_ram_overhead,
+            threads_as_cores=settings.report_host_threads_as_cores,
+            fake_kvm=settings.fake_kvm_support,
+            fake_memory_mib=settings.fake_kvm_memory,
+        )
+        host = HostSettings(capabilities, settings.host_sample_stats_interval)
+        return HostService(ports, self.paths, self.clock, host, Release(__version__, "1", "Vdsm"))
+
+    def _make_doors(self) -> Doors:
+        storage = self.storage
+        bindings = bind(
+            {
+                HostApi: self.host,
+                VmListApi: self.vms,
+                StorageListApi: storage.domains,
+                VmApi: self.vms,
+                PoolApi: storage.pools,
+                DomainApi: storage.domains,
+                VolumeApi: storage.volumes,
+                ImageApi: storage.images,
+                TaskApi: TaskService(storage.runner, storage.pools.require_spm),
+            }
+        )
+        dispatcher = Dispatcher(bindings, self._gate)
+        wire = self.settings.wire
+        limits = Limits(**{field.name: getattr(wire, field.name) for field in fields(Limits)})
+        app = make_app(dispatcher, bindings, make_stream_routes(self.bus))
+        contexts = ServerContexts(TlsFiles.below(self.paths.pki)) if self.settings.vars.ssl else None
+        doors = Doors(JsonRpc(dispatcher.invoke, limits), app, limits, contexts, self.settings.vars.verify_client_cert)
+        dialect = EventDialect(self.clock)
+        queue = self.settings.addresses.event_queue
+
+        def tell(event: Numbered[Event]) -> None:
+            doors.stomp.publish(queue, format_notification(*dialect.format_ovirt(event.event)))
+
+        self.bus.listen(tell)
+        return doors
+
+    def _tell(self, event: Event) -> None:
+        self.bus.publish(event)
+
+    def _gate(self) -> NodeError | None:
+        return None if self.vms.is_ready else NotReady()
+
+    async def serve(self) -> None:
+        """Open the doors, then recover VMs and storage, and go on until cancelled. VMs are left running."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.machine.close)
+            await stack.enter_async_context(self.storage.runner)
+            stack.callback(self.storage.lanes.close)
+            await self._open_doors(stack)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_vms(), name="VMs")
+                group.create_task(self.host.run(), name="host")
+                group.create_task(self._restore_storage(), name="storage")
+                if self.settings.vars.ssl:
+                    renewal = repeat(self._renew, every_s=RENEWAL_EVERY_S, clock=self.clock, name="renewal of certificates")
+                    group.create_task(renewal, name="certificates")
+
+    async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
+        addresses = self.settings.addresses
+        if self.settings.vars.ssl:
+            await self._renew()
+        stack.push_async_callback(self.doors.close, STOP_S)
+        stack.callback(self.bus.close)
+        await self.doors.open_unix(self.paths.socket, _find_group(addresses.socket_group))
+        self.port = await self.doors.open_tcp(addresses.management_ip, addresses.management_port, tls=self.settings.vars.ssl)
+        self.is_listening.set()
+        systemd.notify("READY=1")
+
+    async def _keep_vms(self) -> None:
+        await self.machine.open()
+        await self.vms.run()
+
+    async def _restore_storage(self) -> None:
+        if self.settings.storage.restore:
+            await self.storage.pools.restore()
+
+    async def _renew(self) -> None:
+        for finding in await asyncio.to_thread(pki.ensure, self.paths.pki):
+            log.info("certificates: %s", finding)
+
+
+def _find_group(name: str) -> int | None:
+    if not name:
+        return None
+    import grp
+
+    return grp.getgrnam(name).gr_gid
+
+
+def make_folders(paths: Paths) -> None:
+    """The daemon's own folders; 0755, as clients and qemu look into them."""
+    for folder in (paths.run, paths.state, paths.log, paths.config, paths.repository):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+class AlreadyRunning(NodeError):
+    """Another daemon serves the same root."""
+
+    code, number, http, text = "already-running", 101, 500, "another vdsmd serves {root}: {file} is locked"
+    root: str
+    file: str
+
+
+def lock_root(paths: Paths) -> IO[str]:
+    """Hold the root for this process, and write its id; ends with the process. Raises AlreadyRunning."""
+    file = paths.run / "vdsmd.pid"
+    held = open(file, "a+", encoding="ascii")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise AlreadyRunning(str(paths.root), str(file)) from None
+    held.truncate(0)
+    held.write(f"{os.getpid()}\n")
+    held.flush()
+    return held
+
+
+@contextlib.asynccontextmanager
+async def _until_signal() -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    yield stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+
+
+async def run(paths: Paths, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    async with _until_signal() as stop:
+        node = Node(paths, settings, RealMachine(settings, paths))
+        serving = asyncio.create_task(node.serve(), name="serve")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            log.info("stopping; VMs are left running")
+            systemd.notify("STOPPING=1")
+            serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+def _start_log(paths: Paths, loaded: LoadedSettings, foreground: bool) -> LogOutput:
+    settings = loaded.settings.log
+    to_file = settings.to == "file" and not foreground
+    output = open_logs(
+        file=paths.log / "vdsm.log" if to_file else None,
+        level=settings.level,
+        levels=settings.levels,
+        queue_records=settings.queue_records,
+    )
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    return output
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--root", type=click.Path(path_type=Path), envvar="VDSM_ROOT", default=Path("/"), help="Where all of the node's folders are.")
+@click.option("--config", type=click.Path(path_type=Path), help="Read this configuration file instead of ROOT/etc/vdsm/vdsm.conf.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of the configured one.")
+@click.option("--foreground", is_flag=True, help="Log to standard error whatever the configuration says.")
+@click.option("--settings", "show_settings", is_flag=True, help="Print every setting with its default and reason, and exit.")
+@click.version_option(__version__, prog_name="vdsmd")
+def main(root: Path, config: Path | None, port: int | None, foreground: bool, show_settings: bool) -> None:
+    """The virtualization node daemon. It needs no configuration; SIGTERM ends it and leaves VMs running."""
+    if show_settings:
+        click.echo(format_settings(Settings()))
+        return
+    paths = Paths(root.absolute())
+    try:
+        loaded = load_settings(paths, config)
+        settings = loaded.settings if port is None else loaded.settings.with_port(port)
+        make_folders(paths)
+        held = lock_root(paths)
+    except (NodeError, OSError) as error:
+        sys.exit(f"vdsmd: {error}")
+    output = _start_log(paths, loaded, foreground)
+    try:
+        log.info("vdsmd %s starts under %s", __version__, paths.root)
+        asyncio.run(run(paths, settings))
+    except (NodeError, OSError) as error:
+        log.critical("vdsmd cannot go on: %s", error)
+        sys.exit(1)
+    finally:
+        output.close()
+        held.close()
+
+
+if __name__ == "__main__":
+    main()
