@@ -7,11 +7,14 @@ import shutil
 import pytest
 from msgspec import UNSET
 
+from vdsm.adapters.procfs import MachineFiles
 from vdsm.api.errors import HardwareInfoFailed
 from vdsm.api.host import HostApi
 from vdsm.api.host_types import PackageVersion, StorageDomainVitals
 from vdsm.core.context import Request, set_request
-from vdsm.host.capabilities import CapabilitySettings, list_cluster_levels
+from vdsm.host.capabilities import CapabilitySettings, list_cluster_levels, list_cpu_flags
+from vdsm.host.cpu import read_cpus
+from vdsm.host.hypervisor import DomainXml, HostXml, HypervisorFacts
 from vdsm.host.ports import VmCounts
 from vdsm.host.service import HostSettings
 
@@ -52,6 +55,17 @@ async def test_with_kvm_the_flags_are_the_processors(make_host) -> None:
     assert host.hypervisor.asked[-1] == "domain-kvm"
     assert "model_pentium3" in found.cpu_flags.split(",")
     assert "model_qemu64" not in found.cpu_flags.split(",")
+
+
+async def test_a_model_with_speculation_control_says_so_in_the_flags(make_host) -> None:
+    host = make_host()
+    cpus = read_cpus(MachineFiles(host.root))
+    domain = DomainXml(frozenset({"Haswell-IBRS"}), frozenset({"Haswell-IBRS", "EPYC"}), frozenset({"md-clear"}))
+    facts = HypervisorFacts(HostXml("x86_64", (), "", False), domain, 9_000_000, 7_002_022)
+    flags = list_cpu_flags(cpus, facts)
+    assert {"model_Haswell-IBRS", "spec_ctrl", "md-clear"} <= flags
+    assert "model_EPYC" not in flags
+    assert list_cpu_flags(cpus, None) == cpus.processor.flags
 
 
 async def test_fake_kvm_pretends_every_model_and_the_memory(make_host) -> None:
