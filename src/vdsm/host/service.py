@@ -58,7 +58,7 @@ class HostPorts:
 
 
 class HostService:
-    """Implements `api.host.HostApi`. `run` keeps the samples fresh; without it the first question takes the only one."""
+    """Implements `api.host.HostApi`. `run` keeps samples fresh; without it the first question takes the only one."""
 
     def __init__(self, ports: HostPorts, paths: Paths, clock: Clock, settings: HostSettings, release: Release) -> None:
         self._ports = ports
