@@ -21,7 +21,7 @@ from vdsm.tasks.work import JobContext
 log = logging.getLogger("storage.TaskManager")
 
 GENERAL_FAILURE = 100
-Course = Coroutine[object, object, None]
+Course = Callable[[], Coroutine[object, object, None]]
 
 
 class Engine:
@@ -33,7 +33,9 @@ class Engine:
         """New tasks that have no worker's place yet."""
         self.is_open = True
         self._clock = clock
-        self._slots = asyncio.Semaphore(worker_count)
+        self._places = asyncio.Semaphore(worker_count)
+        # Recoveries have places of their own: the task that starts the SPM holds one while it waits for them.
+        self._recovery_places = asyncio.Semaphore(worker_count)
         self._on_change = on_change
         self._group = asyncio.TaskGroup()
         self._driven: set[TaskEntry] = set()
@@ -60,15 +62,15 @@ class Engine:
 
     def run(self, entry: TaskEntry) -> None:
         """Run the jobs of a queued task, and undo them when that fails."""
-        self._drive(entry, self._run(entry))
+        self._drive(entry, partial(self._run, entry))
 
     def undo(self, entry: TaskEntry) -> None:
         """Undo a task that nothing drives, at once."""
-        self._drive(entry, self._undo(entry))
+        self._drive(entry, partial(self._undo, entry))
 
     def recover(self, entry: TaskEntry, action: LoadedAction = LoadedAction.RESTART_RECOVERY) -> None:
         """Undo a task in its turn, after `action` on what was loaded."""
-        self._drive(entry, self._recover(entry, action))
+        self._drive(entry, partial(self._recover, entry, action))
 
     async def cancel(self, entry: TaskEntry) -> None:
         """End whatever drives the entry, where it stands, and wait for that."""
@@ -93,39 +95,41 @@ class Engine:
 
     def _drive(self, entry: TaskEntry, course: Course) -> None:
         if entry.is_driven:  # a stop came first: it drives the task to its end
-            course.close()
             return
         entry.settled.clear()
-        entry.driver = self._group.create_task(self._guard(entry, course))
         self._driven.add(entry)
+        entry.driver = self._group.create_task(self._guard(entry, course))
+        entry.driver.add_done_callback(lambda driver: self._settle(entry))
 
     async def _guard(self, entry: TaskEntry, course: Course) -> None:
         try:
-            await course
+            await course()
         except Exception:
             if not entry.is_closed:
                 log.exception("task %s: the engine failed", entry.record.task_id)
                 entry.give_up()
-        finally:
-            self._driven.discard(entry)
-            self.waiting.discard(entry)
-            if entry.has_slot:
-                entry.has_slot = False
-                self._slots.release()
-            entry.settled.set()
-            self._tell(entry)
+
+    def _settle(self, entry: TaskEntry) -> None:
+        """However its course ended: nothing drives the entry now."""
+        self._driven.discard(entry)
+        self.waiting.discard(entry)
+        if entry.place is not None:
+            entry.place.release()
+            entry.place = None
+        entry.settled.set()
+        self._tell(entry)
 
     async def _run(self, entry: TaskEntry) -> None:
         failure: BaseException | None = None
         if entry.record.state.is_active:
-            failure = await self._interruptibly(entry, self._work(entry))
+            failure = await self._interruptibly(entry, partial(self._work, entry))
         if entry.record.state is not TaskState.FINISHED:
             await self._abort(entry, failure or TaskAborted())
             await self._undo(entry)
         await self._clean(entry)
 
     async def _recover(self, entry: TaskEntry, action: LoadedAction) -> None:
-        await self._interruptibly(entry, self._take_slot(entry))
+        await self._interruptibly(entry, partial(self._take_place, entry, self._recovery_places))
         try:
             if action is LoadedAction.GIVE_UP:
                 await self.change(entry, TaskRecord.give_up)
@@ -139,23 +143,22 @@ class Engine:
     async def _interruptibly(self, entry: TaskEntry, work: Course) -> BaseException | None:
         """Do what a stop of the task may cancel, and return its failure."""
         if entry.stopping.is_set():
-            work.close()
             return None
         entry.work = self._group.create_task(_catch(work))
         await asyncio.wait([entry.work])
         return None if entry.work.cancelled() else entry.work.result()
 
     async def _work(self, entry: TaskEntry) -> None:
-        await self._take_slot(entry)
+        await self._take_place(entry, self._places)
         result = ""
         for number, job in enumerate(entry.jobs, start=1):
             await self.change(entry, partial(TaskRecord.begin_job, number=number))
             result = await job.run(self._context(entry, number)) or ""
         await self.change(entry, partial(TaskRecord.finish, result=result))
 
-    async def _take_slot(self, entry: TaskEntry) -> None:
-        await self._slots.acquire()
-        entry.has_slot = True
+    async def _take_place(self, entry: TaskEntry, places: asyncio.Semaphore) -> None:
+        await places.acquire()
+        entry.place = places
         self.waiting.discard(entry)
 
     async def _abort(self, entry: TaskEntry, failure: BaseException) -> None:
@@ -239,7 +242,7 @@ class Engine:
 
 async def _catch(work: Course) -> BaseException | None:
     try:
-        await work
+        await work()
     except Exception as error:
         return error
     return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
 
-from vdsm.tasks.errors import TaskAborted, TaskStateError
+from vdsm.tasks.errors import ActionStopped, TaskAborted, TaskStateError
 from vdsm.tasks.model import Rollback, TaskRecord, TaskState
 from vdsm.tasks.ports import Recover, RollbackEntry, TaskStore
 from vdsm.tasks.work import Job
@@ -44,7 +44,8 @@ class TaskEntry:
         self.stopping = threading.Event()
         self.settled = asyncio.Event()
         self.references = 0
-        self.has_slot = False
+        self.place: asyncio.Semaphore | None = None
+        """What gave the task its place among the workers, to be given back."""
         self.driver: asyncio.Task[None] | None = None
         self.work: asyncio.Task[BaseException | None] | None = None
         self.progress_percent: float | UnsetType = UNSET
@@ -128,9 +129,13 @@ class EntryRollbacks:
         self._entry = entry
 
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
-        rollback = Rollback(name, module, object, function, params)
-        self._entry.change(lambda record: record.push(rollback))
+        self._change(TaskRecord.push, Rollback(name, module, object, function, params))
 
     def replace_down_to_sentinel(self, entry: RollbackEntry) -> None:
         rollback = Rollback(entry.name, entry.module, entry.object, entry.function, entry.params)
-        self._entry.change(lambda record: record.replace_down_to_sentinel(rollback))
+        self._change(TaskRecord.replace_down_to_sentinel, rollback)
+
+    def _change(self, step: Callable[[TaskRecord, Rollback], TaskRecord], rollback: Rollback) -> None:
+        if self._entry.stopping.is_set():
+            raise ActionStopped()
+        self._entry.change(lambda record: step(record, rollback))

@@ -31,8 +31,9 @@ class RollbackEntry(Protocol):
 class Rollbacks(Protocol):
     """Where work that runs in a thread registers how to undo what it is about to do.
 
-    Both calls block until the registration is as durable as the task is, or raise TaskSaveFailed, InvalidRollback or
-    TaskAborted and register nothing; a step whose rollback could not be registered must not be taken.
+    Both calls block until the registration is as durable as the task is, or raise TaskSaveFailed, InvalidRollback,
+    TaskAborted or, once the task is to stop, ActionStopped and register nothing; a step whose rollback could not be
+    registered must not be taken.
     """
 
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
