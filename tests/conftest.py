@@ -1,0 +1,66 @@
+"""What all tests share: unit tests that touch the machine fail loudly, and one switch between quick and full counts.
+
+`VDSM_SOAK=FACTOR` (set by `make soak`) multiplies the full counts; without it the quick ones hold.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
+UNIT_TESTS = Path(__file__).parent / "unit"
+FORBIDDEN_EVENTS = {
+    **dict.fromkeys(("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"), "starts a process"),
+    "os.system": "starts a shell",
+    **dict.fromkeys(("socket.connect", "socket.bind", "socket.sendto"), "uses the network"),
+    **dict.fromkeys(("socket.getaddrinfo", "socket.gethostbyname"), "asks for an address"),
+}
+
+settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", settings.get_profile("ci"), max_examples=int(5000 * SOAK_FACTOR) or 5000)
+settings.load_profile("soak" if SOAK_FACTOR else "ci")
+
+_offences: list[str] | None = None  # while a unit test runs: what it did and may not
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if _offences is None or event not in FORBIDDEN_EVENTS:
+        return
+    if event.startswith("socket.") and isinstance(arguments[-1], (str, bytes)) and arguments[-1]:
+        return  # a unix socket: a file of this test
+    offence = f"{event}{arguments!r}"[:300]
+    _offences.append(offence)
+    raise RuntimeError(f"a unit test {FORBIDDEN_EVENTS[event]}: {offence}; pass a fake, or move it to tests/contract")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_leave_the_machine_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Refuses processes and the network in tests/unit, also when the code under test hides the refusal."""
+    global _offences
+    if not request.path.is_relative_to(UNIT_TESTS):
+        yield
+        return
+    _offences = []
+    try:
+        yield
+        offences = _offences
+    finally:
+        _offences = None
+    assert not offences, f"a unit test touched the machine: {offences}"
+
+
+@pytest.fixture
+def rounds() -> Callable[[int, int], int]:
+    """How often to repeat: `rounds(30, 1000)` is 30 in quick runs, 1,000 times the factor in soak."""
+
+    def choose(quick: int, full: int) -> int:
+        return max(quick, round(full * SOAK_FACTOR)) if SOAK_FACTOR else quick
+
+    return choose
