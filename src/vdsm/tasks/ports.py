@@ -6,7 +6,10 @@ from typing import Protocol
 from vdsm.tasks.model import TaskRecord
 
 Recover = Callable[[str, str, str, tuple[str, ...]], Awaitable[object]]
-"""Runs one rollback, named by module, object, function and parameters (facts §8.5); must bear being run twice."""
+"""Runs one rollback, named by module, object, function and parameters (facts §8.5).
+
+It must bear being run twice. Even when cancelled it may not end while its work goes on: `TaskRunner.run_in_thread`.
+"""
 
 
 class RollbackEntry(Protocol):

@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from vdsm.core.clock import Clock
 from vdsm.tasks.engine import Engine
@@ -22,6 +22,8 @@ from vdsm.tasks.model import HSM, LoadedAction, TaskKind, TaskRecord, TaskState,
 from vdsm.tasks.ports import Recover, TaskStore
 from vdsm.tasks.work import Job
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger("storage.TaskManager")
 
 
@@ -216,6 +218,10 @@ class TaskRunner:
             await self._engine.cancel(entry)
             entry.settled.set()
             self._forget(entry)
+
+    async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run blocking work of a rollback; it is waited for even when cancelled, so that `release` waits for it too."""
+        return await self._engine.threads.run(function, *args, **kwargs)
 
     # Small parts.
 

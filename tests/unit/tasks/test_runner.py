@@ -727,6 +727,31 @@ async def test_releasing_a_store_ends_all_writing_to_it() -> None:
     assert store.records[task_id].state is TaskState.RUNNING
 
 
+async def test_releasing_waits_for_a_rollback_in_its_thread() -> None:
+    store, in_thread, go_on = MemoryTaskStore(), threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def undo() -> None:
+        in_thread.set()
+        go_on.wait(30)
+        ended.append("undo")
+
+    async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
+        await runner.run_in_thread(undo)
+
+    async with TaskRunner(recover, VirtualClock()) as runner:
+        task_id = await runner.start("x", [failing("first")], kind=SPM, store=store)
+        await asyncio.to_thread(in_thread.wait, 30)
+        release = asyncio.create_task(runner.release(store))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not release.done()
+        go_on.set()
+        await release
+        assert ended == ["undo"]
+    assert (store.records[task_id].state, len(store.records[task_id].rollbacks)) == (TaskState.RECOVERING, 1)
+
+
 async def test_a_task_may_wait_for_recoveries_though_all_places_are_taken() -> None:
     undone, store = Undone(), MemoryTaskStore()
     store.records["left"] = replace(LEFT, state=TaskState.RUNNING)
