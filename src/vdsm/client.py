@@ -40,7 +40,7 @@ GLUSTER_NAMESPACES = ("GlusterVolume", "GlusterHost", "GlusterTask", "GlusterHoo
 DEFAULT_PORT = 54321
 DEFAULT_TIMEOUT_S = 60.0
 RECONNECT_INTERVAL_S = 2.0
-_IDLE_S = 0.5
+IDLE_S = 0.5
 """A connection that was not used for so long is looked at before a call: after a restart of the daemon it is dead."""
 _PUMP_TURN_S = 5.0
 
@@ -191,6 +191,7 @@ class Client:
         namespaces: tuple[str, ...] = NAMESPACES,
         nr_retries: int = 1,
         retry_interval_s: float = RECONNECT_INTERVAL_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         """Connect; `open_link` makes a connection or raises ConnectionError."""
         self._open_link = open_link
@@ -198,6 +199,7 @@ class Client:
         self._namespaces = namespaces
         self._retries = nr_retries
         self._retry_interval_s = retry_interval_s
+        self._idle_s = idle_s
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._flow = threading.local()
@@ -221,20 +223,12 @@ class Client:
 
     def call(self, method: str, params: Mapping[str, object], timeout: float | None = None) -> object:
         """The result of `Namespace.method`. Raises ServerError, TimeoutError, ClientError, ConnectionError."""
-        from vdsm.wire.client import CallFailed, CallTimedOut, ConnectionFailed
-
         timeout_s = self._timeout_s if timeout is None else timeout
-        link = self._get_link()
-        try:
-            return link.call(method, params, timeout_s, getattr(self._flow, "id", ""))
-        except CallFailed as error:
-            raise ServerError(method, params, error.code, error.message) from error
-        except CallTimedOut as error:
-            raise TimeoutError(method, params, timeout_s) from error
-        except (ConnectionFailed, TypeError, ValueError) as error:
-            raise ClientError(method, params, error) from error
-        finally:
-            self._used_s = time.monotonic()
+        with _translated(method, params, timeout_s):
+            try:
+                return self._get_link().call(method, params, timeout_s, getattr(self._flow, "id", ""))
+            finally:
+                self._used_s = time.monotonic()
 
     @contextmanager
     def flow(self, flow_id: str) -> Iterator[Self]:
@@ -252,7 +246,7 @@ class Client:
         Gives the id for `unsubscribe`. Without a queue the events are ignored.
         """
         id = str(uuid.uuid4())
-        with self._lock:
+        with self._lock, _translated("subscribe", {"queue_name": queue_name}, self._timeout_s):
             link = self._get_link()
             self._subscriptions[id] = _Subscription(queue_name, event_queue, link.subscribe(queue_name))
             self._start_pump()
@@ -260,7 +254,7 @@ class Client:
 
     def unsubscribe(self, sub_id: str) -> None:
         """End a subscription; an unknown one is ignored."""
-        with self._lock:
+        with self._lock, _translated("unsubscribe", {"sub_id": sub_id}, self._timeout_s):
             subscription = self._subscriptions.pop(sub_id, None)
             if subscription is not None and self._link is not None:
                 self._link.unsubscribe(subscription.link_id)
@@ -270,7 +264,8 @@ class Client:
         body: dict[str, object] = {"jsonrpc": "2.0", "method": event_id}
         if params is not None:
             body["params"] = params
-        self._get_link().publish(dest, json.dumps(body).encode())
+        with _translated("notify", {"event_id": event_id, "dest": dest}, self._timeout_s):
+            self._get_link().publish(dest, json.dumps(body).encode())
 
     def close(self) -> None:
         """End the connection; calls under way fail. Closing twice is fine."""
@@ -299,7 +294,7 @@ class Client:
     def _is_dead(self, link: Link) -> bool:
         from vdsm.wire.client import ConnectionFailed
 
-        if time.monotonic() - self._used_s < _IDLE_S:
+        if time.monotonic() - self._used_s < self._idle_s:
             return False
         try:
             event = link.get_event(0.001)
@@ -327,12 +322,12 @@ class Client:
             self._pump.start()
 
     def _run_pump(self) -> None:
-        from vdsm.wire.client import ConnectionFailed
+        from vdsm.wire.client import CallTimedOut, ConnectionFailed
 
         while not self._closed.is_set():
             try:
                 self._deliver(self._get_link().get_event(_PUMP_TURN_S))
-            except ConnectionFailed:
+            except (ConnectionFailed, CallTimedOut):
                 self._used_s = 0.0  # the next _get_link looks at the connection
             except (ConnectionError, Closed):
                 return  # the next call connects again, and starts a new pump
@@ -345,6 +340,21 @@ class Client:
         for queue in queues:
             if queue is not None:
                 queue.put({"jsonrpc": "2.0", "method": event.method, "params": event.params})
+
+
+@contextmanager
+def _translated(cmd: str, params: Mapping[str, object], timeout_s: float) -> Iterator[None]:
+    """Failures of the wire come out under the names that programs catch."""
+    from vdsm.wire.client import CallFailed, CallTimedOut, ConnectionFailed
+
+    try:
+        yield
+    except CallFailed as error:
+        raise ServerError(cmd, params, error.code, error.message) from error
+    except CallTimedOut as error:
+        raise TimeoutError(cmd, params, timeout_s) from error
+    except (ConnectionFailed, TypeError, ValueError) as error:
+        raise ClientError(cmd, params, error) from error
 
 
 class Closed(Error):

@@ -1,7 +1,7 @@
 """Completion scripts for shells: click's own, told that `name=` wants no space after it."""
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from vdsm.api.declare import Verb
 
@@ -15,7 +15,8 @@ def format_script(command: click.Command, program: str, shell: str) -> str:
     shell_class = get_completion_class(shell)
     if shell_class is None:
         raise ValueError(f"no completion for the shell {shell!r}")
-    script = shell_class(command, {}, program, variable).source()
+    # Not BashComplete's own, which starts a bash to ask for its version: every bash of today is new enough.
+    script = ShellComplete.source(shell_class(command, {}, program, variable))
     return script.replace("    return 0\n", _NO_SPACE, 1) if shell == "bash" else script
 
 

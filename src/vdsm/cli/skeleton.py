@@ -42,4 +42,7 @@ def _expand(shapes: Mapping[str, object], kind: object, depth: int) -> object:
 
 
 def _format_words(words: Sequence[object]) -> str:
-    return "|".join(str(word) for word in words)
+    unique: dict[str, str] = {}
+    for word in words:  # the published schema lists what differs in case only, too
+        unique.setdefault(str(word).lower(), str(word))
+    return "|".join(unique.values())

@@ -77,10 +77,18 @@ def command(context: click.Context, root: Path | None) -> None:
 @click.pass_obj
 def configure(paths: Paths, force: bool, qemu_group: bool | None) -> None:
     """Make the folders, certificates and configuration file that are missing; may be repeated at any time."""
+    before = os.umask(0o022)
+    try:
+        done = _configure(paths, force, qemu_group)
+    finally:
+        os.umask(before)
+    print("Configured." if done else "Configured already: nothing to do.")
+
+
+def _configure(paths: Paths, force: bool, qemu_group: bool | None) -> int:
     from vdsm import pki
     from vdsm.cli.node import list_folders, make_folders, write_config
 
-    os.umask(0o022)
     settings = load_settings(paths).settings
     group_id = settings.storage.owner_gid
     owner, qemu = find_owners(paths, group_id)
@@ -89,7 +97,7 @@ def configure(paths: Paths, force: bool, qemu_group: bool | None) -> None:
     done += _print_each(map(str, pki.ensure(paths.pki, owner=owner, qemu=qemu)))
     if qemu_group if qemu_group is not None else is_real_node(paths) and has_group(group_id):
         done += _print_each(_add_qemu_user(settings, group_id))
-    print("Configured." if done else "Configured already: nothing to do.")
+    return done
 
 
 @command.command("is-configured", context_settings=dict(_CONTEXT))

@@ -19,7 +19,8 @@ from vdsm.api.task import TaskDetails, TaskInfo, TaskStatus
 from vdsm.api.vm import DeviceInfo, VmInfo
 from vdsm.api.vm_types import VmDiskStats, VmNetworkStats, VmStats
 
-_PORT = ("ipv4_addresses", "ipv6_addresses", "mac_address", "mtu", "speed_mbps")
+_ADDRESSES = ("ipv4_addresses", "ipv6_addresses", "mtu")
+_PORT = (*_ADDRESSES, "mac_address", "speed_mbps")
 
 COLUMNS: dict[type, tuple[str, ...]] = {
     VmInfo: ("name", "vm_id", "status", "memory_mib", "cpus", "pid", "guest_addresses", "exit_message"),
@@ -52,9 +53,9 @@ COLUMNS: dict[type, tuple[str, ...]] = {
     TaskDetails: ("task_id", "verb", "state", "result", "code", "message", "tag"),
     Nic: _PORT,
     Bonding: ("slaves", "active_slave", *_PORT),
-    Vlan: ("iface", "vlan_id", *_PORT),
-    Bridge: ("ports", *_PORT),
-    Network: ("iface", "bridged", "vlan_id", *_PORT),
+    Vlan: ("iface", "vlan_id", *_ADDRESSES),
+    Bridge: ("ports", *_ADDRESSES),
+    Network: ("iface", "bridged", "vlan_id", *_ADDRESSES),
     NumaNode: ("cpus", "memory_mib"),
     DeviceStats: ("state", "speed_mbps", "received_bytes", "sent_bytes", "receive_errors", "send_errors"),
     StorageDomainVitals: ("valid", "acquired", "version", "delay_s", "checked_ago_s", "code"),

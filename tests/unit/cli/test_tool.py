@@ -1,0 +1,198 @@
+"""`vdsm-tool`: a node set up from nothing, again, and checked."""
+
+import json
+import os
+import pwd
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from vdsm.cli.accounts import add_to_group, find_owners, is_real_node, parse_qemu_user
+from vdsm.cli.node import find_problems
+from vdsm.cli.tool import main
+from vdsm.core.paths import Paths
+from vdsm.pki import LEAF_LIFE, Owner
+from vdsm.settings import Settings, load_settings
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def configured(root: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["--root", str(root), "configure"]) == 0
+    capsys.readouterr()
+    return root
+
+
+def run(root: Path, *words: str) -> int:
+    return main(["--root", str(root), *words])
+
+
+def test_configure_makes_all_that_the_node_needs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run(root, "configure") == 0
+    finally:
+        os.umask(before)
+    told = capsys.readouterr().out
+    for name in ("run/vdsm", "var/lib/vdsm", "var/log/vdsm", "rhev/data-center", "run/vdsm/payload", "var", "etc"):
+        assert (root / name).stat().st_mode & 0o7777 == 0o755
+    assert (root / "run/vdsm/v2v").stat().st_mode & 0o7777 == 0o700
+    assert f"{root / 'rhev/data-center'}: made" in told
+    assert f"{root / 'etc/pki/vdsm/certs/vdsmcert.pem'}: made" in told
+    assert run(root, "is-configured") == 0
+    assert run(root, "validate-config") == 0
+
+
+def test_repeating_it_changes_nothing(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in configured.rglob("*") if path.name != ".lock"}
+    assert run(configured, "configure") == 0
+    assert {path: path.stat().st_mtime_ns for path in configured.rglob("*") if path.name != ".lock"} == before
+    assert capsys.readouterr().out == "Configured already: nothing to do.\n"
+
+
+def test_the_configuration_file_lists_every_setting_and_changes_none(configured: Path) -> None:
+    text = (configured / "etc/vdsm/vdsm.conf").read_text()
+    assert "#management_port = 54321\n" in text
+    assert load_settings(Paths(configured)).settings == Settings()
+    (configured / "etc/vdsm/vdsm.conf").write_text(text.replace("#management_port = 54321", "management_port = 6001"))
+    assert load_settings(Paths(configured)).settings.addresses.management_port == 6001
+
+
+def test_a_configuration_file_is_never_replaced(configured: Path) -> None:
+    file = configured / "etc/vdsm/vdsm.conf"
+    file.write_text("[vars]\nssl = true\n")
+    assert run(configured, "configure", "--force") == 0
+    assert file.read_text() == "[vars]\nssl = true\n"
+
+
+def test_only_force_changes_the_mode_of_a_folder_that_exists(
+    configured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = configured / "run/vdsm"
+    folder.chmod(0o711)
+    run(configured, "configure")
+    assert folder.stat().st_mode & 0o7777 == 0o711
+    assert f"{folder}: left as it is (mode 0711, not 0755)" in capsys.readouterr().out
+    run(configured, "configure", "--force")
+    assert folder.stat().st_mode & 0o7777 == 0o755
+
+
+def test_what_is_missing_is_told(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (configured / "etc/pki/vdsm/keys/vdsmkey.pem").unlink()
+    (configured / "var/log/vdsm").rmdir()
+    assert run(configured, "is-configured") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{configured / 'var/log/vdsm'}: missing",
+        f"{configured / 'etc/pki/vdsm/keys/vdsmkey.pem'}: missing",
+    ]
+
+
+def test_a_setting_that_makes_no_sense_is_told(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (configured / "etc/vdsm/vdsm.conf").write_text("[addresses]\nmanagement_port = many\n")
+    assert run(configured, "validate-config") == 1
+    assert "[addresses] management_port" in capsys.readouterr().err
+
+
+def test_a_setting_that_is_not_known_is_a_warning(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (configured / "etc/vdsm/vdsm.conf").write_text("[vars]\nssll = true\n")
+    assert run(configured, "validate-config") == 0
+    assert capsys.readouterr().err.startswith("warning: ")
+
+
+def test_a_certificate_without_its_key_is_told(configured: Path) -> None:
+    certificates = configured / "etc/pki/vdsm/certs"
+    (certificates / "vdsmcert.pem").write_bytes((certificates / "clientcert.pem").read_bytes())
+    (problem,) = find_problems(Paths(configured))
+    assert str(certificates / "vdsmcert.pem") in problem.text
+    assert not problem.is_warning
+
+
+def test_certificates_are_judged_by_their_dates(configured: Path) -> None:
+    paths = Paths(configured)
+    later = datetime.now(UTC) + LEAF_LIFE
+    assert [problem.is_warning for problem in find_problems(paths, later - timedelta(days=30))] == [True, True]
+    assert [problem.is_warning for problem in find_problems(paths, later + timedelta(days=1))] == [False, False]
+
+
+def test_without_tls_no_certificate_is_missed(configured: Path) -> None:
+    (configured / "etc/pki/vdsm/keys/vdsmkey.pem").unlink()
+    (configured / "etc/vdsm/vdsm.conf").write_text("[vars]\nssl = false\n")
+    assert list(find_problems(Paths(configured))) == []
+
+
+def test_renewing_early_is_said_to_be_needless(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(configured, "renew-certificates") == 0
+    assert capsys.readouterr().out == "Nothing expires soon.\n"
+    (configured / "etc/pki/vdsm/certs/clientcert.pem").unlink()
+    assert run(configured, "renew-certificates") == 0
+    assert "clientcert.pem: made" in capsys.readouterr().out
+
+
+def test_settings_are_printed_as_they_are_and_as_they_would_be(
+    configured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (configured / "etc/vdsm/vdsm.conf").write_text("[addresses]\nmanagement_port = 6001\n")
+    run(configured, "settings")
+    assert "\nmanagement_port = 6001\n" in capsys.readouterr().out
+    run(configured, "settings", "--json")
+    entry = json.loads(capsys.readouterr().out)["sections"]["addresses"]["management_port"]
+    assert (entry["value"], entry["default"], entry["type"]) == (6001, 54321, "int")
+    main(["show-default-config"])
+    assert "\nmanagement_port = 54321\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "status"), [(["bogus"], 1), (["configure", "--bogus"], 2), (["settings", "x"], 2)])
+def test_wrong_words(root: Path, words: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(root, *words) == status
+    assert capsys.readouterr().err.startswith("Usage: vdsm-tool")
+    assert not root.exists()
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file/below", "configure") == 1
+    assert capsys.readouterr().err.startswith("vdsm-tool: ")
+
+
+class TestAccounts:
+    """Users and groups; nothing is changed here."""
+
+    def test_other_roots_belong_to_whoever_makes_them(self, tmp_path: Path) -> None:
+        assert not is_real_node(Paths(tmp_path))
+        assert find_owners(Paths(tmp_path), 36) == (Owner(), Owner())
+
+    @pytest.mark.parametrize("label", ["+0:+0", "0:0"])
+    def test_libvirt_names_the_user_of_qemu_by_number(self, label: str) -> None:
+        text = (
+            "<capabilities><host><secmodel><model>apparmor</model></secmodel><secmodel><model>dac</model>"
+            f"<baselabel type='kvm'>{label}</baselabel></secmodel></host></capabilities>"
+        )
+        assert parse_qemu_user(fromstring(text)) == "root"
+
+    @pytest.mark.parametrize("label", ["+4294967294:+0", "nobody:nogroup", ""])
+    def test_a_user_that_does_not_exist_is_nobody(self, label: str) -> None:
+        text = f"<a><host><secmodel><model>dac</model><baselabel>{label}</baselabel></secmodel></host></a>"
+        assert parse_qemu_user(fromstring(text)) is None
+        assert parse_qemu_user(fromstring("<capabilities><host/></capabilities>")) is None
+
+    def test_a_group_that_is_missing_is_made_and_joined(self) -> None:
+        commands: list[Sequence[str]] = []
+        lines = list(add_to_group("daemon", 2_000_000_000, commands.append))
+        assert commands == [
+            ["groupadd", "--gid", "2000000000", "vdsm"],
+            ["usermod", "--append", "--groups", "vdsm", "daemon"],
+        ]
+        assert len(lines) == 2
+
+    def test_a_member_is_not_added_again(self) -> None:
+        commands: list[Sequence[str]] = []
+        entry = pwd.getpwuid(0)
+        assert list(add_to_group(entry.pw_name, entry.pw_gid, commands.append)) == []
+        assert commands == []
