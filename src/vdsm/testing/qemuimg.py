@@ -1,0 +1,80 @@
+"""A qemu-img that remembers what it was asked to make; for tests of storage without processes and files."""
+
+from pathlib import Path
+
+from vdsm.storage.model import VolumeFormat
+from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
+
+_QCOW2_BYTES = 198208
+_CLUSTER_BYTES = 65536
+
+
+class FakeQemuImg:
+    """`storage.ports.QemuImg` over a dictionary of sizes, shared with `storage.backends.memory`."""
+
+    def __init__(self, files: dict[Path, int]) -> None:
+        self.files = files
+        self.images: dict[Path, ImageFile] = {}
+        self.calls = 0
+        self._next: dict[str, QemuImgFailed] = {}
+
+    def fail_next(self, call: str, error: QemuImgFailed) -> None:
+        """Let the next call of that name raise this."""
+        self._next[call] = error
+
+    def create(
+        self,
+        path: Path,
+        format: VolumeFormat,
+        capacity_bytes: int,
+        *,
+        compat: str | None = None,
+        backing: str | None = None,
+        backing_format: VolumeFormat | None = None,
+    ) -> None:
+        self._check("create", path)
+        is_cow = format is VolumeFormat.COW
+        self.files[path] = _QCOW2_BYTES if is_cow else capacity_bytes
+        self.images[path] = ImageFile(
+            format=format.qemu,
+            virtual_size_bytes=capacity_bytes,
+            backing_file=backing,
+            backing_format=backing_format.qemu if backing_format else None,
+            compat=compat,
+            cluster_size_bytes=_CLUSTER_BYTES if is_cow else None,
+        )
+
+    def info(self, path: Path) -> ImageFile:
+        self._check("info", path)
+        return self.images[path]
+
+    def check(self, path: Path) -> ImageCheck:
+        self._check("check", path)
+        return ImageCheck(0, 0, -(-self.files[path] // _CLUSTER_BYTES) * _CLUSTER_BYTES)
+
+    def get_virtual_size(self, path: Path, format: VolumeFormat) -> int:
+        if path not in self.files:
+            raise QemuImgFailed(f"no such file: {path}")
+        image = self.images.get(path)
+        return image.virtual_size_bytes if image else self.files[path]
+
+    def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
+        self._check("add_bitmap", path)
+        image = self.images[path]
+        bitmaps = (*image.bitmaps, (name, granularity_bytes or _CLUSTER_BYTES))
+        self.images[path] = ImageFile(
+            image.format,
+            image.virtual_size_bytes,
+            image.backing_file,
+            image.backing_format,
+            image.compat,
+            image.cluster_size_bytes,
+            bitmaps,
+        )
+
+    def _check(self, call: str, path: Path) -> None:
+        self.calls += 1
+        if call in self._next:
+            raise self._next.pop(call)
+        if path not in self.files:
+            raise QemuImgFailed(f"no such file: {path}")
