@@ -53,11 +53,11 @@ generated: ## are the generated files current?
 
 unit: ## unit, contract and whole-daemon tests: no libvirt, no root
 	$(ready)
-	$(PYTEST) -q -n $(JOBS) --dist worksteal --hypothesis-profile=ci $(fast_tests)
+	$(PYTEST) -q -n $(JOBS) --dist worksteal $(fast_tests)
 
-system: ## tests with real libvirt and qemu (started if none run, stopped afterwards)
+system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(ready)
-	$(with_libvirt) $(PYTEST) -q -n $(JOBS) --dist loadgroup --hypothesis-profile=ci tests/system
+	$(PYTEST) -q -n $(JOBS) --dist loadgroup tests/system
 
 bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 	$(ready)
@@ -65,7 +65,7 @@ bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	$(ready)
-	VDSM_SOAK=$(N) $(with_libvirt) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadgroup --hypothesis-profile=soak $(fast_tests) tests/system
+	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadgroup $(fast_tests) tests/system
 
 requirements: ## write requirements*.txt anew from requirements*.in
 	$(ready)
