@@ -18,7 +18,7 @@ def _libvirtd_of_session() -> Iterator[PrivateLibvirtd]:
 
 @pytest.fixture
 def libvirtd(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[PrivateLibvirtd]:
-    """A running libvirtd without any domain. Tests may stop and kill it and freeze its qemus: the next one finds it whole."""
+    """A running libvirtd without domains. Tests may stop, kill or freeze it and its qemus: the next finds it whole."""
     _libvirtd_of_session.start()
     yield _libvirtd_of_session
     if _libvirtd_of_session.pid is not None:

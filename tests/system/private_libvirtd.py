@@ -13,8 +13,8 @@ SOCKET = "run/libvirt/libvirt-sock"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 
-# What libvirt writes is on tmpfs in the mount namespace, so it vanishes with the last process. Without control groups in sight
-# libvirt makes none. Process 1 must reap, or libvirt waits for qemus that are long dead.
+# What libvirt writes is on tmpfs in the mount namespace, so it goes with the last process. Without control groups in
+# sight libvirt makes none. Process 1 must reap, or libvirt waits for qemus that are long dead.
 _INIT = r"""
 set -e
 umount -l -R /sys/fs/cgroup 2>/dev/null || true
@@ -26,7 +26,7 @@ for folder in /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt;
   mkdir -p "$folder"; mount -t tmpfs libvirt "$folder"
 done
 cp -a /run/etc/. /etc/libvirt/
-rm -rf /run/etc /etc/libvirt/qemu/networks /etc/libvirt/qemu/autostart
+rm -rf /run/etc /etc/libvirt/qemu  # what others defined
 mkdir -p /var/lib/libvirt/qemu
 echo "host_uuid = \"$(cat /proc/sys/kernel/random/uuid)\"" >>/etc/libvirt/libvirtd.conf
 printf '%s\n' 'auth_unix_rw = "none"' 'auth_unix_ro = "none"' >>/etc/libvirt/libvirtd.conf

@@ -3,15 +3,13 @@
 import contextlib
 import logging
 import threading
+from dataclasses import dataclass
 
 import libvirt
 
 from vdsm.virt.ports import HypervisorDown, HypervisorRefused, HypervisorTimeout, NoSuchDomain
 
 log = logging.getLogger(__name__)
-
-KEEPALIVE_INTERVAL_S = 5
-KEEPALIVE_COUNT = 3  # a libvirtd that says nothing for 5 * (3 + 1) s counts as gone
 
 _LOST = frozenset(
     {
@@ -47,18 +45,26 @@ class Link:
         self._reason = reason
 
 
-def open_connection(uri: str) -> libvirt.virConnect:
-    """A new connection with keepalive, for the calling thread alone (two threads in one connection crash the process).
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """Where libvirtd is, and how long it may be silent: interval * (count + 1) seconds."""
 
-    Blocks for as long as a stopped libvirtd likes. Raises HypervisorDown.
-    """
-    start_event_loop()
-    try:
-        connection = libvirt.open(uri)
-        connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
-    except libvirt.libvirtError as error:
-        raise HypervisorDown(get_message(error)) from error
-    return connection
+    uri: str
+    keepalive_interval_s: int = 5
+    keepalive_count: int = 3
+
+    def open(self) -> libvirt.virConnect:
+        """A new connection for the calling thread alone (two threads in one connection crash the process).
+
+        Blocks for as long as a stopped libvirtd likes. Raises HypervisorDown.
+        """
+        start_event_loop()
+        try:
+            connection = libvirt.open(self.uri)
+            connection.setKeepAlive(self.keepalive_interval_s, self.keepalive_count)
+        except libvirt.libvirtError as error:
+            raise HypervisorDown(get_message(error)) from error
+        return connection
 
 
 def close_connection(connection: libvirt.virConnect) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import libvirt
 
-from vdsm.adapters.libvirt.connection import Link, close_connection, get_message, is_alive, open_connection
+from vdsm.adapters.libvirt.connection import Connector, Link, close_connection, get_message, is_alive
 from vdsm.virt.ports import EventKind, HypervisorDown, HypervisorEvent
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class EventWatcher:
     CONNECTED comes after all events are registered, DISCONNECTED when the connection is lost.
     """
 
-    def __init__(self, uri: str, link: Link, deliver: _Emit) -> None:
-        self._uri = uri
+    def __init__(self, connector: Connector, link: Link, deliver: _Emit) -> None:
+        self._connector = connector
         self._link = link
         self._deliver = deliver
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,7 +60,7 @@ class EventWatcher:
     def _watch(self) -> None:
         while not self._is_stopping:
             try:
-                connection = open_connection(self._uri)
+                connection = self._connector.open()
             except HypervisorDown as error:
                 self._tell(lambda reason=error.reason: self._on_down(reason))  # type: ignore[misc]
                 if self._wake.wait(RETRY_INTERVAL_S):
@@ -111,7 +111,7 @@ class EventWatcher:
 
     def _on_up(self) -> None:
         if not self._is_stopping:
-            log.info("connected to libvirt at %s", self._uri)
+            log.info("connected to libvirt at %s", self._connector.uri)
             self._link.set_up()
             self._decided.set()
             self._deliver(HypervisorEvent("", EventKind.CONNECTED))
@@ -122,7 +122,7 @@ class EventWatcher:
             self._link.set_down(reason)
             self._decided.set()
             if was_up:
-                log.error("lost libvirt at %s: %s", self._uri, reason)
+                log.error("lost libvirt at %s: %s", self._connector.uri, reason)
                 self._deliver(HypervisorEvent("", EventKind.DISCONNECTED, text=reason))
 
     def _pass_on(self, event: HypervisorEvent) -> None:

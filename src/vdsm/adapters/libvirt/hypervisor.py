@@ -9,7 +9,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
-from vdsm.adapters.libvirt.connection import Link
+from vdsm.adapters.libvirt.connection import Connector, Link
 from vdsm.adapters.libvirt.events import EventWatcher
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
@@ -61,14 +61,16 @@ class LibvirtHypervisor:
         uri: str,
         *,
         settings: CallSettings | None = None,
+        keepalive_interval_s: int = 5,
         clock: Clock | None = None,
         sample_timeout_s: float = SAMPLE_TIMEOUT_S,
     ) -> None:
+        connector = Connector(uri, keepalive_interval_s)
         link = Link()
-        self._pool = Pool(uri, link)
+        self._pool = Pool(connector.open, link)
         self._calls = Calls(self._pool, link, settings or CallSettings())
         self._sampler = Sampler(self._pool, clock or SystemClock(), timeout_s=sample_timeout_s)
-        self._watcher = EventWatcher(uri, link, self._deliver)
+        self._watcher = EventWatcher(connector, link, self._deliver)
         self._listeners: list[Callable[[HypervisorEvent], None]] = []
 
     async def open(self) -> None:
@@ -79,6 +81,11 @@ class LibvirtHypervisor:
         """Give up all connections within a second; calls that hang are left behind and die with the process."""
         await self._watcher.stop(CLOSE_TIMEOUT_S / 2)
         await self._pool.close()
+
+    @property
+    def written_off(self) -> list[str]:
+        """What the calls are that never came back, for logs and figures."""
+        return self._pool.written_off
 
     def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
         self._listeners.append(listener)

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import libvirt
 
-from vdsm.adapters.libvirt.connection import Link, close_connection, get_message, is_alive, is_loss, open_connection
+from vdsm.adapters.libvirt.connection import Link, close_connection, get_message, is_alive, is_loss
 from vdsm.core.errors import GeneralFailure, NodeError, ResourceExhausted
 from vdsm.virt.ports import HypervisorDown
 
@@ -62,10 +62,20 @@ class Call:
 
 
 class Pool:
-    """At most `size` calls in flight and `written_off_limit` that are past their deadline. For one event loop."""
+    """At most `size` calls in flight and `written_off_limit` that are past their deadline. For one event loop.
 
-    def __init__(self, uri: str, link: Link, *, size: int = SIZE, written_off_limit: int = WRITTEN_OFF_LIMIT) -> None:
-        self._uri = uri
+    `open_connection` is called in each new thread, and again when its connection was lost; it raises HypervisorDown.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[], libvirt.virConnect],
+        link: Link,
+        *,
+        size: int = SIZE,
+        written_off_limit: int = WRITTEN_OFF_LIMIT,
+    ) -> None:
+        self._open_connection = open_connection
         self._link = link
         self._size = size
         self._written_off_limit = written_off_limit
@@ -162,7 +172,7 @@ class Pool:
             raise
 
     def _take_worker(self) -> "_Worker":
-        worker = self._idle.pop() if self._idle else _Worker(self._uri, asyncio.get_running_loop(), self)
+        worker = self._idle.pop() if self._idle else _Worker(self._open_connection, asyncio.get_running_loop(), self)
         self._busy.add(worker)
         return worker
 
@@ -240,8 +250,10 @@ class Pool:
 class _Worker:
     """One thread and its connection. libvirt's objects never leave it: dropping the last one may talk to libvirtd."""
 
-    def __init__(self, uri: str, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-        self._uri = uri
+    def __init__(
+        self, open_connection: Callable[[], libvirt.virConnect], loop: asyncio.AbstractEventLoop, pool: Pool
+    ) -> None:
+        self._open_connection = open_connection
         self._loop = loop
         self._pool = pool
         self._inbox: SimpleQueue[Call | None] = SimpleQueue()
@@ -277,7 +289,7 @@ class _Worker:
             if self._connection is not None and not is_alive(self._connection):
                 self._drop_connection()
             if self._connection is None:
-                self._connection = open_connection(self._uri)
+                self._connection = self._open_connection()
             call.run(self._connection)
         except libvirt.libvirtError as error:
             failure = self._explain(error, call)

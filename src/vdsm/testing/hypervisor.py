@@ -1,0 +1,341 @@
+"""A hypervisor that is only memory: VMs with live XML, events, figures, failing on demand; it runs no guest."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from xml.etree.ElementTree import Element, ParseError, tostring
+
+from defusedxml.ElementTree import fromstring
+
+from vdsm.core.clock import Clock, SystemClock
+from vdsm.core.errors import NodeError
+from vdsm.testing import hypervisor_xml
+from vdsm.virt.ports import (
+    BulkSample,
+    DomainRecord,
+    DomainState,
+    EventKind,
+    HypervisorDown,
+    HypervisorEvent,
+    HypervisorRefused,
+    HypervisorTimeout,
+    NoSuchDomain,
+    ShutdownMode,
+)
+
+PICTURE = ("image/png", b"\x89PNG\r\n\x1a\n")
+_OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT = 9, 27, 55, 86  # libvirt's error numbers
+_NO_SPACE = 2  # virDomainDiskErrorCode
+
+
+@dataclass(slots=True)
+class FakeDomain:
+    """One domain of the fake. `live` and `pid` are there while it is active."""
+
+    definition: Element
+    state: DomainState = DomainState.SHUT_OFF
+    reason: int = 0
+    is_persistent: bool = True
+    live: Element | None = None
+    pid: int = 0
+    started_s: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def vm_id(self) -> str:
+        return self.definition.findtext("uuid", "").strip()
+
+    @property
+    def name(self) -> str:
+        return self.definition.findtext("name", "").strip()
+
+    @property
+    def xml(self) -> Element:
+        return self.definition if self.live is None else self.live
+
+
+class HypervisorWorld:
+    """What a test does to the fake from behind: the guest, the machine and libvirtd itself."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.domains: dict[str, FakeDomain] = {}
+        self.agents: set[str] = set()  # VMs whose qemu guest agent answers
+        self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
+        self.guests_obey = True  # a shutdown or reboot that was asked for happens
+        self._listeners: list[Callable[[HypervisorEvent], None]] = []
+        self._failures: dict[str, list[Exception]] = {}
+        self._frozen: set[str] = set()
+        self._down_reason: str | None = None
+        self._started = 0
+
+    def fail_next(self, method: str, error: Exception) -> None:
+        """Let the next call of that method raise error, after those already set."""
+        self._failures.setdefault(method, []).append(error)
+
+    def freeze(self, vm_id: str) -> None:
+        """Stop the VM's qemu: calls on it time out at once, samples name it as missing, destroy works."""
+        self._frozen.add(vm_id)
+
+    def thaw(self, vm_id: str) -> None:
+        self._frozen.discard(vm_id)
+
+    def go_down(self, reason: str = "libvirtd ended") -> None:
+        """libvirtd ends; VMs run on."""
+        self._down_reason = reason
+        self.emit(HypervisorEvent("", EventKind.DISCONNECTED, text=reason))
+
+    def come_up(self) -> None:
+        self._down_reason = None
+        self.emit(HypervisorEvent("", EventKind.CONNECTED))
+
+    def emit(self, event: HypervisorEvent) -> None:
+        """Deliver an event on the loop, in order, as libvirt's come: after the call that caused it went on."""
+        asyncio.get_running_loop().call_soon(self._deliver, event)
+
+    def end_guest(self, vm_id: str, reason: int = 1, detail: int = 0) -> None:
+        """The VM stops by itself: (1, 0) shut down from inside, (3, 2) qemu crashed, (1, 3) migrated away."""
+        domain = self.domains[vm_id]
+        if (reason, detail) == (1, 0):
+            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (6, 1)))
+        self._stop(domain, reason, detail)
+
+    def pause_on_error(self, vm_id: str, target: str, reason: str = "enospc", error: int = _NO_SPACE) -> None:
+        """A disk reports an I/O error and the VM pauses, as with the error policy `stop`."""
+        domain = self.domains[vm_id]
+        domain.state, domain.reason = DomainState.PAUSED, 5
+        domain.errors[target] = error
+        path = next((disk.path for disk in hypervisor_xml.list_disks(domain.xml) if disk.target == target), "")
+        self.emit(HypervisorEvent(vm_id, EventKind.IO_ERROR, (1,), reason, (path, target)))
+        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (3, 2)))
+
+    def _deliver(self, event: HypervisorEvent) -> None:
+        for listener in list(self._listeners):
+            listener(event)
+
+    def _stop(self, domain: FakeDomain, reason: int, detail: int) -> None:
+        domain.state, domain.reason = DomainState.SHUT_OFF, reason
+        domain.live, domain.pid = None, 0
+        domain.errors.clear()
+        self._frozen.discard(domain.vm_id)
+        self.agents.discard(domain.vm_id)
+        self.emit(HypervisorEvent(domain.vm_id, EventKind.LIFECYCLE, (5, detail)))
+        if not domain.is_persistent:
+            del self.domains[domain.vm_id]
+
+    async def _enter(self, method: str, vm_id: str = "") -> None:
+        await asyncio.sleep(0)  # a real call lets others run too
+        self.calls.append((method, vm_id))
+        if self._failures.get(method):
+            raise self._failures[method].pop(0)
+        if self._down_reason is not None:
+            raise HypervisorDown(self._down_reason)
+        if vm_id in self._frozen and method != "destroy":
+            raise HypervisorTimeout(vm_id, method, 60.0)
+
+    async def _find(self, method: str, vm_id: str) -> FakeDomain:
+        await self._enter(method, vm_id)
+        if vm_id not in self.domains:
+            raise NoSuchDomain(vm_id)
+        return self.domains[vm_id]
+
+    async def _find_active(self, method: str, vm_id: str) -> FakeDomain:
+        domain = await self._find(method, vm_id)
+        if domain.live is None:
+            raise _invalid("domain is not running")
+        return domain
+
+
+class FakeHypervisor(HypervisorWorld):
+    """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
+
+    def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
+        self._listeners.append(listener)
+
+    async def capabilities_xml(self) -> str:
+        await self._enter("capabilities_xml")
+        return hypervisor_xml.HOST_CAPABILITIES
+
+    async def domain_capabilities_xml(self, kind: str) -> str:
+        await self._enter("domain_capabilities_xml")
+        return hypervisor_xml.make_domain_capabilities(kind)
+
+    async def versions(self) -> tuple[int, int]:
+        await self._enter("versions")
+        return 9_000_000, 7_002_022
+
+    async def list_domains(self) -> list[DomainRecord]:
+        await self._enter("list_domains")
+        return [_make_record(domain) for domain in self.domains.values()]
+
+    async def get_domain(self, vm_id: str) -> DomainRecord:
+        return _make_record(await self._find("get_domain", vm_id))
+
+    async def define(self, xml: str) -> None:
+        definition = _parse(xml)
+        domain = FakeDomain(definition)
+        await self._enter("define", domain.vm_id)
+        for other in self.domains.values():
+            if other.name == domain.name and other.vm_id != domain.vm_id:
+                reason = f"operation failed: domain '{other.name}' already exists with uuid {other.vm_id}"
+                raise HypervisorRefused(reason, _OPERATION_FAILED)
+        known = self.domains.setdefault(domain.vm_id, domain)
+        known.definition, known.is_persistent = definition, True
+        self.emit(HypervisorEvent(domain.vm_id, EventKind.LIFECYCLE, (0, 0 if known is domain else 1)))
+
+    async def start(self, vm_id: str, *, paused: bool) -> None:
+        domain = await self._find("start", vm_id)
+        if domain.live is not None:
+            raise _invalid("domain is already running")
+        self._started += 1
+        domain.live = hypervisor_xml.make_live(domain.definition, self._started)
+        domain.pid = 1_000_000 + self._started
+        domain.started_s = self.clock.monotonic()
+        domain.passwords = _read_passwords(domain.definition)
+        domain.state, domain.reason = (DomainState.PAUSED, 1) if paused else (DomainState.RUNNING, 1)
+        for detail in ((2, 0), (3, 0)) if paused else ((4, 0), (2, 0)):
+            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, detail))
+
+    async def undefine(self, vm_id: str) -> None:
+        await self._enter("undefine", vm_id)
+        domain = self.domains.get(vm_id)
+        if domain is None:
+            return
+        domain.is_persistent = False
+        if domain.live is None:
+            del self.domains[vm_id]
+        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (1, 0)))
+
+    async def destroy(self, vm_id: str, *, graceful: bool) -> None:
+        domain = await self._find_active("destroy", vm_id)
+        if graceful:
+            if vm_id in self._frozen:
+                raise HypervisorRefused("Failed to terminate process with SIGTERM", _OPERATION_FAILED)
+            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (6, 2)))
+        self._stop(domain, 2, 1)
+
+    async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None:
+        await self._find_running("shutdown", vm_id, mode)
+        if self.guests_obey:
+            self.end_guest(vm_id)
+
+    async def reboot(self, vm_id: str, mode: ShutdownMode) -> None:
+        await self._find_running("reboot", vm_id, mode)
+        if self.guests_obey:
+            self.emit(HypervisorEvent(vm_id, EventKind.REBOOT))
+
+    async def reset(self, vm_id: str) -> None:
+        await self._find_active("reset", vm_id)
+        self.emit(HypervisorEvent(vm_id, EventKind.REBOOT))
+
+    async def suspend(self, vm_id: str) -> None:
+        domain = await self._find_active("suspend", vm_id)
+        if domain.state is not DomainState.PAUSED:
+            domain.state, domain.reason = DomainState.PAUSED, 1
+            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (3, 0)))
+
+    async def resume(self, vm_id: str) -> None:
+        domain = await self._find_active("resume", vm_id)
+        if domain.state is not DomainState.PAUSED:
+            raise _invalid("domain is already running")
+        domain.state, domain.reason = DomainState.RUNNING, 5
+        domain.errors.clear()
+        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (4, 0)))
+
+    async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
+        domain = await self._find("set_metadata", vm_id)
+        for xml in (domain.definition, domain.live):
+            if xml is not None:
+                _replace_metadata(xml, fromstring(element), uri)
+
+    async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None:
+        domain = await self._find_active("update_device", vm_id)
+        update = _parse_xml(xml)
+        devices = domain.xml.find("devices")
+        device = None if devices is None else hypervisor_xml.find_same_device(devices, update)
+        if devices is None or device is None:
+            raise HypervisorRefused(f"device not found: no {update.tag} like that", _OPERATION_FAILED)
+        if update.tag == "graphics" and "passwd" in update.attrib:
+            domain.passwords[update.get("type", "")] = update.attrib.pop("passwd")
+            update.attrib = device.attrib | update.attrib
+        update.extend(child for child in device if child.tag in ("alias", "address") and update.find(child.tag) is None)
+        hypervisor_xml.complete_device(update, int(domain.xml.get("id", "0")), Counter())
+        devices[list(devices).index(device)] = update
+
+    async def block_errors(self, vm_id: str) -> Mapping[str, int]:
+        return dict((await self._find_active("block_errors", vm_id)).errors)
+
+    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
+        await self._find_active("screenshot", vm_id)
+        return PICTURE
+
+    async def sample(self) -> BulkSample:
+        await self._enter("sample")
+        now_s = self.clock.monotonic()
+        active = [domain for domain in self.domains.values() if domain.live is not None]
+        return BulkSample(
+            now_s,
+            {
+                domain.vm_id: hypervisor_xml.make_statistics(
+                    domain.xml, domain.state.value, domain.reason, now_s - domain.started_s
+                )
+                for domain in active
+                if domain.vm_id not in self._frozen
+            },
+            frozenset(domain.vm_id for domain in active if domain.vm_id in self._frozen),
+        )
+
+    async def _find_running(self, method: str, vm_id: str, mode: ShutdownMode) -> FakeDomain:
+        domain = await self._find_active(method, vm_id)
+        if domain.state is DomainState.PAUSED:
+            raise _invalid("domain is not running")
+        if mode is ShutdownMode.AGENT and vm_id not in self.agents:
+            reason = "Guest agent is not responding: QEMU guest agent is not connected"
+            raise HypervisorRefused(reason, _NO_AGENT)
+        return domain
+
+
+def _make_record(domain: FakeDomain) -> DomainRecord:
+    xml = hypervisor_xml.format_xml(domain.xml)
+    return DomainRecord(domain.vm_id, domain.name, domain.state, domain.reason, xml, domain.is_persistent)
+
+
+def _invalid(reason: str) -> NodeError:
+    return HypervisorRefused(f"Requested operation is not valid: {reason}", _INVALID)
+
+
+def _parse_xml(xml: str) -> Element:
+    try:
+        element: Element = fromstring(xml)
+    except ParseError as error:
+        raise HypervisorRefused(f"not XML: {error}", _XML_ERROR) from error
+    return element
+
+
+def _parse(xml: str) -> Element:
+    definition = _parse_xml(xml)
+    for name in ("name", "uuid"):
+        if not definition.findtext(name, "").strip():
+            raise HypervisorRefused(f"missing {name} information", _XML_ERROR)
+    return definition
+
+
+def _read_passwords(definition: Element) -> dict[str, str]:
+    graphics = definition.findall("devices/graphics")
+    return {item.get("type", ""): item.get("passwd", "") for item in graphics if "passwd" in item.attrib}
+
+
+def _replace_metadata(xml: Element, element: Element, uri: str) -> None:
+    metadata = xml.find("metadata")
+    if metadata is None:
+        metadata = Element("metadata")
+        xml.insert(2, metadata)
+    for old in [child for child in metadata if child.tag.startswith(f"{{{uri}}}")]:
+        metadata.remove(old)
+    new: Element = fromstring(tostring(element))
+    for node in new.iter():
+        if not node.tag.startswith("{"):
+            node.tag = f"{{{uri}}}{node.tag}"
+    metadata.append(new)

@@ -1,0 +1,409 @@
+"""What every hypervisor keeps, run here on the fake; `tests/system` runs the same suite on libvirt with real qemus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+from defusedxml.ElementTree import fromstring
+
+from vdsm.core.ids import is_uuid
+from vdsm.testing.hypervisor import FakeHypervisor
+from vdsm.virt.ports import (
+    DomainState,
+    EventKind,
+    Hypervisor,
+    HypervisorDown,
+    HypervisorEvent,
+    HypervisorRefused,
+    NoSuchDomain,
+    ShutdownMode,
+)
+
+EVENT_TIMEOUT_S = 30.0
+METADATA_URI = "http://ovirt.org/vm/1.0"
+VNC = "<graphics type='vnc' autoport='yes' listen='127.0.0.1'{}><listen type='address' address='127.0.0.1'/></graphics>"
+_DOMAIN = """<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{vm_id}</uuid>
+  <metadata><vm xmlns='http://ovirt.org/vm/1.0'><startTime>1</startTime></vm></metadata>
+  <memory unit='KiB'>16384</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/>
+    </disk>
+    <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><target dev='hdc' bus='ide'/><readonly/></disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='virtio'/>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+    {graphics}
+    <video><model type='vga'/></video>
+  </devices>
+</domain>"""
+
+
+def make_definition(name: str, vm_id: str, disk: Path) -> str:
+    """A VM without an operating system, of 16 MiB."""
+    return _DOMAIN.format(name=name, vm_id=vm_id, disk=disk, graphics=VNC.format(" passwd='first'"))
+
+
+class Events:
+    """Every event so far, and waiting for one to come."""
+
+    def __init__(self) -> None:
+        self.seen: list[HypervisorEvent] = []
+        self._arrived = asyncio.Event()
+
+    def add(self, event: HypervisorEvent) -> None:
+        self.seen.append(event)
+        self._arrived.set()
+
+    async def wait_for(self, vm_id: str, kind: EventKind, detail: tuple[int, ...] = (), count: int = 1) -> None:
+        """Return when so many of these have come."""
+        async with asyncio.timeout(EVENT_TIMEOUT_S):
+            while self.count(vm_id, kind, detail) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def count(self, vm_id: str, kind: EventKind, detail: tuple[int, ...]) -> int:
+        return sum((event.vm_id, event.kind, event.detail) == (vm_id, kind, detail) for event in self.seen)
+
+    def details(self, vm_id: str) -> list[tuple[int, ...]]:
+        """The lifecycle of that VM."""
+        return [event.detail for event in self.seen if event.vm_id == vm_id and event.kind is EventKind.LIFECYCLE]
+
+
+class World(Protocol):
+    """A hypervisor, its events, and what a test may do to it from behind."""
+
+    hypervisor: Hypervisor
+    events: Events
+
+    def freeze(self, vm_id: str) -> None:
+        """Stop the VM's qemu."""
+        ...
+
+    def go_down(self) -> None:
+        """End libvirtd."""
+        ...
+
+    def come_up(self) -> None: ...
+
+
+class FakeWorld:
+    """The fake, behind the same handles."""
+
+    def __init__(self) -> None:
+        self.fake = FakeHypervisor()
+        self.hypervisor: Hypervisor = self.fake
+        self.events = Events()
+        self.fake.subscribe(self.events.add)
+        self.freeze = self.fake.freeze
+        self.come_up = self.fake.come_up
+
+    def go_down(self) -> None:
+        self.fake.go_down()
+
+
+Define = Callable[[], Awaitable[str]]
+
+
+class HypervisorContract:
+    """The suite. A subclass overrides `world`."""
+
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[World]:
+        raise NotImplementedError
+        yield
+
+    @pytest.fixture
+    def define(self, world: World, tmp_path: Path) -> Define:
+        async def define() -> str:
+            vm_id = str(uuid4())
+            (tmp_path / vm_id).write_bytes(bytes(2**20))
+            await world.hypervisor.define(make_definition(f"vm-{vm_id[:8]}", vm_id, tmp_path / vm_id))
+            return vm_id
+
+        return define
+
+    async def test_defined_domain_is_listed_and_off(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        [record] = await world.hypervisor.list_domains()
+        assert record == await world.hypervisor.get_domain(vm_id)
+        assert (record.vm_id, record.name) == (vm_id, f"vm-{vm_id[:8]}")
+        assert (record.state, record.reason, record.persistent) == (DomainState.SHUT_OFF, 0, True)
+        assert fromstring(record.xml).get("id") is None
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (0, 0))
+
+    async def test_defining_again_replaces(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        xml = (await world.hypervisor.get_domain(vm_id)).xml
+        await world.hypervisor.define(
+            xml.replace("<vcpu placement='static'>1", "<vcpu>2").replace("<vcpu>1", "<vcpu>2")
+        )
+        [record] = await world.hypervisor.list_domains()
+        assert fromstring(record.xml).findtext("vcpu") == "2"
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (0, 1))
+
+    async def test_bad_definitions_are_refused(self, world: World, define: Define, tmp_path: Path) -> None:
+        vm_id = await define()
+        taken = make_definition(f"vm-{vm_id[:8]}", str(uuid4()), tmp_path / "x")
+        for xml in (taken, "<domain/>", "<domain"):
+            with pytest.raises(HypervisorRefused):
+                await world.hypervisor.define(xml)
+        assert len(await world.hypervisor.list_domains()) == 1
+
+    async def test_started_domain_runs_with_live_xml(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        await world.hypervisor.start(vm_id, paused=False)
+        record = await world.hypervisor.get_domain(vm_id)
+        assert (record.state, record.reason) == (DomainState.RUNNING, 1)
+        live = fromstring(record.xml)
+        assert int(live.attrib["id"]) > 0
+        assert live.findtext(f"metadata/{{{METADATA_URI}}}vm/{{{METADATA_URI}}}startTime") == "1"
+        graphics = live.find("devices/graphics")
+        assert int(graphics.attrib["port"]) >= 5900
+        assert "passwd" not in graphics.attrib
+        assert live.find("devices/disk/alias").get("name") == "virtio-disk0"
+        assert live.find("devices/memballoon/alias").get("name") == "balloon0"
+        assert live.find("devices/channel/target").get("state") == "disconnected"
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (2, 0))
+        with pytest.raises(HypervisorRefused, match="already running"):
+            await world.hypervisor.start(vm_id, paused=False)
+
+    async def test_pausing_and_resuming(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=True)
+        assert (await hypervisor.get_domain(vm_id)).state is DomainState.PAUSED
+        await hypervisor.resume(vm_id)
+        assert (await hypervisor.get_domain(vm_id)).state is DomainState.RUNNING
+        with pytest.raises(HypervisorRefused, match="already running"):
+            await hypervisor.resume(vm_id)
+        await hypervisor.suspend(vm_id)
+        await hypervisor.suspend(vm_id)
+        record = await hypervisor.get_domain(vm_id)
+        assert (record.state, record.reason) == (DomainState.PAUSED, 1)
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (3, 0), count=2)
+        assert world.events.details(vm_id) == [(0, 0), (2, 0), (3, 0), (4, 0), (3, 0)]
+
+    async def test_destroying_and_undefining(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.destroy(vm_id, graceful=False)
+        record = await hypervisor.get_domain(vm_id)
+        assert (record.state, record.reason) == (DomainState.SHUT_OFF, 2)
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (5, 1))
+        with pytest.raises(HypervisorRefused, match="not running") as refused:
+            await hypervisor.destroy(vm_id, graceful=False)
+        assert refused.value.kind == 55
+        await hypervisor.undefine(vm_id)
+        await hypervisor.undefine(vm_id)
+        assert await hypervisor.list_domains() == []
+
+    async def test_undefined_while_running_it_goes_when_it_stops(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.undefine(vm_id)
+        assert not (await hypervisor.get_domain(vm_id)).persistent
+        await hypervisor.destroy(vm_id, graceful=True)
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (5, 1))
+        assert world.events.details(vm_id)[-2:] == [(6, 2), (5, 1)]
+        with pytest.raises(NoSuchDomain):
+            await hypervisor.get_domain(vm_id)
+
+    @pytest.mark.parametrize("vm_id", [str(uuid4()), "never heard of"])
+    async def test_calls_on_an_unknown_domain(self, world: World, vm_id: str) -> None:
+        hypervisor = world.hypervisor
+        calls = [
+            hypervisor.get_domain(vm_id),
+            hypervisor.start(vm_id, paused=False),
+            hypervisor.destroy(vm_id, graceful=True),
+            hypervisor.shutdown(vm_id, ShutdownMode.ACPI),
+            hypervisor.reboot(vm_id, ShutdownMode.ACPI),
+            hypervisor.reset(vm_id),
+            hypervisor.suspend(vm_id),
+            hypervisor.resume(vm_id),
+            hypervisor.set_metadata(vm_id, "<vm/>", "ovirt-vm", METADATA_URI),
+            hypervisor.update_device(vm_id, VNC.format("")),
+            hypervisor.block_errors(vm_id),
+            hypervisor.screenshot(vm_id),
+        ]
+        for call in calls:
+            with pytest.raises(NoSuchDomain) as failure:
+                await call
+            assert failure.value.vm_id == vm_id
+        await hypervisor.undefine(vm_id)
+
+    async def test_calls_on_a_domain_that_is_off(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        calls = [
+            hypervisor.shutdown(vm_id, ShutdownMode.ACPI),
+            hypervisor.reboot(vm_id, ShutdownMode.AGENT),
+            hypervisor.reset(vm_id),
+            hypervisor.suspend(vm_id),
+            hypervisor.resume(vm_id),
+            hypervisor.update_device(vm_id, VNC.format("")),
+            hypervisor.block_errors(vm_id),
+            hypervisor.screenshot(vm_id),
+        ]
+        for call in calls:
+            with pytest.raises(HypervisorRefused, match="not running"):
+                await call
+        assert (await hypervisor.sample()).stats == {}
+
+    async def test_metadata_is_replaced_and_stays(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+
+        async def read(element: str) -> str | None:
+            xml = fromstring((await hypervisor.get_domain(vm_id)).xml)
+            assert len(xml.findall(f"metadata/{{{METADATA_URI}}}vm")) == 1
+            return xml.findtext(f"metadata/{{{METADATA_URI}}}vm/{{{METADATA_URI}}}{element}")
+
+        await hypervisor.set_metadata(vm_id, "<vm><a>off</a></vm>", "ovirt-vm", METADATA_URI)
+        assert (await read("a"), await read("startTime")) == ("off", None)
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.set_metadata(vm_id, "<vm><a>on</a></vm>", "ovirt-vm", METADATA_URI)
+        assert await read("a") == "on"
+        await hypervisor.destroy(vm_id, graceful=False)
+        assert await read("a") == "on"
+
+    async def test_devices_are_updated(self, world: World, define: Define, tmp_path: Path) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.update_device(vm_id, VNC.format(" passwd='second' passwdValidTo='2038-01-01T00:00:00'"))
+        disc = tmp_path / "disc.iso"
+        disc.write_bytes(bytes(4096))
+        cdrom = f"<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{disc}'/>"
+        cdrom += "<target dev='hdc' bus='ide'/><readonly/></disk>"
+        await hypervisor.update_device(vm_id, cdrom, force=True)
+        live = fromstring((await hypervisor.get_domain(vm_id)).xml)
+        sources = {disk.find("target").get("dev"): disk.find("source") for disk in live.findall("devices/disk")}
+        assert sources["hdc"].get("file") == str(disc)
+        assert "passwd" not in live.find("devices/graphics").attrib
+        assert int(live.find("devices/graphics").get("port")) >= 5900
+        with pytest.raises(HypervisorRefused):
+            await hypervisor.update_device(vm_id, cdrom.replace("hdc", "hdd"))
+
+    async def test_looking_into_a_running_domain(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+        assert await hypervisor.block_errors(vm_id) == {}
+        media_type, picture = await hypervisor.screenshot(vm_id)
+        assert media_type.startswith("image/") and picture
+        await hypervisor.reset(vm_id)
+        await world.events.wait_for(vm_id, EventKind.REBOOT)
+
+    async def test_a_guest_without_agent_cannot_be_asked_through_it(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        await world.hypervisor.start(vm_id, paused=False)
+        for call in (world.hypervisor.shutdown, world.hypervisor.reboot):
+            with pytest.raises(HypervisorRefused, match="agent"):
+                await call(vm_id, ShutdownMode.AGENT)
+        assert (await world.hypervisor.get_domain(vm_id)).state is DomainState.RUNNING
+
+    async def test_sample(self, world: World, define: Define) -> None:
+        off, first, second = await define(), await define(), await define()
+        await world.hypervisor.start(first, paused=False)
+        await world.hypervisor.start(second, paused=True)
+        before = await world.hypervisor.sample()
+        assert set(before.stats) == {first, second} and off not in before.missing
+        after = await world.hypervisor.sample()
+        assert after.taken_at_s >= before.taken_at_s
+        stats = after.stats[first]
+        expected = {"state.state": 1, "balloon.maximum": 16384, "vcpu.current": 1, "net.count": 0, "block.count": 2}
+        assert {key: stats[key] for key in expected} == expected
+        assert after.stats[second]["state.state"] == 3
+        assert {"cpu.time", "cpu.user", "cpu.system", "block.0.rd.bytes", "block.0.fl.times"} <= set(stats)
+        assert stats["block.0.name"] == "vda"
+        assert int(stats["cpu.time"]) >= int(before.stats[first]["cpu.time"])
+
+    async def test_frozen_qemu_is_missing_and_can_be_destroyed(self, world: World, define: Define) -> None:
+        healthy, sick = await define(), await define()
+        for vm_id in (healthy, sick):
+            await world.hypervisor.start(vm_id, paused=False)
+        world.freeze(sick)
+        for _ in range(2):
+            sample = await world.hypervisor.sample()
+            assert (set(sample.stats), sample.missing) == ({healthy}, {sick})
+        await world.hypervisor.suspend(healthy)
+        await world.hypervisor.destroy(sick, graceful=False)
+        await world.events.wait_for(sick, EventKind.LIFECYCLE, (5, 1))
+        sample = await world.hypervisor.sample()
+        assert (set(sample.stats), sample.missing) == ({healthy}, set())
+
+    async def test_libvirtd_ends_and_comes_back(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+        connected = world.events.count("", EventKind.CONNECTED, ())
+        world.go_down()
+        await world.events.wait_for("", EventKind.DISCONNECTED)
+        calls = [
+            hypervisor.list_domains(),
+            hypervisor.versions(),
+            hypervisor.suspend(vm_id),
+            hypervisor.destroy(vm_id, graceful=False),
+            hypervisor.sample(),
+        ]
+        for call in calls:
+            with pytest.raises(HypervisorDown):
+                await call
+        world.come_up()
+        await world.events.wait_for("", EventKind.CONNECTED, count=connected + 1)
+        [record] = await hypervisor.list_domains()
+        assert (record.vm_id, record.state) == (vm_id, DomainState.RUNNING)
+        await hypervisor.suspend(vm_id)
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (3, 0))
+        assert set((await hypervisor.sample()).stats) == {vm_id}
+
+    async def test_what_the_host_can_do(self, world: World) -> None:
+        host = fromstring(await world.hypervisor.capabilities_xml())
+        assert is_uuid(host.findtext("host/uuid"))
+        domain = fromstring(await world.hypervisor.domain_capabilities_xml("qemu"))
+        assert domain.findtext("domain") == "qemu"
+        libvirt, qemu = await world.hypervisor.versions()
+        assert libvirt > 1_000_000 and qemu > 1_000_000
+
+
+class TestFake(HypervisorContract):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[World]:
+        yield FakeWorld()
+
+    async def test_failing_on_demand(self, world: FakeWorld, define: Define) -> None:
+        world.fake.fail_next("start", HypervisorRefused("no memory", 1))
+        vm_id = await define()
+        with pytest.raises(HypervisorRefused, match="no memory"):
+            await world.hypervisor.start(vm_id, paused=False)
+        await world.hypervisor.start(vm_id, paused=False)
+
+    async def test_guest_that_obeys(self, world: FakeWorld, define: Define) -> None:
+        vm_id = await define()
+        await world.hypervisor.start(vm_id, paused=False)
+        world.fake.agents.add(vm_id)
+        await world.hypervisor.reboot(vm_id, ShutdownMode.AGENT)
+        await world.events.wait_for(vm_id, EventKind.REBOOT)
+        await world.hypervisor.shutdown(vm_id, ShutdownMode.ACPI)
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (5, 0))
+        assert (await world.hypervisor.get_domain(vm_id)).reason == 1
+
+    async def test_disk_without_space(self, world: FakeWorld, define: Define) -> None:
+        vm_id = await define()
+        await world.hypervisor.start(vm_id, paused=False)
+        world.fake.pause_on_error(vm_id, "vda")
+        await world.events.wait_for(vm_id, EventKind.LIFECYCLE, (3, 2))
+        assert await world.hypervisor.block_errors(vm_id) == {"vda": 2}
+        record = await world.hypervisor.get_domain(vm_id)
+        assert (record.state, record.reason) == (DomainState.PAUSED, 5)
