@@ -1,4 +1,4 @@
-"""The clients for programs and people against live doors: TLS, plain, unix socket, events, a daemon that starts again."""
+"""The clients for programs and people against live doors: TLS, plain, unix socket, events, restarts."""
 
 import asyncio
 import queue
