@@ -189,7 +189,8 @@ class Node:
         )
 
         async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
-            await asyncio.to_thread(repository.recovery.recover, module, object, function, params)
+            # In a thread of the runner's: it is waited for before the SPM role ends.
+            await runner.run_in_thread(repository.recovery.recover, module, object, function, params)
 
         def on_change(task: TaskSnapshot) -> None:
             self._tell(format_event(task))

@@ -7,7 +7,7 @@ does is left to the one who uses it.
 import configparser
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -153,6 +153,7 @@ class Storage:
 
     restore: bool = setting(True, "after a restart, connect again what was connected, in the background")
     owner_uid: int = setting(36, "numeric owner of disks; 36 is vdsm on oVirt hosts", minimum=0, maximum=2**31)
+    relabel: bool = setting(False, "let libvirt hand local disks to qemu's user, where that is in no group of the owner")
     owner_gid: int = setting(36, "numeric group of disks; 36 is kvm on oVirt hosts", minimum=0, maximum=2**31)
 
 
@@ -180,6 +181,10 @@ class Settings:
     wire: Wire = Wire()
     storage: Storage = Storage()
     log: Log = Log()
+
+    def with_port(self, port: int) -> "Settings":
+        """The same, but listening on another port."""
+        return replace(self, addresses=replace(self.addresses, management_port=port))
 
     def get_repository(self, paths: Paths) -> Path:
         """The root of storage links and mounts."""
