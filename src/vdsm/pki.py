@@ -1,5 +1,5 @@
-"""The node's own certificates (facts: rpc §1.2), renewed before they expire: an authority, a server's, a client's; who reads
-them is left to `wire.tls`, libvirt and qemu.
+"""The node's own certificates (facts: rpc §1.2), renewed before they expire: an authority, a server's, a client's;
+who reads them is left to `wire.tls`, libvirt and qemu.
 
 A host that a management platform set up has the platform's authority and no key of it: nothing there is ever replaced,
 only reported. Renewal keeps the private keys, so that one renamed file switches over and no reader ever sees a pair
@@ -158,7 +158,7 @@ class _Authority:
             yield Finding(self.certificate_file, done, _describe_end(self.certificate))
 
     def sign(self, pair: Pair, key: Key) -> x509.Certificate:
-        """A certificate for a pair's key. A server's is a client's too: a daemon calls others with its own (facts §1.2)."""
+        """A certificate for a pair's key. A server's is a client's too: a daemon calls others with it (facts §1.2)."""
         assert self.key is not None and self.certificate is not None
         common_name = pair.names[0] if pair.names else pair.name
         subject = x509.Name(

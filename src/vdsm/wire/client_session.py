@@ -1,4 +1,4 @@
-"""A client's side of STOMP without I/O: what to send for a call, what arrived for whom; sockets are left to `client`."""
+"""A client's side of STOMP without I/O: what to send for a call, what came for whom; sockets are left to `client`."""
 
 import uuid
 from collections import deque

@@ -49,9 +49,9 @@ class HttpServer:
         self.config.load()
         self.state = ServerState()
 
-    def make_connection(self, peer: Peer) -> "HttpConnection":
-        """The protocol object for a connection that turned out to speak HTTP."""
-        return HttpConnection(self, peer)
+    def make_connection(self, peer: Peer, abort: Callable[[], None]) -> "HttpConnection":
+        """The protocol object for a connection that turned out to speak HTTP; `abort` resets the connection."""
+        return HttpConnection(self, peer, abort)
 
     async def close(self, finish_s: float) -> None:
         """Let requests finish for so long, then reset their connections, at last cancel what still runs."""
@@ -60,8 +60,8 @@ class HttpServer:
         if self.state.tasks:
             await asyncio.wait(tuple(self.state.tasks), timeout=finish_s)
         for connection in tuple(self.state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            if isinstance(connection, HttpConnection):
+                connection.abort()
         if self.state.tasks:
             _done, late = await asyncio.wait(tuple(self.state.tasks), timeout=LAST_WORD_S)
             for task in late:
@@ -71,9 +71,10 @@ class HttpServer:
 class HttpConnection(H11Protocol):
     """One client. Beyond uvicorn's protocol it ends requests that never get complete, and survives untimely garbage."""
 
-    def __init__(self, server: HttpServer, peer: Peer) -> None:
+    def __init__(self, server: HttpServer, peer: Peer, abort: Callable[[], None]) -> None:
         state = {"peer": peer, "request": peer.make_request()}
         super().__init__(config=server.config, server_state=server.state, app_state=state)
+        self.abort = abort
         self._limits = server.limits
         self._head_since: float | None = None
         self._heard_at = self.loop.time()
@@ -89,6 +90,8 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         self._heard_at = self.loop.time()
         if self._head_since is None and self.conn.their_state is h11.IDLE:
             self._head_since = self._heard_at
@@ -107,6 +110,8 @@ class HttpConnection(H11Protocol):
             self.transport.close()
 
     def shutdown(self) -> None:
+        if self.transport.is_closing():
+            return
         try:
             super().shutdown()
         except h11.LocalProtocolError:
@@ -118,6 +123,6 @@ class HttpConnection(H11Protocol):
         in_body = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
         if head_late or (in_body and now - self._heard_at > self._limits.request_body_s):
             log.info("an incomplete request timed out from=%s", self.app_state["peer"])
-            self.transport.abort()
+            self.abort()
         else:
             self._look = self.loop.call_later(LOOK_S, self._on_look)

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from vdsm.core.errors import NodeError
@@ -123,9 +124,14 @@ class Doors:
 
     # For arrivals.
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more client."""
+        return self.stomp.connections + len(self.http.state.connections) >= self.limits.connections
+
     def admit(self, arrival: "Arrival") -> bool:
         """Whether there is room for one more. Of those that prove nothing, the oldest makes room."""
-        if self.stomp.connections + len(self.http.state.connections) >= self.limits.connections:
+        if self.is_full:
             return False
         if len(self._unproven) >= self.limits.unproven_connections:
             next(iter(self._unproven)).drop("too many connections that say nothing")
@@ -174,6 +180,7 @@ class Arrival(asyncio.Protocol):
     """A connection until it is known who comes and what is spoken."""
 
     transport: asyncio.Transport
+    _abort: Callable[[], None]
 
     def __init__(self, doors: Doors, door: Door) -> None:
         self._doors = doors
@@ -187,11 +194,13 @@ class Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        # That of the socket: asyncio's TLS transport cannot be aborted any more once it was closed twice.
+        self._abort = transport.abort
         try:
             peer = get_peer(transport, self._door)
         except OSError:  # it left before it was looked at
             self._ended = True
-            transport.abort()
+            self._abort()
             return
         self._from = str(peer)
         if not self._doors.admit(self):
@@ -224,7 +233,7 @@ class Arrival(asyncio.Protocol):
         if not self._ended:
             log.warning("dropped from=%s: %s", self._from, reason)
             self._end()
-        self.transport.abort()
+        self._abort()
 
     def _end(self) -> None:
         self._ended = True
@@ -242,6 +251,9 @@ class Arrival(asyncio.Protocol):
         if spoken is Spoken.TLS:
             self.drop("TLS where none is spoken")
             return
+        if self._doors.is_full:
+            self.drop("too many connections")
+            return
         if spoken is Spoken.UNKNOWN:
             log.warning("dropped from=%s: neither STOMP nor HTTP", self._from)
             self._end()
@@ -250,7 +262,7 @@ class Arrival(asyncio.Protocol):
             return
         self._end()
         server = self._doors.stomp if spoken is Spoken.STOMP else self._doors.http
-        protocol = server.make_connection(peer)
+        protocol = server.make_connection(peer, self._abort)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         protocol.data_received(first)

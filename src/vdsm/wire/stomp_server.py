@@ -60,9 +60,9 @@ class StompServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    def make_connection(self, peer: Peer) -> "StompConnection":
-        """The protocol object for a connection that turned out to speak STOMP."""
-        return StompConnection(self, peer)
+    def make_connection(self, peer: Peer, abort: Callable[[], None]) -> "StompConnection":
+        """The protocol object for a connection that turned out to speak STOMP; `abort` resets the connection."""
+        return StompConnection(self, peer, abort)
 
     def publish(self, destination: str, body: bytes) -> int:
         """Send a JSON body (an event, say) to all who listen to destination; tells how many there are."""
@@ -142,10 +142,11 @@ class StompServer:
 class StompConnection(asyncio.Protocol):
     """One client. Frames are handled as they arrive, even before CONNECTED is out: clients send them back to back."""
 
-    def __init__(self, server: StompServer, peer: Peer) -> None:
+    def __init__(self, server: StompServer, peer: Peer, abort: Callable[[], None]) -> None:
         self._server = server
         self._limits = server.limits
         self._peer = peer
+        self._abort = abort
         self._request = peer.make_request()
         self._reader = FrameReader(server.limits)
         self._subscriptions: dict[str, Subscription] = {}
@@ -228,12 +229,12 @@ class StompConnection(asyncio.Protocol):
         self.flush()
         self._ended = True
         self._transport.close()
-        asyncio.get_running_loop().call_later(self._limits.closing_s, self._transport.abort)
+        asyncio.get_running_loop().call_later(self._limits.closing_s, self._abort)
 
     def _cut_off(self, reason: str) -> None:
         log.warning("cut off from=%s: the client %s", self._peer, reason)
         self._ended = True
-        self._transport.abort()
+        self._abort()
 
     def _beat(self) -> None:
         self._transport.write(b"\n")

@@ -1,0 +1,74 @@
+"""Many calls in few tasks: order, independence, closing."""
+
+import asyncio
+
+from vdsm.wire.runner import CallRunner
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_jobs_start_in_order_and_rest_comes_after_them():
+    log: list[object] = []
+    runner = CallRunner(lambda: log.append("rest"))
+
+    async def job(n: int) -> None:
+        log.append(n)
+
+    for n in range(5):
+        runner.submit(lambda n=n: job(n))
+    await settle()
+    assert log[:6] == [0, 1, 2, 3, 4, "rest"]
+    await runner.close(0)
+
+
+async def test_a_job_that_waits_holds_up_nobody():
+    done: list[int] = []
+    hold = asyncio.Event()
+    runner = CallRunner(lambda: None)
+
+    async def job(n: int) -> None:
+        if n % 2:
+            await hold.wait()
+        done.append(n)
+
+    for n in range(200):
+        runner.submit(lambda n=n: job(n))
+    await settle_until(lambda: len(done) == 100)
+    assert runner.pending == 100
+    hold.set()
+    await settle_until(lambda: len(done) == 200)
+    assert runner.pending == 0
+    await runner.close(0)
+
+
+async def settle_until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_close_lets_jobs_finish_then_cancels_the_rest():
+    ended: list[str] = []
+    short = asyncio.Event()
+    runner = CallRunner(lambda: None)
+
+    async def job(name: str, event: asyncio.Event) -> None:
+        try:
+            await event.wait()
+            ended.append(f"{name} done")
+        except asyncio.CancelledError:
+            ended.append(f"{name} cancelled")
+            raise
+
+    runner.submit(lambda: job("short", short))
+    runner.submit(lambda: job("long", asyncio.Event()))
+    await settle()
+    asyncio.get_running_loop().call_soon(short.set)
+    await runner.close(0.05)
+    assert ended == ["short done", "long cancelled"]
+    runner.submit(lambda: job("late", short))
+    await settle()
+    assert len(ended) == 2
