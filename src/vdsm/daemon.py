@@ -111,7 +111,8 @@ class _Images:
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
         chain = tuple(
-            {"domainID": v.domain_id, "imageID": v.image_id, "volumeID": v.volume_id, "path": str(v.path)} for v in image.chain
+            {"domainID": v.domain_id, "imageID": v.image_id, "volumeID": v.volume_id, "path": str(v.path)}
+            for v in image.chain
         )
         return PreparedImage(str(image.path), image.kind, image.format.value.lower(), chain)
 
@@ -168,7 +169,9 @@ class Node:
         self.bus: EventBus[Event] = EventBus(self.clock)
         self.storage = self._make_storage()
         self.accelerator = Accelerator(
-            AcceleratorSetting(settings.virt.accelerator), machine.probe, fake_kvm_support=settings.vars.fake_kvm_support
+            AcceleratorSetting(settings.virt.accelerator),
+            machine.probe,
+            fake_kvm_support=settings.vars.fake_kvm_support,
         )
         self.vms = self._make_vms()
         self.host = self._make_host()
@@ -302,7 +305,9 @@ class Node:
                 group.create_task(self.host.run(), name="host")
                 group.create_task(self._restore_storage(), name="storage")
                 if self.settings.vars.ssl:
-                    renewal = repeat(self._renew, every_s=RENEWAL_EVERY_S, clock=self.clock, name="renewal of certificates")
+                    renewal = repeat(
+                        self._renew, every_s=RENEWAL_EVERY_S, clock=self.clock, name="renewal of certificates"
+                    )
                     group.create_task(renewal, name="certificates")
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
@@ -312,7 +317,9 @@ class Node:
         stack.push_async_callback(self.doors.close, STOP_S)
         stack.callback(self.bus.close)
         await self.doors.open_unix(self.paths.socket, _find_group(addresses.socket_group))
-        self.port = await self.doors.open_tcp(addresses.management_ip, addresses.management_port, tls=self.settings.vars.ssl)
+        self.port = await self.doors.open_tcp(
+            addresses.management_ip, addresses.management_port, tls=self.settings.vars.ssl
+        )
         self.is_listening.set()
         systemd.notify("READY=1")
 
@@ -408,11 +415,21 @@ def _start_log(paths: Paths, loaded: LoadedSettings, foreground: bool) -> LogOut
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--root", type=click.Path(path_type=Path), envvar="VDSM_ROOT", default=Path("/"), help="Where all of the node's folders are.")
-@click.option("--config", type=click.Path(path_type=Path), help="Read this configuration file instead of ROOT/etc/vdsm/vdsm.conf.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    envvar="VDSM_ROOT",
+    default=Path("/"),
+    help="Where all of the node's folders are.",
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Read this configuration file instead of ROOT/etc/vdsm/vdsm.conf."
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of the configured one.")
 @click.option("--foreground", is_flag=True, help="Log to standard error whatever the configuration says.")
-@click.option("--settings", "show_settings", is_flag=True, help="Print every setting with its default and reason, and exit.")
+@click.option(
+    "--settings", "show_settings", is_flag=True, help="Print every setting with its default and reason, and exit."
+)
 @click.version_option(__version__, prog_name="vdsmd")
 def main(root: Path, config: Path | None, port: int | None, foreground: bool, show_settings: bool) -> None:
     """The virtualization node daemon. It needs no configuration; SIGTERM ends it and leaves VMs running."""

@@ -1,1 +1,1 @@
-"""The surface: every verb, type, error and event that the node offers, declared once; how they travel is left to `wire`."""
+"""The surface: every verb, type, error and event of the node, declared once; how they travel is left to `wire`."""

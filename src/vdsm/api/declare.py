@@ -15,9 +15,9 @@ R = TypeVar("R")
 class Ovirt:
     """A field's or a parameter's name and form in the oVirt dialects.
 
-    `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"), `declared` the
-    primitive that the published schema names where it differs from what travels. `words` translates what old callers
-    write (upper-cased text of it) into our value: `{"4": "COW"}`. With `text_only`, a number is refused where text is due.
+    `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"),
+    `declared` the primitive that the published schema names where it differs from what travels. `words` translates what
+    old callers write (upper-cased) into our value: `{"4": "COW"}`. With `text_only`, a number is refused where text is due.
     """
 
     name: str

@@ -58,7 +58,12 @@ class HostApi(Protocol):
         """Who made this machine and its serial numbers."""
         ...
 
-    @verb("Host.setLogLevel", http="PUT /host/log-level", xmlrpc=xmlrpc("setLogLevel", "level name"), needs=Right.ADMINISTER)
+    @verb(
+        "Host.setLogLevel",
+        http="PUT /host/log-level",
+        xmlrpc=xmlrpc("setLogLevel", "level name"),
+        needs=Right.ADMINISTER,
+    )
     async def set_log_level(
         self,
         level: Annotated[LogLevel, ovirt("level"), "from this level on messages are written"],
@@ -90,7 +95,12 @@ class VmListApi(Protocol):
         """The VMs of this host with their definitions."""
         ...
 
-    @verb("Host.getAllVmStats", http="GET /vms/stats", xmlrpc=xmlrpc("getAllVmStats", member="statsList"), needs=Right.VIEW)
+    @verb(
+        "Host.getAllVmStats",
+        http="GET /vms/stats",
+        xmlrpc=xmlrpc("getAllVmStats", member="statsList"),
+        needs=Right.VIEW,
+    )
     async def list_stats(self) -> list[VmStats]:
         """Figures of every VM, from the last sample."""
         ...
@@ -109,8 +119,12 @@ class StorageListApi(Protocol):
     async def list_domains(
         self,
         pool_id: Annotated[Uuid | None, ovirt("storagepoolID"), "only domains of this pool"] = None,
-        domain_class: Annotated[DomainClass | None, ovirt("domainClass", words=DOMAIN_CLASS_WORDS), "only of this class"] = None,
-        domain_type: Annotated[DomainType | None, ovirt("storageType", words=DOMAIN_TYPE_WORDS), "only of this type"] = None,
+        domain_class: Annotated[
+            DomainClass | None, ovirt("domainClass", words=DOMAIN_CLASS_WORDS), "only of this class"
+        ] = None,
+        domain_type: Annotated[
+            DomainType | None, ovirt("storageType", words=DOMAIN_TYPE_WORDS), "only of this type"
+        ] = None,
         remote_path: Annotated[str | None, ovirt("remotePath"), "only on this server"] = None,
     ) -> list[str]:
         """The ids of the storage domains that this host sees."""

@@ -1,4 +1,4 @@
-"""What a host says of itself: capabilities, statistics, hardware; how the figures are made is left to `host` and `network`.
+"""What a host says of itself: capabilities, statistics, hardware; making the figures is left to `host` and `network`.
 
 A field that may be `UNSET` is absent whenever its figure is not known. Sizes in MiB, KiB and bytes are powers of two.
 """
@@ -205,7 +205,7 @@ class Bridge(IpAddresses, frozen=True, kw_only=True):
 
 
 class Network(IpAddresses, frozen=True, kw_only=True):
-    """One network that a manager has set up; `interface` only when it has no bridge, `ports` and `stp` only when it has."""
+    """One network that a manager has set up; `interface` without a bridge, `ports` and `stp` with one."""
 
     mtu: Annotated[int, ovirt("mtu", as_=str)]
     iface: str

@@ -83,7 +83,8 @@ class PoolApi(Protocol):
         http="POST /storage/pools",
         xmlrpc=xmlrpc(
             "createStoragePool",
-            "_ pool_id name master_domain_id domain_ids master_version _ renewal_s lease_s io_timeout_s lease_retries _",
+            "_ pool_id name master_domain_id domain_ids master_version "
+            "_ renewal_s lease_s io_timeout_s lease_retries _",
         ),
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, "storage-domain-already-attached", "mixed-sd-version-error"),
@@ -168,7 +169,11 @@ class PoolApi(Protocol):
     @verb(
         "StoragePool.spmStart",
         http="POST /storage/pools/{pool_id}/spm/start",
-        xmlrpc=xmlrpc("spmStart", "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _", member="uuid"),
+        xmlrpc=xmlrpc(
+            "spmStart",
+            "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _",
+            member="uuid",
+        ),
         needs=Right.ADMINISTER,
         task=True,
         fails=(*_POOL, "is-spm", "acquire-lock-failure"),
@@ -206,7 +211,12 @@ class DomainApi(Protocol):
         http="POST /storage/domains",
         xmlrpc=xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _"),
         needs=Right.ADMINISTER,
-        fails=("storage-domain-already-exists", "storage-domain-not-empty", "storage-domain-type-error", "invalid-parameter"),
+        fails=(
+            "storage-domain-already-exists",
+            "storage-domain-not-empty",
+            "storage-domain-type-error",
+            "invalid-parameter",
+        ),
     )
     async def create(
         self,
@@ -324,12 +334,16 @@ class VolumeApi(Protocol):
         image_id: _Image,
         size_bytes: Annotated[int, Meta(ge=0), ovirt("size", as_=str, text_only=True), "virtual size"],
         format: Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"],
-        allocation: Annotated[Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"],
+        allocation: Annotated[
+            Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"
+        ],
         disk_type: Annotated[str, ovirt("diskType"), "what the disk holds, such as DATA"],
         description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
         parent_image_id: Annotated[Uuid, ovirt("srcImgUUID"), "the parent's image; blank for this one"] = BLANK_UUID,
         parent_id: Annotated[Uuid, ovirt("srcVolUUID"), "the parent volume; blank for none"] = BLANK_UUID,
-        initial_size_bytes: Annotated[Annotated[int, Meta(ge=0)] | None, ovirt("initialSize", as_=str), "for block storage"] = None,
+        initial_size_bytes: Annotated[
+            Annotated[int, Meta(ge=0)] | None, ovirt("initialSize", as_=str), "for block storage"
+        ] = None,
         add_bitmaps: Annotated[bool, ovirt("addBitmaps"), "copy the parent's bitmaps"] = False,
         legal: Annotated[bool, ovirt("legal"), "whether it may be used at once"] = True,
         sequence: Annotated[int, Meta(ge=0, le=4294967295), ovirt("sequence"), "order among layers"] = 0,

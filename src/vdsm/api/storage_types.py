@@ -8,13 +8,24 @@ from vdsm.api.declare import ovirt
 
 DomainType = Literal["UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"]
 DOMAIN_TYPE_WORDS = {
-    **{str(number): name for number, name in enumerate(("UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"))},
+    **{
+        str(number): name
+        for number, name in enumerate(("UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"))
+    },
     "SHAREDFS": "POSIXFS",
 }
 """What callers write for a domain's type (facts: storage §1.2)."""
 
 DomainClass = Literal["Data", "Iso", "Backup", "Unknown"]
-DOMAIN_CLASS_WORDS = {"1": "Data", "2": "Iso", "3": "Backup", "DATA": "Data", "ISO": "Iso", "BACKUP": "Backup", "UNKNOWN": "Unknown"}
+DOMAIN_CLASS_WORDS = {
+    "1": "Data",
+    "2": "Iso",
+    "3": "Backup",
+    "DATA": "Data",
+    "ISO": "Iso",
+    "BACKUP": "Backup",
+    "UNKNOWN": "Unknown",
+}
 
 DomainStatus = Literal["Active", "Attached", "Unattached", "Unknown"]
 DOMAIN_STATUS_WORDS = {

@@ -8,7 +8,6 @@ from vdsm.api.declare import group, ovirt, verb, xmlrpc
 from vdsm.core.context import Right
 from vdsm.core.ids import TaskId
 
-
 StateWord = Literal["unknown", "init", "running", "finished", "aborting", "cleaning"]
 ResultWord = Literal["", "success", "cleanSuccess", "cleanFailure"]
 
@@ -78,12 +77,22 @@ class TaskApi(Protocol):
         """Ask a task to stop; it rolls back what it did."""
         ...
 
-    @verb("Task.clear", http="DELETE /tasks/{task_id}", xmlrpc=xmlrpc("clearTask", "task_id"), fails=(*_FAILS, "task-state-error"))
+    @verb(
+        "Task.clear",
+        http="DELETE /tasks/{task_id}",
+        xmlrpc=xmlrpc("clearTask", "task_id"),
+        fails=(*_FAILS, "task-state-error"),
+    )
     async def clear(self, task_id: _Task) -> None:
         """Forget a task that is done."""
         ...
 
-    @verb("Task.revert", http="POST /tasks/{task_id}/revert", xmlrpc=xmlrpc("revertTask", "task_id"), fails=(*_FAILS, "task-not-finished"))
+    @verb(
+        "Task.revert",
+        http="POST /tasks/{task_id}/revert",
+        xmlrpc=xmlrpc("revertTask", "task_id"),
+        fails=(*_FAILS, "task-not-finished"),
+    )
     async def revert(self, task_id: _Task) -> None:
         """Undo a task that is done."""
         ...
@@ -110,7 +119,12 @@ class TaskApi(Protocol):
         """What every pool task does (SPM only)."""
         ...
 
-    @verb("Host.getAllTasks", http="GET /tasks/details", xmlrpc=xmlrpc("getAllTasks", "_", member="tasks"), needs=Right.VIEW)
+    @verb(
+        "Host.getAllTasks",
+        http="GET /tasks/details",
+        xmlrpc=xmlrpc("getAllTasks", "_", member="tasks"),
+        needs=Right.VIEW,
+    )
     async def list_details(self) -> dict[str, TaskDetails]:
         """All tasks of this host, of every kind."""
         ...

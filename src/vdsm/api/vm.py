@@ -335,7 +335,9 @@ class VmApi(Protocol):
         """Create and start a VM; answers at once with status WaitForLaunch, the outcome shows in status and events."""
         ...
 
-    @verb("VM.destroy", http="DELETE /vms/{vm_id}", xmlrpc=xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed"))
+    @verb(
+        "VM.destroy", http="DELETE /vms/{vm_id}", xmlrpc=xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed")
+    )
     async def destroy(
         self,
         vm_id: _Vm,
@@ -367,12 +369,22 @@ class VmApi(Protocol):
         """Press the VM's reset button."""
         ...
 
-    @verb("VM.pause", http="POST /vms/{vm_id}/pause", xmlrpc=xmlrpc("pause", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
+    @verb(
+        "VM.pause",
+        http="POST /vms/{vm_id}/pause",
+        xmlrpc=xmlrpc("pause", "vm_id", member="output"),
+        fails=(*_VM, "wrong-state"),
+    )
     async def pause(self, vm_id: _Vm) -> None:
         """Stop the VM's processors; its memory stays."""
         ...
 
-    @verb("VM.cont", http="POST /vms/{vm_id}/resume", xmlrpc=xmlrpc("cont", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
+    @verb(
+        "VM.cont",
+        http="POST /vms/{vm_id}/resume",
+        xmlrpc=xmlrpc("cont", "vm_id", member="output"),
+        fails=(*_VM, "wrong-state"),
+    )
     async def resume(self, vm_id: _Vm) -> None:
         """Let a paused VM run on."""
         ...

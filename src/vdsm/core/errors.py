@@ -11,8 +11,8 @@ ERRORS: dict[str, type["NodeError"]] = {}
 class NodeError(Exception):
     """A failure that a caller can act on. Subclasses declare the data; causes are chained with `from`.
 
-    `code` is the stable name, `number` the number that the oVirt dialects carry (facts: rpc §10, storage §12), `http` the
-    REST status, `retry` whether the same call may succeed later, `text` a template over the fields.
+    `code` is the stable name, `number` the number that the oVirt dialects carry (facts: rpc §10, storage §12), `http`
+    the REST status, `retry` whether the same call may succeed later, `text` a template over the fields.
     """
 
     code: ClassVar[str] = "unexpected"

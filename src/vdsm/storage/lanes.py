@@ -1,4 +1,4 @@
-"""Lanes: blocking repository operations beside the loop, a bounded set of daemon threads for each domain; what they do is left to callers."""
+"""Lanes: blocking operations beside the loop, a few daemon threads for each domain; what they do is left to callers."""
 
 import asyncio
 import contextvars
@@ -46,8 +46,8 @@ class _Job:
 
 
 class Lane:
-    """The threads of one domain. A call past its deadline is written off: its thread stays with it, and while every thread
-    is lost in that way, further calls fail at once instead of queueing behind storage that does not answer."""
+    """The threads of one domain. A call past its deadline is written off: its thread stays with it, and while every
+    thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer."""
 
     def __init__(self, name: str, timeout_s: float) -> None:
         self._name = name

@@ -10,8 +10,8 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.model import DomainClass, DomainType
+from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 
 log = logging.getLogger("storage.service")
@@ -42,18 +42,25 @@ class ServerService:
         self._lanes = lanes
         self._memory = memory
 
-    async def connect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+    async def connect_server(
+        self, pool_id: str, domain_type: str, connections: list[Connection]
+    ) -> list[ConnectionStatus]:
         if not connections:
             raise InvalidParameterException(name="connectionParams", value="[]")
         return await self._each(domain_type, connections, connect=True)
 
-    async def disconnect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+    async def disconnect_server(
+        self, pool_id: str, domain_type: str, connections: list[Connection]
+    ) -> list[ConnectionStatus]:
         return await self._each(domain_type, connections, connect=False)
 
     async def _each(self, domain_type: str, connections: list[Connection], *, connect: bool) -> list[ConnectionStatus]:
         type = DomainType.parse(domain_type)
         places = [(connection.id, get_place(type, connection)) for connection in connections]
-        return [ConnectionStatus(id=id, status=await self.connect_place(type, place, connect=connect)) for id, place in places]
+        return [
+            ConnectionStatus(id=id, status=await self.connect_place(type, place, connect=connect))
+            for id, place in places
+        ]
 
     async def connect_place(self, type: DomainType, place: str, *, connect: bool) -> int:
         """Connect or disconnect one server; 0, or the number of the failure."""

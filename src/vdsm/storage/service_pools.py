@@ -46,17 +46,23 @@ def format_pool(pool: PoolInfo) -> api.PoolFullInfo:
 class PoolService:
     """Implements `api.storage.PoolApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory, servers: ServerService, work: LongWork) -> None:
+    def __init__(
+        self, repository: Repository, lanes: Lanes, memory: StorageMemory, servers: ServerService, work: LongWork
+    ) -> None:
         self._repository = repository
         self._lanes = lanes
         self._memory = memory
         self._servers = servers
         self._work = work
 
-    async def connect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+    async def connect_server(
+        self, pool_id: str, domain_type: str, connections: list[Connection]
+    ) -> list[ConnectionStatus]:
         return await self._servers.connect_server(pool_id, domain_type, connections)
 
-    async def disconnect_server(self, pool_id: str, domain_type: str, connections: list[Connection]) -> list[ConnectionStatus]:
+    async def disconnect_server(
+        self, pool_id: str, domain_type: str, connections: list[Connection]
+    ) -> list[ConnectionStatus]:
         return await self._servers.disconnect_server(pool_id, domain_type, connections)
 
     async def create(
@@ -117,7 +123,12 @@ class PoolService:
         pool = self._repository.pools.get_connected(pool_id)
         if pool.role is not SpmRole.FREE:
             raise IsSpm(pool_id)
-        log.info("spmStart of pool %s: previous id %d, previous lease version %d", pool_id, previous_id, previous_lease_version)
+        log.info(
+            "spmStart of pool %s: previous id %d, previous lease version %d",
+            pool_id,
+            previous_id,
+            previous_lease_version,
+        )
 
         async def start() -> None:
             started = await self._lanes.get(pool.master_id).run(self._repository.spm.start, pool_id)

@@ -82,7 +82,9 @@ class VolumeService:
             bitmap=bitmap,
         )
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent("createVolume", lambda rollbacks: self._repository.volumes.create(request, rollbacks))
+        return await self._work.start_persistent(
+            "createVolume", lambda rollbacks: self._repository.volumes.create(request, rollbacks)
+        )
 
     async def get_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeInfo:
         lane = self._lanes.get(domain_id)
@@ -93,14 +95,21 @@ class VolumeService:
         return api.VolumeSize(size_bytes=size.apparent_bytes, allocated_bytes=size.allocated_bytes)
 
     async def delete(
-        self, volume_id: str, pool_id: str, domain_id: str, image_id: str, zero: bool, force: bool, discard: bool = False
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        zero: bool,
+        force: bool,
+        discard: bool = False,
     ) -> str:
         return await self.start_removal(pool_id, domain_id, image_id, [volume_id], force=force, discard=discard)
 
     async def start_removal(
         self, pool_id: str, domain_id: str, image_id: str, volume_ids: list[str], *, force: bool, discard: bool
     ) -> str:
-        """Start the task that removes volumes in the order given. On files there is nothing to zero (facts: storage §9.3)."""
+        """Start the task that removes volumes in the order given. Files are not zeroed (facts: storage §9.3)."""
         self._repository.pools.require_spm(pool_id)
 
         def remove(rollbacks: Rollbacks) -> None:
@@ -125,7 +134,8 @@ class ImageService:
         image = await self.prepare_image(pool_id, domain_id, image_id, volume_id, allow_illegal=allow_illegal)
         path = str(image.path)
         chain = [
-            api.VolumeLocation(domain_id=v.domain_id, image_id=v.image_id, volume_id=v.volume_id, path=str(v.path)) for v in image.chain
+            api.VolumeLocation(domain_id=v.domain_id, image_id=v.image_id, volume_id=v.volume_id, path=str(v.path))
+            for v in image.chain
         ]
         return api.PreparedImage(path=path, info=api.PathInfo(type="file", path=path), chain=chain)
 
@@ -154,6 +164,4 @@ class ImageService:
         force: bool = False,
         discard: bool = False,
     ) -> str:
-        return await self._volumes.start_removal(
-            pool_id, domain_id, image_id, volume_ids, force=force, discard=discard
-        )
+        return await self._volumes.start_removal(pool_id, domain_id, image_id, volume_ids, force=force, discard=discard)

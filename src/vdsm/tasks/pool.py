@@ -1,4 +1,4 @@
-"""Long work of storage as tasks: in memory, or of the pool whose SPM this host is; what the work is, is left to storage."""
+"""Long work of storage as tasks: in memory, or of the pool whose SPM this host is; the work itself is left to storage."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from vdsm.tasks.work import Job, JobContext
 
 
 class PoolTasks:
-    """Starts tasks for the storage services. Persistent ones need the master's folder: `load` opens it for the time as SPM."""
+    """Starts tasks for the storage services. Persistent ones need the master's folder, which `load` opens."""
 
     def __init__(self, runner: TaskRunner, owner: tuple[int, int] | None) -> None:
         self._runner = runner
@@ -29,7 +29,7 @@ class PoolTasks:
         return await self._runner.start(name, [Job(name, run)])
 
     async def start_persistent(self, name: str, work: Callable[[Rollbacks], None]) -> str:
-        """A task on the pool's master; it is on disk when its id is returned. Raises AddTaskFailed while no master is open."""
+        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed while no master is open."""
         if self._journal is None:
             raise AddTaskFailed(reason="the SPM is still starting or has stopped")
 
