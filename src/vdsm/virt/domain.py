@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
-from xml.etree.ElementTree import Element, tostring
+from xml.etree.ElementTree import Element
 
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.metadata import MetadataInvalid, VmMetadata, find_metadata
@@ -196,12 +196,17 @@ def _graphics(display: Element) -> GraphicsView:
     )
 
 
+_VOLATILE = frozenset({"passwd", "passwdValidTo", "connected", "state"})
+"""Attributes that change without the devices changing: tickets, and whether an agent is there."""
+
+
 def _hash(domain: Element) -> str:
-    devices = domain.find("devices")
-    known = domain.find("metadata")
-    digest = hashlib.sha256(b"" if devices is None else tostring(devices))
-    if known is not None:
-        digest.update(
-            "".join(sorted(node.text or "" for node in known.iter() if node.tag.endswith("}guestName"))).encode()
-        )
+    digest = hashlib.sha256()
+    for node in domain.iterfind("devices//"):
+        stable = sorted((name, value) for name, value in node.items() if name not in _VOLATILE)
+        digest.update(repr((node.tag, stable, (node.text or "").strip())).encode())
+    names = sorted(
+        node.text or "" for node in domain.iterfind("metadata//") if node.tag.rpartition("}")[2] == "guestName"
+    )
+    digest.update(repr(names).encode())
     return str(int.from_bytes(digest.digest()[:8], "big", signed=True))

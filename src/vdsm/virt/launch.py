@@ -1,8 +1,9 @@
 """Starts VMs: announce in libvirt, prepare images, define, start; what the VM should be was planned by `request`.
 
 The order makes every crash harmless. A tiny domain with the VM's metadata is defined before the caller gets an answer,
-so a daemon killed at any later instruction finds it: off without a recorded end means that the start was interrupted,
-and the VM is reported Down. Images are prepared after that, so their ids are always found, and released when the VM ends.
+so that a daemon killed at any later instruction finds it: off without a recorded end means that the start was
+interrupted, and the VM is reported Down. Images are prepared after that, so that their ids are always found, and
+released when the VM ends.
 """
 
 import asyncio
@@ -108,7 +109,8 @@ class Launcher:
         if record is None:
             record = await self._shared.refresh(vm)
             self._align(vm, record)
-        self._shared.notify(vm, whole=True)
+        if vm.is_alive:
+            self._shared.notify(vm, whole=True)
 
     async def _prepare(self, vm: Vm) -> dict[str, PreparedImage]:
         images: dict[str, PreparedImage] = {}

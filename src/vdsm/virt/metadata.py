@@ -4,11 +4,12 @@ State that must survive the daemon lives here: the owner, when the VM started, h
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
 
+from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import check_text, element, format_xml
 from vdsm.virt.lifecycle import ExitInfo, ExitReason
 from vdsm.virt.spec import VolumeRef
@@ -221,7 +222,7 @@ def _build(metadata: VmMetadata, namespace: str) -> Element:
             continue
         made = Element(f"{namespace}device", {key: check_text(key, value) for key, value in device.attributes.items()})
         made.extend(_build_scalars(device.values, namespace))
-        made.extend(_build_branch(branch, namespace) for branch in device.nested)
+        made.extend([_build_branch(branch, namespace) for branch in device.nested])
         vm.append(made)
     if metadata.custom:
         custom = Element(f"{namespace}custom")
@@ -230,23 +231,26 @@ def _build(metadata: VmMetadata, namespace: str) -> Element:
     return vm
 
 
-def _build_scalars(values: Mapping[str, Scalar], namespace: str) -> Iterable[Element]:
+def _build_scalars(values: Mapping[str, Scalar], namespace: str) -> list[Element]:
+    # A list: an error raised in a generator that feeds Element.extend would become a TypeError.
+    scalars = []
     for name, value in sorted(values.items()):
         made = Element(f"{namespace}{_check_name(name)}")
         if not isinstance(value, str):
             made.set("type", type(value).__name__)
         made.text = check_text(name, str(value))
-        yield made
+        scalars.append(made)
+    return scalars
 
 
 def _build_branch(branch: Branch, namespace: str) -> Element:
     made = Element(f"{namespace}{branch.tag}", dict(branch.attributes))
     made.text = branch.text or None
-    made.extend(_build_branch(child, namespace) for child in branch.children)
+    made.extend([_build_branch(child, namespace) for child in branch.children])
     return made
 
 
 def _check_name(name: str) -> str:
     if _XML_NAME.fullmatch(name) is None:
-        raise MetadataInvalid(f"{name!r} cannot name a value")
+        raise InvalidArgument(name, "cannot name a value in XML")
     return name

@@ -73,6 +73,7 @@ class Power:
             vm.power.cancel()
         if vm.state.status is Status.WAIT_FOR_LAUNCH:
             reason = ExitReason.DESTROYED_DURING_STARTUP
+        vm.ends_with = reason
         if vm.is_launching and vm.launch is not None:
             await self._await_launch(vm.launch)
         if vm.has_domain:

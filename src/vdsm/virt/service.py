@@ -9,7 +9,7 @@ from vdsm.core.undo import Undo
 from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.launch import Launcher
-from vdsm.virt.lifecycle import ExitReason
+from vdsm.virt.lifecycle import ExitReason, Status
 from vdsm.virt.ports import Hypervisor, Images
 from vdsm.virt.power import Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
@@ -166,6 +166,10 @@ class VmService:
     async def list_stats(self) -> list[VmStats]:
         """Figures of every VM."""
         return [self._stats(vm) for vm in self._list(None)]
+
+    def list_statuses(self) -> list[Status]:
+        """The statuses of all VMs, for counts."""
+        return [vm.state.status for vm in self._shared.vms.values()]
 
     def _stats(self, vm: Vm) -> VmStats:
         return build_stats(vm, self._shared.clock, self._shared.settings.command_timeout_s)

@@ -171,6 +171,5 @@ class Shared:
 
 
 def list_volumes(vm: Vm) -> list[VolumeRef]:
-    """The volumes that the VM's disks are."""
-    disks = () if vm.view is None else vm.view.disks
-    return [disk.volume for disk in disks if disk.volume is not None]
+    """The volumes that the VM's disks are, as its metadata tells: that is complete before the disks are defined."""
+    return [device.volume for device in vm.metadata.devices if device.volume is not None]

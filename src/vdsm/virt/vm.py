@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
-from vdsm.virt.lifecycle import PauseCode, Status, VmState
+from vdsm.virt.lifecycle import ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.stats import Window
 
@@ -52,6 +52,8 @@ class Vm:
     """Whether its start has reached libvirt, from where nobody can call it back."""
     shutdown_requested: bool = False
     destroy_requested: bool = False
+    ends_with: ExitReason | None = None
+    """Why it is about to end, when we know better than libvirt's event will."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     rebooted: asyncio.Event = field(default_factory=asyncio.Event)
     cpu_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -97,7 +97,7 @@ class Watcher:
         reason = exit_of_event(detail)
         if detail == _STOPPED_SHUTDOWN and vm.shutdown_requested:
             reason = ExitReason.SHUT_DOWN_BY_ADMINISTRATOR
-        self._shared.end(vm, ExitInfo.of(reason))
+        self._shared.end(vm, ExitInfo.of(vm.ends_with or reason))
 
     def _on_reboot(self, vm: Vm, event: HypervisorEvent) -> None:
         shared = self._shared

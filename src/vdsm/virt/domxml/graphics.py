@@ -28,7 +28,7 @@ def _graphics(display: Graphics) -> Element:
     )
     made.append(element("listen", type="address", address=display.address))
     if spice:
-        made.extend(element("channel", name=name, mode="secure") for name in display.secure_channels)
+        made.extend([element("channel", name=name, mode="secure") for name in display.secure_channels])
         if not display.copy_paste:
             made.append(element("clipboard", copypaste=False))
         if not display.file_transfer:

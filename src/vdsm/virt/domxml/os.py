@@ -11,7 +11,7 @@ def build(spec: VmSpec, host: HostFacts) -> list[Element]:
     os = element("os", element("type", text="hvm", arch=host.arch, machine=spec.machine))
     orders = [disk.boot_order for disk in spec.disks] + [card.boot_order for card in spec.interfaces]
     if all(order is None for order in orders):
-        os.extend(element("boot", dev=device) for device in spec.boot_devices)
+        os.extend([element("boot", dev=device) for device in spec.boot_devices])
     if spec.boot_menu:
         os.append(element("bootmenu", enable=True, timeout=10000))
     if spec.kernel is not None:

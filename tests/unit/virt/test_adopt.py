@@ -1,0 +1,191 @@
+"""A new daemon on running VMs, libvirt that goes and comes back, and domains of others."""
+
+import pytest
+from msgspec import UNSET
+
+from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml
+from tests.unit.virt.world import World, create, settle, status, until
+from vdsm.core.errors import GeneralFailure
+from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorTimeout
+
+OTHER_ID = "cccccccc-0000-4000-8000-00000000000c"
+FOREIGN = domain_xml(OTHER_ID, "foreign", metadata="<owner>/elsewhere</owner>")
+
+
+async def test_a_new_daemon_knows_all_of_a_running_vm() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME], display="vnc", custom={"a": "b"}, time_offset_s=7)
+        await service.set_ticket(VM_ID, "secret", 100)
+        before = await service.get_stats(VM_ID)
+        info = await service.get_info(VM_ID)
+    passwords = dict(world.hypervisor.domains[VM_ID].passwords)
+    await world.clock.advance(1000)
+    world.events.clear()
+    async with world.ready() as service:
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.elapsed_s, stats.time_offset_s) == ("Up", 1000, 7)
+        assert (stats.display_info, stats.hash) == (before.display_info, before.hash)
+        again = await service.get_info(VM_ID)
+        assert (again.devices, again.custom, again.name) == (info.devices, info.custom, info.name)
+        assert world.hypervisor.domains[VM_ID].passwords == passwords
+        assert world.statuses() == ["Up"] and world.events[0].stats is not UNSET
+
+
+async def test_paused_vms_come_back_with_their_reason() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        world.hypervisor.pause_on_error(VM_ID, "hda")
+        await settle()
+    async with world.ready() as service:
+        assert (await service.get_stats(VM_ID)).pause_code == "ENOSPC"
+    world.hypervisor.fail_next("block_errors", HypervisorTimeout(VM_ID, "block errors", 60.0))
+    async with world.ready() as service:
+        assert (await service.get_stats(VM_ID)).pause_code == "EOTHER"
+
+
+async def test_a_vm_that_ended_meanwhile_tells_how() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+    world.hypervisor.end_guest(VM_ID)
+    async with world.ready() as service:
+        await settle()
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.exit_code, stats.exit_reason) == ("Down", 0, 7)
+        assert world.images.prepared == []
+    async with world.ready() as service:
+        assert (await service.get_stats(VM_ID)).exit_reason == 7
+
+
+async def test_recovery_is_tried_until_libvirt_answers() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+    world.hypervisor.go_down()
+    async with world.running() as service:
+        await world.clock.advance(12)
+        assert not service.is_ready
+        world.hypervisor.come_up()
+        await world.clock.advance(5)
+        assert service.is_ready and await status(service) == "Up"
+
+
+async def test_what_happens_during_recovery_is_not_missed() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+    list_domains = world.hypervisor.list_domains
+
+    async def list_and_end() -> object:
+        records = await list_domains()
+        world.hypervisor.end_guest(VM_ID)
+        await settle()
+        return records
+
+    world.hypervisor.list_domains = list_and_end  # type: ignore[method-assign, assignment]
+    async with world.ready() as service:
+        await settle()
+        assert (await service.get_stats(VM_ID)).exit_reason == 7
+
+
+async def test_images_are_prepared_again_when_their_storage_is_back() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+    world.images.prepared.clear()
+    world.images.failures += [GeneralFailure("no pool"), GeneralFailure("no pool")]
+    async with world.ready() as service:
+        await settle()
+        assert world.images.prepared == []
+        await world.clock.advance(20)
+        assert world.images.prepared == [VOLUME["image_id"]]
+        assert await status(service) == "Up"
+
+
+async def test_domains_of_others_are_watched_while_they_run() -> None:
+    world = World()
+    await world.hypervisor.define(FOREIGN)
+    async with world.ready() as service:
+        assert await service.list_vms() == []
+        await world.hypervisor.start(OTHER_ID, paused=False)
+        await settle()
+        assert [vm.vm_id for vm in await service.list_vms()] == [OTHER_ID]
+        assert await status(service, OTHER_ID) == "Up"
+        await service.sample()
+        world.hypervisor.end_guest(OTHER_ID)
+        await settle()
+        assert await service.list_vms() == []
+        assert world.statuses(OTHER_ID) == ["Up", "Down"]
+    assert world.hypervisor.domains[OTHER_ID].state is DomainState.SHUT_OFF
+    assert not [call for call in world.hypervisor.calls if call[0] in ("set_metadata", "undefine", "destroy")]
+
+
+async def test_a_running_vm_that_cannot_be_understood_is_reported() -> None:
+    world = World()
+    await world.hypervisor.define(domain_xml(metadata='<startTime type="float">soon</startTime>'))
+    await world.hypervisor.start(VM_ID, paused=False)
+    async with world.ready() as service:
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.name, stats.display_info) == ("Up", "vm1", UNSET)
+        assert (await service.list_full())[0].vm_id == VM_ID
+    assert world.hypervisor.domains[VM_ID].state is DomainState.RUNNING
+
+
+async def test_libvirt_that_comes_back_is_compared_with_what_is_known() -> None:
+    world = World()
+    gone, paused, ended = (f"{number:08x}-0000-4000-8000-000000000000" for number in range(3))
+    await world.hypervisor.define(FOREIGN)
+    async with world.ready() as service:
+        for vm_id in (VM_ID, gone, paused, ended):
+            await create(service, vm_id, name=vm_id)
+        domains = world.hypervisor.domains
+        world.hypervisor._listeners.clear()
+        await world.hypervisor.start(OTHER_ID, paused=False)
+        world.hypervisor.end_guest(ended, 3, 2)
+        await world.hypervisor.suspend(paused)
+        del domains[gone]
+        await settle()
+        world.hypervisor.subscribe(service._watcher.on_event)
+        world.hypervisor.come_up()
+        await settle()
+        found = {stats.vm_id: stats for stats in await service.list_stats()}
+        assert {vm_id: stats.status for vm_id, stats in found.items()} == {
+            VM_ID: "Powering up",
+            gone: "Down",
+            paused: "Paused",
+            ended: "Down",
+            OTHER_ID: "Up",
+        }
+        assert (found[gone].exit_reason, found[ended].exit_reason) == (9, 1)
+        await service.destroy(gone)
+
+
+async def test_samples_of_libvirt_find_vms_that_are_gone() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+        world.hypervisor._listeners.clear()
+        world.hypervisor.end_guest(VM_ID, 3, 2)
+        await service.sample()
+        await until(lambda: world.statuses()[-1] == "Down")
+
+
+async def test_while_libvirt_is_away_figures_tell_their_age() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+        await world.clock.advance(16)
+        world.hypervisor.go_down()
+        await settle()
+        with pytest.raises(HypervisorDown):
+            await service.pause(VM_ID)
+        assert (await service.get_stats(VM_ID)).monitor_response == 0
+        await world.clock.advance(75)
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.monitor_response) == ("Up", -1)
+        assert stats.sample_age_s is not UNSET and stats.sample_age_s >= 60
+        world.hypervisor.come_up()
+        await world.clock.advance(15)
+        assert (await service.get_stats(VM_ID)).monitor_response == 0

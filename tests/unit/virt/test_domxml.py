@@ -1,0 +1,101 @@
+"""Specifications become the domain XML that is kept in tests/golden/domxml; nothing hostile gets into it."""
+
+import string
+from pathlib import Path
+from xml.etree.ElementTree import Element, fromstring, indent
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.virt.builders import HOST, VM_ID, parameters
+from vdsm.api.vm import VmParameters
+from vdsm.core.errors import InvalidArgument
+from vdsm.virt.domxml import Platform, build_domain
+from vdsm.virt.elements import check_text, element, format_xml, parse_xml
+from vdsm.virt.legacy import plan_spec
+from vdsm.virt.legacy_devices import Defaults
+
+GOLDEN = Path(__file__).parents[2] / "golden/domxml"
+CASES = sorted(case.name for case in GOLDEN.iterdir())
+
+
+def build(given: VmParameters) -> Element:
+    return build_domain(plan_spec(VM_ID, given, Defaults()), Platform("kvm", HOST))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case: str, regenerate: bool) -> None:
+    given = msgspec.json.decode((GOLDEN / case / "input.json").read_bytes(), type=VmParameters, strict=True)
+    domain = build(given)
+    indent(domain)
+    text = format_xml(domain) + "\n"
+    expected = GOLDEN / case / "expected.xml"
+    if regenerate:
+        expected.write_text(text)
+    assert text == expected.read_text()
+
+
+HOSTILE = st.text(
+    st.sampled_from([*"<>&\"'/]}{;$`", "\n", "\t", "é", "\U0001f600", *string.ascii_letters]), min_size=1, max_size=30
+)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_hostile_text_stays_text(name: str, arguments: str, path: str) -> None:
+    domain = build(
+        parameters(
+            name=name,
+            kernel=path,
+            kernel_arguments=arguments,
+            custom={"note": arguments},
+            cpu_type=name,
+            devices=[{"type": "disk", "path": path, "serial": name}],
+        )
+    )
+    read = fromstring(format_xml(domain))
+    assert read.findtext("name") == name
+    assert read.findtext("os/cmdline") == arguments
+    assert read.find("devices/disk/source").get("file") == path  # type: ignore[union-attr]
+    assert sorted({node.tag for node in read.iter()}) == sorted({node.tag for node in domain.iter()})
+
+
+@pytest.mark.parametrize("field", ["name", "kernel", "emulated_machine", "cpu_type", "serial", "cdrom", "bridges"])
+@pytest.mark.parametrize("character", ["\x00", "\x0b", "\x1b", "\ufffe", "\ud800"])
+def test_characters_that_xml_cannot_carry_are_refused(field: str, character: str) -> None:
+    with pytest.raises(InvalidArgument):
+        build(msgspec.structs.replace(parameters(), **{field: f"a{character}b"}))
+
+
+def test_custom_property_needs_a_name_that_xml_can_carry() -> None:
+    with pytest.raises(InvalidArgument):
+        build(parameters(custom={"a b": "1"}))
+
+
+def test_attributes_without_a_value_are_left_out() -> None:
+    assert format_xml(element("a", b=None, c=True, d=False, e=3)) == '<a c="yes" d="no" e="3" />'
+
+
+@given(st.text(max_size=50))
+def test_accepted_text_survives_a_round_trip(text: str) -> None:
+    try:
+        made = element("a", b=check_text("b", text))
+    except InvalidArgument:
+        return
+    assert parse_xml(format_xml(made)).get("b") == text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "<domain",
+        '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+        '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
+        "\x00",
+    ],
+)
+def test_documents_that_are_not_acceptable(document: str) -> None:
+    with pytest.raises(ValueError, match="not acceptable XML"):
+        parse_xml(document)

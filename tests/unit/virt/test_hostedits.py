@@ -1,0 +1,152 @@
+"""What the host changes in a VM's XML before the start."""
+
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+from tests.unit.virt.builders import HOST, VM_ID, domain_xml
+from vdsm.virt import hostedits
+from vdsm.virt.domain import parse_domain, read_domain
+from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.ports import PreparedImage
+
+FILE = PreparedImage("/rhev/image/volume", "file", "cow")
+
+
+def domain(devices: str = "", extra: str = "") -> Element:
+    return fromstring(domain_xml(devices=devices, extra=extra))
+
+
+def disk(read: Element) -> Element:
+    found = read.find("devices/disk")
+    assert found is not None
+    return found
+
+
+def test_identity_placeholders_are_filled() -> None:
+    entries = {
+        "product": "OS-NAME:",
+        "version": "OS-VERSION:",
+        "serial": "HOST-SERIAL:",
+        "uuid": VM_ID,
+        "family": "OS-NAME:",
+    }
+    text = "".join(f'<entry name="{name}">{value}</entry>' for name, value in entries.items())
+    read = domain(extra=f"<sysinfo type='smbios'><system>{text}</system></sysinfo>")
+    hostedits.set_identity(read, HOST, None)
+    found = {entry.get("name"): entry.text for entry in read.iterfind("sysinfo/system/entry")}
+    assert found == {
+        "product": HOST.os_name,
+        "version": HOST.os_version,
+        "serial": HOST.uuid,
+        "uuid": VM_ID,
+        "family": "OS-NAME:",
+    }
+
+
+def test_a_serial_of_the_caller_wins() -> None:
+    read = domain(extra="<sysinfo><system><entry name='serial'>HOST-SERIAL:</entry></system></sysinfo>")
+    hostedits.set_identity(read, HOST, "SN-1")
+    assert read.findtext("sysinfo/system/entry") == "SN-1"
+
+
+@pytest.mark.parametrize(("policy", "destroys"), [("destroy", True), ("restart", False)])
+def test_reboot_policy_is_taken_out(policy: str, destroys: bool) -> None:
+    read = domain(extra=f"<on_reboot>{policy}</on_reboot>")
+    assert hostedits.take_reboot_policy(read) is destroys
+    assert read.find("on_reboot") is None
+    assert hostedits.take_reboot_policy(read) is False
+
+
+def test_a_prepared_image_replaces_what_the_caller_guessed_and_nothing_else() -> None:
+    read = domain(
+        '<disk type="block" device="disk" snapshot="no"><source dev="/guess"/><target dev="vda" bus="virtio"/>'
+        '<driver name="qemu" type="raw" cache="none" io="native"/><serial>s</serial></disk>'
+    )
+    hostedits.set_images(read, {"vda": FILE}, relabel=False)
+    found, source, driver = disk(read), read.find("devices/disk/source"), read.find("devices/disk/driver")
+    assert source is not None and driver is not None
+    assert found.attrib == {"type": "file", "device": "disk", "snapshot": "no"}
+    assert source.attrib == {"file": FILE.path}
+    assert [child.attrib for child in source] == [{"type": "none", "relabel": "no", "model": "dac"}]
+    assert driver.attrib == {"name": "qemu", "type": "qcow2", "cache": "none", "io": "native"}
+    assert found.findtext("serial") == "s"
+
+
+def test_relabelling_is_left_to_libvirt_when_asked() -> None:
+    read = domain('<disk type="file"><target dev="vda"/></disk>')
+    hostedits.set_images(read, {"vda": FILE}, relabel=True)
+    assert read.find("devices/disk/source/seclabel") is None
+
+
+def test_a_label_of_the_caller_stays() -> None:
+    read = domain('<disk type="file"><source file="x"><seclabel model="selinux"/></source><target dev="vda"/></disk>')
+    hostedits.set_images(read, {"vda": FILE}, relabel=False)
+    assert [label.get("model") for label in read.iterfind("devices/disk/source/seclabel")] == ["selinux"]
+
+
+def test_other_disks_and_floppies_keep_their_shape() -> None:
+    read = domain(
+        '<disk type="file" device="disk"><source file="/a"/><target dev="vdb"/></disk>'
+        '<disk type="file" device="floppy"><source file="/b"/><target dev="fda"/></disk>'
+    )
+    hostedits.set_images(read, {"fda": FILE}, relabel=True)
+    assert [source.attrib for source in read.iterfind("devices/disk/source")] == [{"file": "/a"}, {"file": FILE.path}]
+    assert read.find("devices/disk/driver") is None
+
+
+def test_leases_of_volumes_get_their_place() -> None:
+    lease = "<lease><key>{}</key><lockspace>d</lockspace><target path='LEASE-PATH:{}:d' offset='LEASE-OFFSET:{}:d'/></lease>"
+    read = domain(lease.format("v", "v", "v") + lease.format("w", "w", "w"))
+    top = {"domainID": "d", "volumeID": "v", "leasePath": "/leases", "leaseOffset": "1048576"}
+    hostedits.set_leases(read, {"vda": PreparedImage("/p", "file", "raw", chain=({"volumeID": "base"}, top))})
+    targets = [target.attrib for target in read.iterfind("devices/lease/target")]
+    assert targets == [
+        {"path": "/leases", "offset": "1048576"},
+        {"path": "LEASE-PATH:w:d", "offset": "LEASE-OFFSET:w:d"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "edited"),
+    [
+        ("<cpu mode='host-passthrough' check='none' migratable='on'/>", {"mode": "maximum"}),
+        ("<cpu mode='host-model'><feature name='x'/></cpu>", {"mode": "maximum"}),
+        ("<cpu match='exact'><model>Skylake-Client</model><feature name='x' policy='require'/></cpu>", {}),
+        ("<cpu><topology sockets='1' cores='1' threads='1'/></cpu>", {}),
+    ],
+)
+def test_without_kvm_the_cpu_is_one_that_emulation_can_give(cpu: str, edited: dict[str, str]) -> None:
+    read = domain(extra=cpu)
+    hostedits.set_domain_type(read, "qemu")
+    found = read.find("cpu")
+    assert found is not None
+    assert read.get("type") == "qemu" and found.attrib == edited
+    assert found.find("feature") is None
+    assert {child.tag for child in found} <= {"model", "topology"}
+
+
+def test_with_kvm_nothing_changes() -> None:
+    read = domain(extra="<cpu mode='host-passthrough' check='none'/>")
+    hostedits.set_domain_type(read, "kvm")
+    assert read.get("type") == "kvm" and read.find("cpu").attrib == {"mode": "host-passthrough", "check": "none"}  # type: ignore[union-attr]
+
+
+def test_the_placeholder_carries_identity_and_metadata() -> None:
+    view = parse_domain(domain_xml())
+    placeholder = read_domain(hostedits.build_placeholder(view, VmMetadata({"owner": "/x"})))
+    assert (placeholder.vm_id, placeholder.name, placeholder.disks) == (VM_ID, "vm1", ())
+    assert placeholder.metadata is not None and placeholder.metadata.owner == "/x"
+
+
+@pytest.mark.parametrize(
+    ("devices", "is_supported"),
+    [
+        ('<graphics type="vnc" passwdValidTo="1970-01-01T00:00:01"/>', True),
+        ('<graphics type="vnc"/>', False),
+        ('<graphics type="spice"/>', True),
+        ('<disk device="cdrom"><source file="PAYLOAD:"/></disk>', False),
+    ],
+)
+def test_what_this_host_cannot_start(devices: str, is_supported: bool) -> None:
+    assert (hostedits.check_supported(domain(devices)) is None) is is_supported

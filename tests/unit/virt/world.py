@@ -1,0 +1,126 @@
+"""A VM service on fakes, with what it tells the world and what it does to images."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tests.unit.virt.builders import HOST, VM_ID, parameters
+from vdsm.api.events import VmStatusChanged
+from vdsm.api.vm import VmInfo
+from vdsm.core.errors import NodeError
+from vdsm.testing import hypervisor_xml
+from vdsm.testing.clock import VirtualClock
+from vdsm.testing.hypervisor import FakeHypervisor
+from vdsm.virt.accelerator import Accelerator, AcceleratorSetting, ProbeResult
+from vdsm.virt.domain import parse_domain
+from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.ports import PreparedImage
+from vdsm.virt.service import VmService
+from vdsm.virt.shared import VirtSettings
+
+
+class FakeImages:
+    """Prepares any image; counts who is prepared, and waits or fails when told to."""
+
+    def __init__(self) -> None:
+        self.prepared: list[str] = []
+        self.failures: list[NodeError] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.waiting = 0
+
+    async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
+        self.waiting += 1
+        await self.may_go_on.wait()
+        self.waiting -= 1
+        if self.failures:
+            raise self.failures.pop(0)
+        self.prepared.append(image_id)
+        return PreparedImage(f"/run/{domain_id}/{image_id}/{volume_id}", "file", "cow")
+
+    async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
+        self.prepared = [other for other in self.prepared if other != image_id]
+
+
+class NoProbe:
+    async def measure(self) -> ProbeResult:
+        raise AssertionError("nobody should measure")
+
+
+class World:
+    """Hypervisor, images and clock outlive the services that run on them, as on a host."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.hypervisor = FakeHypervisor(self.clock)
+        self.images = FakeImages()
+        self.events: list[VmStatusChanged] = []
+
+    def make(self, **settings: object) -> VmService:
+        accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
+        chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
+        return VmService(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen)
+
+    @asynccontextmanager
+    async def running(self, **settings: object) -> AsyncIterator[VmService]:
+        """A service from its start to its end; its end is as sudden as a crash, as far as VMs are concerned."""
+        service = self.make(**settings)
+        task = asyncio.create_task(service.run())
+        try:
+            yield service
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            self.hypervisor._listeners.clear()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    @asynccontextmanager
+    async def ready(self, **settings: object) -> AsyncIterator[VmService]:
+        """A service that has recovered its VMs."""
+        async with self.running(**settings) as service:
+            await service.wait_ready()
+            yield service
+
+    def statuses(self, vm_id: str = VM_ID) -> list[str]:
+        """The statuses told of that VM, in order."""
+        return [event.status for event in self.events if event.vm_id == vm_id]
+
+    def stored(self, vm_id: str = VM_ID) -> VmMetadata:
+        """The metadata that libvirt holds."""
+        metadata = parse_domain(self.record(vm_id)).metadata
+        assert metadata is not None
+        return metadata
+
+    def record(self, vm_id: str = VM_ID) -> str:
+        return hypervisor_xml.format_xml(self.hypervisor.domains[vm_id].xml)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Let the loop turn until that holds."""
+    for _ in range(2000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never held")
+
+
+async def settle() -> None:
+    """Let the loop turn until everything that can happen without time has happened."""
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+async def status(service: VmService, vm_id: str = VM_ID) -> str:
+    return (await service.get_stats(vm_id)).status
+
+
+async def create(service: VmService, vm_id: str = VM_ID, **values: object) -> VmInfo:
+    """Create a VM and wait for the end of its start."""
+    info = await service.create(vm_id, parameters(**values))
+    for _ in range(2000):
+        if await status(service, vm_id) != "WaitForLaunch":
+            await settle()
+            return info
+        await asyncio.sleep(0)
+    raise AssertionError("it never started")
