@@ -17,7 +17,7 @@ class Ovirt:
 
     `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"),
     `declared` the primitive that the published schema names where it differs from what travels. `words` translates what
-    old callers write (upper-cased) into our value: `{"4": "COW"}`. With `text_only`, a number is refused where text is due.
+    old callers write (upper-cased) into our value: `{"4": "COW"}`. With `text_only`, a number is refused for text.
     """
 
     name: str

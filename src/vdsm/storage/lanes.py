@@ -5,8 +5,8 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from vdsm.storage.errors import AccessTimeout
 
@@ -17,34 +17,6 @@ THREADS = 4
 """How many operations of one domain run at once."""
 
 
-@dataclass(slots=True)
-class _Job:
-    call: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    done: "asyncio.Future[Any]"
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-
-    def run(self) -> None:
-        try:
-            result = self.context.run(self.call)
-        # Whatever the operation raises belongs to its caller, on the loop's side.
-        except BaseException as error:
-            failure = error
-            self._finish(lambda: self.done.set_exception(failure))
-        else:
-            self._finish(lambda: self.done.set_result(result))
-
-    def _finish(self, settle: Callable[[], None]) -> None:
-        def on_loop() -> None:
-            if not self.done.done():
-                settle()
-
-        try:
-            self.loop.call_soon_threadsafe(on_loop)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
-
-
 class Lane:
     """The threads of one domain. A call past its deadline is written off: its thread stays with it, and while every
     thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer."""
@@ -52,11 +24,10 @@ class Lane:
     def __init__(self, name: str, timeout_s: float) -> None:
         self._name = name
         self._timeout_s = timeout_s
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
-        self._busy = 0
+        self._waiting = 0
         self._lost = 0
-        self._lock = threading.Lock()
 
     @property
     def is_stuck(self) -> bool:
@@ -68,15 +39,15 @@ class Lane:
         if self.is_stuck:
             raise AccessTimeout(self._name)
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        job = _Job(lambda: function(*args, **kwargs), loop, done)
-        self._start_thread()
-        self._jobs.put(job)
+        done: asyncio.Future[R] = loop.create_future()
+        call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+        self._submit(partial(_run, call, done, loop), done)
         try:
             async with asyncio.timeout(self._timeout_s):
-                result: R = await asyncio.shield(done)
-                return result
+                return await asyncio.shield(done)
         except TimeoutError:
+            if done.done():
+                raise  # the operation's own
             self._write_off(done)
             raise AccessTimeout(self._name) from None
 
@@ -85,30 +56,49 @@ class Lane:
         for _ in range(self._threads):
             self._jobs.put(None)
 
-    def _start_thread(self) -> None:
-        with self._lock:
-            if self._busy < self._threads or self._threads >= THREADS:
-                return
+    def _submit(self, job: Callable[[], None], done: "asyncio.Future[R]") -> None:
+        self._waiting += 1
+        done.add_done_callback(self._leave)
+        if self._waiting > self._threads and self._threads < THREADS:
             self._threads += 1
-        threading.Thread(target=self._work, name=f"storage-{self._name[:8]}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"storage-{self._name[:8]}", daemon=True).start()
+        self._jobs.put(job)
+
+    def _leave(self, ended: "asyncio.Future[R]") -> None:
+        self._waiting -= 1
+        if not ended.cancelled():
+            ended.exception()  # a caller that was cancelled meanwhile asks no more
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            with self._lock:
-                self._busy += 1
-            job.run()
-            with self._lock:
-                self._busy -= 1
+            job()
 
-    def _write_off(self, done: "asyncio.Future[Any]") -> None:
+    def _write_off(self, done: "asyncio.Future[R]") -> None:
         self._lost += 1
 
-        def found(ended: "asyncio.Future[Any]") -> None:
+        def find(_ended: "asyncio.Future[R]") -> None:
             self._lost -= 1
-            if not ended.cancelled():
-                ended.exception()  # nobody else will ask for it
 
-        done.add_done_callback(found)
+        done.add_done_callback(find)
+
+
+def _run(call: Callable[[], R], done: "asyncio.Future[R]", loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        result = call()
+    # The storage worker loop's door: whatever the operation raises belongs to its caller, on the loop's side.
+    except BaseException as error:
+        settle = partial(done.set_exception, error)
+    else:
+        settle = partial(done.set_result, result)
+    try:
+        loop.call_soon_threadsafe(_settle, done, settle)
+    except RuntimeError:
+        return  # the loop is closed: nobody waits any more
+
+
+def _settle(done: "asyncio.Future[R]", settle: Callable[[], None]) -> None:
+    if not done.done():
+        settle()
 
 
 class Lanes:

@@ -1,4 +1,4 @@
-"""Long work of storage as tasks: in memory, or of the pool whose SPM this host is; the work itself is left to storage."""
+"""Long work of storage as tasks: in memory, or of the pool whose SPM this host is; the work is left to storage."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ class PoolTasks:
         return await self._runner.start(name, [Job(name, run)])
 
     async def start_persistent(self, name: str, work: Callable[[Rollbacks], None]) -> str:
-        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed while no master is open."""
+        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed without a master."""
         if self._journal is None:
             raise AddTaskFailed(reason="the SPM is still starting or has stopped")
 
