@@ -91,7 +91,7 @@ class LocalKind:
         refusal = self._ownership.check_access(link)
         if refusal:
             raise StorageServerAccessPermissionError(remote_path, refusal)
-        if any(link.glob("*/dom_md")):
+        if any(not path.parent.name.startswith(".") for path in link.glob("*/dom_md")):
             raise StorageDomainNotEmpty(remote_path)
         return probe_block_size(link)
 

@@ -1,0 +1,47 @@
+"""No kill, at any instant, loses what was acknowledged or leaves anything half made; see `storage_killed`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("storage_killed.py")
+SOURCES = Path(__file__).parents[2] / "src"
+SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
+SCENARIOS = "create-base create-raw create-layer create-on-template delete-leaf delete-image delete-chain".split()
+
+
+def run(*arguments: str) -> int:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        timeout=3600 if SOAK_FACTOR else 110,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_every_step(scenario: str, tmp_path: Path) -> None:
+    assert run(str(tmp_path), "every", scenario, "steps", "1") >= 3
+
+
+@pytest.mark.parametrize("scenario", ["create-on-template", "delete-chain"])
+def test_killed_again_while_it_recovers(scenario: str, tmp_path: Path) -> None:
+    stride = "1" if SOAK_FACTOR else "3"
+    assert run(str(tmp_path), "every", scenario, "steps", stride, "again") >= 2
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_every_system_call(scenario: str, tmp_path: Path) -> None:
+    stride = "1" if SOAK_FACTOR else "17"
+    assert run(str(tmp_path), "every", scenario, "calls", stride) >= 2
+
+
+def test_killed_at_random_instants(tmp_path: Path) -> None:
+    count = max(1, round(1000 * SOAK_FACTOR)) if SOAK_FACTOR else 12
+    assert run(str(tmp_path), "random", str(count), "2") == count
