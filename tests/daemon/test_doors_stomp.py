@@ -7,6 +7,7 @@ import pytest
 from tests.daemon.doors import REQUESTS, listening, wait_for
 from vdsm.wire.ports import DEFAULT_ANSWERS, EVENTS, REQUEST_QUEUES, Limits
 from vdsm.wire.stomp import Frame, format_frame
+from vdsm.wire.stomp_server import UNFINISHED_FRAMES
 
 
 async def test_connect_agrees_on_version_and_heartbeats():
@@ -187,6 +188,22 @@ async def test_malformed_frames_get_an_error_and_the_end(data):
             assert (await visitor.get_error()).startswith("Malformed frame: ")
             with pytest.raises((EOFError, ConnectionError)):
                 await visitor.get()
+        await house.check_alive()
+
+
+async def test_half_read_frames_of_all_clients_together_are_bounded():
+    limits = Limits(frame_bytes=1_000)
+    async with listening(limits) as house:
+        visits = [house.visit() for _ in range(UNFINISHED_FRAMES + 4)]
+        crowd = [await visit.__aenter__() for visit in visits]
+        for visitor in crowd:
+            await visitor.subscribe("mine")
+            visitor.say(b"SEND\ncontent-length:1000\n\n" + b"x" * 990)
+        await wait_for(lambda: house.doors.stomp.connections < len(crowd))
+        for visit in visits:
+            await visit.__aexit__(None, None, None)
+        await wait_for(lambda: house.doors.stomp.connections == 0)
+        assert house.doors.stomp._unfinished_bytes == 0
         await house.check_alive()
 
 

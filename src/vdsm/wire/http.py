@@ -109,6 +109,9 @@ class HttpConnection(H11Protocol):
         except h11.LocalProtocolError:  # another answer is on its way already: nothing can be said in between
             self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        log.info("ignored the wish for another protocol from=%s", self.app_state["peer"])
+
     def shutdown(self) -> None:
         if self.transport.is_closing():
             return

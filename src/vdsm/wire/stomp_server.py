@@ -22,6 +22,8 @@ from vdsm.wire.subscriptions import Subscriptions
 
 log = logging.getLogger("stomp")
 
+UNFINISHED_FRAMES = 16
+"""How many frames of the largest size may be half read at a time, over all connections."""
 _OURS = frozenset(("subscription", "content-length", "receipt"))
 """Headers of a forwarded frame that are ours to write, or none of the receiver's business."""
 
@@ -53,6 +55,7 @@ class StompServer:
         self._connections: set[StompConnection] = set()
         self._unflushed: dict[StompConnection, None] = {}
         self._flush_due = False
+        self._unfinished_bytes = 0
         self._runner = CallRunner(self.flush)
 
     @property
@@ -93,6 +96,11 @@ class StompServer:
         """Forget a closed connection."""
         self._connections.discard(connection)
         self._unflushed.pop(connection, None)
+
+    def note_unfinished(self, more_bytes: int) -> bool:
+        """A connection holds so much more (or less) of a frame that is not complete; whether that is still bearable."""
+        self._unfinished_bytes += more_bytes
+        return self._unfinished_bytes <= UNFINISHED_FRAMES * self.limits.frame_bytes
 
     def is_request_queue(self, destination: str) -> bool:
         """Whether bodies sent there are requests to the daemon."""
@@ -153,6 +161,7 @@ class StompConnection(asyncio.Protocol):
         self._heartbeat: HeartBeat | None = None
         self._output: list[bytes] = []
         self._output_bytes = 0
+        self._unfinished_bytes = 0
         self._blocked = False
         self._ended = False
         self._handlers: dict[str, Callable[[Frame], None]] = {
@@ -179,14 +188,21 @@ class StompConnection(asyncio.Protocol):
             self._server.subscriptions.remove(subscription.destination, subscription)
         self._subscriptions.clear()
         self._output.clear()
+        self._server.note_unfinished(-self._unfinished_bytes)
         self._server.discard(self)
 
     def data_received(self, data: bytes) -> None:
         if self._heartbeat is not None:
             self._heartbeat.heard()
-        if not self._ended:
-            self._reader.feed(data)
-            self._handle_frames()
+        if self._ended:
+            return
+        self._reader.feed(data)
+        self._handle_frames()
+        more_bytes = self._reader.unread_bytes - self._unfinished_bytes
+        if more_bytes:
+            self._unfinished_bytes += more_bytes
+            if not self._server.note_unfinished(more_bytes) and more_bytes > 0:
+                self._refuse_input("too much unfinished input from all clients")
 
     def pause_writing(self) -> None:
         # Who does not read answers gets no more questions answered.
@@ -249,10 +265,13 @@ class StompConnection(asyncio.Protocol):
                     return
                 self._handle(frame)
             except FrameError as error:
-                log.warning("malformed frame from=%s: %s", self._peer, error)
-                self._send_error(f"Malformed frame: {error}")
-                self.close()
+                self._refuse_input(f"Malformed frame: {error}")
                 return
+
+    def _refuse_input(self, reason: str) -> None:
+        log.warning("refused input from=%s: %s", self._peer, reason)
+        self._send_error(reason)
+        self.close()
 
     def _handle(self, frame: Frame) -> None:
         handler = self._handlers.get(frame.command)
