@@ -2,7 +2,6 @@
 
 import json
 import types
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -41,7 +40,9 @@ def print_answer(console: Console, verb: Verb, answer: Json) -> None:
         console.print("Done")
         return
     drawn = _draw(hint, answer, "")
-    for part in drawn or [Text("nothing", style="dim")]:
+    for index, part in enumerate(drawn or [Text("nothing", style="dim")]):
+        if index:
+            console.print()
         console.print(part)
     if isinstance(answer, dict) and hint in SUMMARIES:
         console.print(Text("This is a summary: --json prints everything.", style="dim"))
@@ -104,8 +105,9 @@ def _draw_rows(shape: type[Struct], rows: list[tuple[str, dict[str, Json]]], tit
     fields = list_fields(shape)
     chosen = [fields[name] for name in COLUMNS.get(shape, tuple(fields)) if _is_cell(fields[name].hint)]
     chosen = [field for field in chosen if any(row.get(field.wire) not in _NOTHING for _, row in rows)]
-    keyed = any(key and key not in row.values() for key, row in rows)
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    keyed = any(key and key not in [row.get(field.wire) for field in chosen] for key, row in rows)
+    table = _table(title)
+    table.box = box.SIMPLE_HEAD
     for heading in (["name"] if keyed else []) + [format_label(field.name) for field in chosen]:
         table.add_column(heading, overflow="fold")
     for key, row in rows:
@@ -140,10 +142,16 @@ def _draw_plain(value: Json, title: str) -> RenderableType:
     return _text("\n".join(_format_plain(line) for line in lines))
 
 
-def _grid(title: str) -> Table:
-    table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False
+def _table(title: str) -> Table:
+    """A table without a frame."""
+    return Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, show_edge=False, pad_edge=False
     )
+
+
+def _grid(title: str) -> Table:
+    table = _table(title)
+    table.show_header = False
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     return table
@@ -185,12 +193,8 @@ def _format_plain(value: Json) -> str:
 
 
 def _format_display(display: dict[str, Json]) -> str:
-    ports = _join(f"{display.get(name)}" for name in ("port", "tlsPort") if display.get(name) not in (None, "", "-1"))
-    return f"{display.get('type', '')} {display.get('ipAddress', '')}:{ports}"
-
-
-def _join(parts: Iterable[str]) -> str:
-    return "/".join(parts)
+    ports = [str(display.get(name)) for name in ("port", "tlsPort") if display.get(name) not in (None, "", "-1")]
+    return f"{display.get('type', '')} {display.get('ipAddress', '')}{':' if ports else ''}{'/'.join(ports)}"
 
 
 def _text(text: str) -> Text:

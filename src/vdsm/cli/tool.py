@@ -3,6 +3,7 @@
 Calling the daemon is left to `vdsm-client`.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ from vdsm.settings import Settings, format_settings, load_settings, settings_sch
 
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
+_LIBVIRT_TIMEOUT_S = 10.0
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -190,17 +192,21 @@ def _ask_libvirt_for_user(uri: str) -> str | None:
     try:
         from defusedxml.ElementTree import fromstring
 
-        from vdsm.adapters.libvirt.connection import close_connection, open_connection
-    except ImportError:
+        return parse_qemu_user(fromstring(asyncio.run(_get_capabilities(uri))))
+    except (ImportError, NodeError, TimeoutError):
         return None
+
+
+async def _get_capabilities(uri: str) -> str:
+    from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
+
+    hypervisor = LibvirtHypervisor(uri)
     try:
-        connection = open_connection(uri)
-    except NodeError:
-        return None
-    try:
-        return parse_qemu_user(fromstring(connection.getCapabilities()))
+        async with asyncio.timeout(_LIBVIRT_TIMEOUT_S):
+            await hypervisor.open()
+            return await hypervisor.capabilities_xml()
     finally:
-        close_connection(connection)
+        await hypervisor.close()
 
 
 if __name__ == "__main__":
