@@ -161,7 +161,8 @@ def _gate() -> Iterator[None]:
         yield
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def end(number: int, frame: FrameType | None) -> None:
+    """A signal handler that ends the program as Ctrl-C would, so that what was started is stopped."""
     raise SystemExit(128 + number)
 
 
@@ -179,7 +180,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2 or arguments[0] != "--":
         print("usage: python -m demo.libvirtd -- COMMAND …", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     try:
         with running_libvirt():
             return _run(arguments[1:])
