@@ -133,9 +133,9 @@ class Pool:
 
     def abandon(self, reason: str) -> None:
         """libvirtd is gone: whoever waits hears so at once, and threads that still hang are written off."""
+        self._fail_waiting(lambda: HypervisorDown(reason))
         for call in list(self._in_flight):
             self._write_off(call, HypervisorDown(reason))
-        self._fail_waiting(HypervisorDown(reason))
 
     async def close(self) -> None:
         """Let idle threads close their connections, within half a second; stuck ones (daemon threads) stay behind."""
@@ -190,11 +190,11 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(self._take_worker())
 
-    def _fail_waiting(self, error: NodeError) -> None:
+    def _fail_waiting(self, make_error: Callable[[], NodeError]) -> None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(make_error())
 
     def _write_off(self, call: Call, error: Exception) -> None:
         worker = self._in_flight.pop(call)
@@ -209,7 +209,7 @@ class Pool:
         if len(self._written_off) < self._written_off_limit:
             self._serve_waiting()
         else:
-            self._fail_waiting(self._too_many_written_off())
+            self._fail_waiting(self._too_many_written_off)
 
     def _too_many_written_off(self) -> ResourceExhausted:
         return ResourceExhausted(f"{len(self._written_off)} calls to libvirt never came back")

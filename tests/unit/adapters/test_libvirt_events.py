@@ -1,0 +1,56 @@
+import libvirt
+import pytest
+
+from vdsm.adapters.libvirt.events import make_callbacks
+from vdsm.virt.ports import EventKind, HypervisorEvent
+
+VM = "11111111-2222-4333-8444-555555555555"
+
+
+class Domain:
+    def UUIDString(self) -> str:
+        return VM
+
+
+CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
+    ("LIFECYCLE", (5, 1), HypervisorEvent(VM, EventKind.LIFECYCLE, (5, 1))),
+    ("REBOOT", (), HypervisorEvent(VM, EventKind.REBOOT)),
+    ("RTC_CHANGE", (-3600,), HypervisorEvent(VM, EventKind.RTC_CHANGE, (-3600,))),
+    ("WATCHDOG", (2,), HypervisorEvent(VM, EventKind.WATCHDOG, (2,))),
+    ("AGENT_LIFECYCLE", (1, 2), HypervisorEvent(VM, EventKind.AGENT, (1, 2))),
+    (
+        "IO_ERROR_REASON",
+        ("/disk", "virtio-disk0", 1, "enospc"),
+        HypervisorEvent(VM, EventKind.IO_ERROR, (1,), "enospc", ("/disk", "virtio-disk0")),
+    ),
+    (
+        "GRAPHICS",
+        (0, {"node": "::1"}, {"family": 2, "node": "192.0.2.7", "service": "4711"}, "vnc", []),
+        HypervisorEvent(VM, EventKind.GRAPHICS, (0,), names=("192.0.2.7", "vnc")),
+    ),
+    ("DEVICE_REMOVED", ("net1",), HypervisorEvent(VM, EventKind.DEVICE_REMOVED, names=("net1",))),
+    ("BLOCK_JOB_2", ("vda", 2, 3), HypervisorEvent(VM, EventKind.BLOCK_JOB, (2, 3), names=("vda",))),
+    (
+        "BLOCK_THRESHOLD",
+        ("vda", None, 1024, 10),
+        HypervisorEvent(VM, EventKind.BLOCK_THRESHOLD, (1024, 10), names=("vda", "")),
+    ),
+    (
+        "JOB_COMPLETED",
+        ({"downtime": 19, "success": True},),
+        HypervisorEvent(VM, EventKind.JOB_COMPLETED, text='{"downtime": 19, "success": true}'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "expected"), CASES, ids=[case[0] for case in CASES])
+def test_events_of_libvirt_become_the_ports(name: str, values: tuple[object, ...], expected: HypervisorEvent) -> None:
+    emitted: list[HypervisorEvent] = []
+    callbacks = make_callbacks(emitted.append)
+    callbacks[getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{name}")](None, Domain(), *values, None)
+    assert emitted == [expected]
+
+
+def test_every_event_that_the_node_follows_is_registered() -> None:
+    names = {name for name, _, _ in CASES}
+    assert set(make_callbacks(lambda _: None)) == {getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{name}") for name in names}
