@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vdsm.adapters.run import SEARCH_PATH, CommandFailed, CommandTimedOut, Completed, run_async
-from vdsm.virt.accelerator import ProbeResult
+from vdsm.virt.ports import ProbeResult
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,11 @@
-"""Whether VMs run on KVM or by emulation: the choice is pure, measuring is left to the port's maker."""
+"""Whether VMs run on KVM or by emulation: the choice is pure, measuring is left to a port."""
 
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+
+from vdsm.virt.ports import AcceleratorProbe as AcceleratorProbe
+from vdsm.virt.ports import ProbeResult as ProbeResult
 
 
 class AcceleratorSetting(Enum):
@@ -14,14 +16,6 @@ class AcceleratorSetting(Enum):
     TCG = "tcg"
 
 
-class ProbeResult(Enum):
-    """What the measurement found of KVM."""
-
-    FAST = "fast"
-    SLOW = "slow"
-    ABSENT = "absent"
-
-
 @dataclass(frozen=True, slots=True)
 class AcceleratorChoice:
     """`domain_type` is libvirt's (kvm or qemu); `reports_kvm` is what capabilities tell a management platform."""
@@ -29,12 +23,6 @@ class AcceleratorChoice:
     domain_type: str
     reports_kvm: bool
     reason: str
-
-
-class AcceleratorProbe(Protocol):
-    """Measures whether KVM runs guest instructions at speed; cached per boot by the one who implements it."""
-
-    async def measure(self) -> ProbeResult: ...
 
 
 _REASONS = {

@@ -23,18 +23,23 @@ class Adopter:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._connected = asyncio.Event()
+
+    def hurry(self) -> None:
+        """libvirt answers again: recovery need not wait for its next try."""
+        self._connected.set()
 
     async def recover(self) -> None:
         """Adopt all VMs, as often as it takes to hear from libvirt; then the daemon is ready for requests on VMs."""
         shared = self._shared
-        never = asyncio.Event()
         while True:
+            self._connected.clear()
             try:
                 records = await shared.hypervisor.list_domains()
                 break
             except NodeError as error:
                 log.warning("VMs cannot be recovered yet: %s", error)
-                await wait_until(never, shared.settings.retry_s, shared.clock)
+                await wait_until(self._connected, shared.settings.retry_s, shared.clock)
         adopted = [self._adopt(plan) for plan in plan_recovery(records, shared.settings.owner)]
         await asyncio.gather(*(self._ask_pause_code(vm) for vm, plan in adopted if plan.asks_block_errors))
         shared.ready.set()

@@ -18,7 +18,13 @@ class HypervisorDown(NodeError):
 class HypervisorTimeout(NodeError):
     """The VM's monitor did not answer before the deadline; its connection is written off."""
 
-    code, number, http, retry, text = "hypervisor-timeout", 100, 504, True, "VM {vm_id}: {call} did not answer within {seconds} s"
+    code, number, http, retry, text = (
+        "hypervisor-timeout",
+        100,
+        504,
+        True,
+        "VM {vm_id}: {call} did not answer within {seconds} s",
+    )
     vm_id: str
     call: str
     seconds: float
@@ -103,15 +109,18 @@ class BulkSample:
 
 
 class ShutdownMode(Enum):
+    """Who in the guest is asked: its agent, or the power button."""
+
     AGENT = "agent"
     ACPI = "acpi"
 
 
 class Hypervisor(Protocol):
-    """libvirt as virt sees it. Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
+    """libvirt as virt sees it.
 
-    At most one call is in flight per VM; a call past its deadline is written off, and after that only `destroy` reaches that VM
-    until its qemu answers again.
+    Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
+    At most one call is in flight per VM; a call past its deadline is written off, and after that only `destroy`
+    reaches that VM until its qemu answers again.
     """
 
     async def capabilities_xml(self) -> str: ...
@@ -163,12 +172,26 @@ class Hypervisor(Protocol):
         ...
 
     async def sample(self) -> BulkSample:
-        """Statistics of all running VMs in one call; after 2 s it is written off and a second goes out without the silent ones."""
+        """Statistics of all running VMs in one call; written off after 2 s, then a second leaves out the silent."""
         ...
 
     def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
         """Deliver every later event to listener, on the daemon's loop."""
         ...
+
+
+class ProbeResult(Enum):
+    """What the measurement found of KVM."""
+
+    FAST = "fast"
+    SLOW = "slow"
+    ABSENT = "absent"
+
+
+class AcceleratorProbe(Protocol):
+    """Measures whether KVM runs guest instructions at speed; cached per boot by the one who implements it."""
+
+    async def measure(self) -> ProbeResult: ...
 
 
 @dataclass(frozen=True, slots=True)

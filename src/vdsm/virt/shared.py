@@ -108,8 +108,11 @@ class Shared:
 
     def see(self, vm: Vm, guest_event: Status) -> None:
         """The guest was seen to power up, reboot or power down."""
-        vm.state = vm.state.seen(guest_event, self.clock.monotonic())
-        self.notify(vm)
+        now_s = self.clock.monotonic()
+        before = vm.state.effective(now_s)
+        vm.state = vm.state.seen(guest_event, now_s)
+        if vm.state.effective(now_s) is not before:
+            self.notify(vm)
 
     def end(self, vm: Vm, exit_info: ExitInfo) -> None:
         """The VM is down: say so, record its end in libvirt, release its images. Nothing happens when it was down."""

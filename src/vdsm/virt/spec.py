@@ -28,6 +28,8 @@ class VolumeRef:
 
 
 class DiskDevice(Enum):
+    """What the guest takes a drive for."""
+
     DISK = "disk"
     CDROM = "cdrom"
     FLOPPY = "floppy"

@@ -47,6 +47,8 @@ class Watcher:
         """Take in one event; those that come before recovery is done wait for its end."""
         if not self._shared.ready.is_set():
             self._early.append(event)
+            if event.kind is EventKind.CONNECTED:
+                self._adopter.hurry()
             return
         if event.kind is EventKind.CONNECTED:
             self._adopter.look_again()

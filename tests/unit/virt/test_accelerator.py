@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from vdsm.virt.accelerator import Accelerator, AcceleratorSetting, ProbeResult, choose_accelerator
+from vdsm.virt.accelerator import Accelerator, AcceleratorSetting, choose_accelerator
+from vdsm.virt.ports import ProbeResult
 
 AUTO, KVM, TCG = AcceleratorSetting
 

@@ -5,7 +5,7 @@ from msgspec import UNSET
 
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml
 from tests.unit.virt.world import World, create, settle, status, until
-from vdsm.core.errors import GeneralFailure
+from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorTimeout
 
 OTHER_ID = "cccccccc-0000-4000-8000-00000000000c"
@@ -66,10 +66,12 @@ async def test_recovery_is_tried_until_libvirt_answers() -> None:
     world.hypervisor.go_down()
     async with world.running() as service:
         await world.clock.advance(12)
-        assert not service.is_ready
+        with pytest.raises(NotReady):
+            await service.list_vms()
         world.hypervisor.come_up()
-        await world.clock.advance(5)
-        assert service.is_ready and await status(service) == "Up"
+        await settle()
+        assert service.list_statuses() == ["Up"]
+        assert await status(service) == "Up"
 
 
 async def test_what_happens_during_recovery_is_not_missed() -> None:

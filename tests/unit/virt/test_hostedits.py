@@ -96,7 +96,8 @@ def test_other_disks_and_floppies_keep_their_shape() -> None:
 
 
 def test_leases_of_volumes_get_their_place() -> None:
-    lease = "<lease><key>{}</key><lockspace>d</lockspace><target path='LEASE-PATH:{}:d' offset='LEASE-OFFSET:{}:d'/></lease>"
+    place = "<target path='LEASE-PATH:{}:d' offset='LEASE-OFFSET:{}:d'/>"
+    lease = "<lease><key>{}</key><lockspace>d</lockspace>" + place + "</lease>"
     read = domain(lease.format("v", "v", "v") + lease.format("w", "w", "w"))
     top = {"domainID": "d", "volumeID": "v", "leasePath": "/leases", "leaseOffset": "1048576"}
     hostedits.set_leases(read, {"vda": PreparedImage("/p", "file", "raw", chain=({"volumeID": "base"}, top))})

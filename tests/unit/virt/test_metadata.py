@@ -84,7 +84,8 @@ def test_empty_text_is_no_number(hint: str) -> None:
 def test_scalars_come_first_and_sorted_then_devices_then_custom() -> None:
     metadata = VmMetadata({"b": 1, "a": "x"}, (DeviceMetadata({"devtype": "disk"}, {"q": True}),), {"p": "v"})
     assert format_metadata(metadata) == (
-        '<vm><a>x</a><b type="int">1</b><device devtype="disk"><q type="bool">True</q></device><custom><p>v</p></custom></vm>'
+        '<vm><a>x</a><b type="int">1</b><device devtype="disk"><q type="bool">True</q></device>'
+        "<custom><p>v</p></custom></vm>"
     )
 
 

@@ -73,7 +73,7 @@ DEEP = "<domain>" + "<a>" * 100 + "</a>" * 100 + "</domain>"
         domain_xml(devices='<graphics type="vnc"/>'),
         '<!DOCTYPE d [<!ENTITY x "y">]>' + domain_xml(),
         domain_xml(
-            metadata='<device devtype="disk" name="vda"><a>1</a></device><device devtype="disk" name="vda"><a>2</a></device>',
+            metadata='<device devtype="disk" name="vda"><a>1</a></device>' * 2,
             devices='<disk><target dev="vda"/></disk>',
         ),
     ],

@@ -21,12 +21,14 @@ from vdsm.virt.stats import (
     list_networks,
 )
 
-DEVICES = """<disk type="file"><target dev="vda" bus="virtio"/></disk><disk type="file"><target dev="vdb" bus="virtio"/></disk>
+DEVICES = """<disk type="file"><target dev="vda" bus="virtio"/></disk>
+<disk type="file"><target dev="vdb" bus="virtio"/></disk>
 <interface type="bridge"><mac address="00:16:3e:00:00:01"/><target dev="vnet7"/><model type="virtio"/></interface>
 <interface type="bridge"><mac address="00:16:3e:00:00:02"/><target dev="vnet8"/><model type="rtl8139"/></interface>
 <memballoon model="virtio"/>"""
 METADATA = (
-    '<device devtype="disk" name="vda"><poolID>p</poolID><domainID>d</domainID><imageID>i</imageID><volumeID>v</volumeID></device>'
+    '<device devtype="disk" name="vda"><poolID>p</poolID><domainID>d</domainID><imageID>i</imageID>'
+    "<volumeID>v</volumeID></device>"
     '<device devtype="disk" name="vdb"><GUID>3600</GUID></device>'
 )
 

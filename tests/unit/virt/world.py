@@ -11,10 +11,10 @@ from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
 from vdsm.testing.clock import VirtualClock
 from vdsm.testing.hypervisor import FakeHypervisor
-from vdsm.virt.accelerator import Accelerator, AcceleratorSetting, ProbeResult
+from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import PreparedImage
+from vdsm.virt.ports import PreparedImage, ProbeResult
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import VirtSettings
 
