@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,8 +44,9 @@ class Import:
         return f"{self.importer.path}:{self.line}: {self.importer.name} imports {self.target}"
 
 
+@cache
 def list_modules(root: Path = REPOSITORY) -> list[Module]:
-    """Every module under `root`/src."""
+    """Every module under `root`/src, read once."""
     found = []
     for file in sorted((root / "src").rglob("*.py")):
         parts = file.relative_to(root / "src").with_suffix("").parts
