@@ -252,10 +252,11 @@ def loop(folder: Path, out: int, seed: int) -> None:
     world, rng = make_world(folder), random.Random(seed)
     world.resume()
     rollbacks = RollbacksOnDisk(folder / "rollbacks")
-    chains: list[list[VolumeRequest]] = []
+    chains = find_chains(world)
     while True:
-        chain = rng.choice(chains) if chains and rng.random() < 0.6 else []
-        if chain and rng.random() < 0.5:
+        is_full = sum(map(len, chains)) > 20
+        chain = rng.choice(chains) if chains and (is_full or rng.random() < 0.6) else []
+        if chain and (is_full or rng.random() < 0.5):
             gone = chain[-1]
             os.write(out, f"?{gone.volume_id}\n".encode())
             world.repository.volumes.delete(POOL, DOMAIN, gone.image_id, [gone.volume_id], rollbacks=rollbacks)
@@ -276,6 +277,17 @@ def loop(folder: Path, out: int, seed: int) -> None:
         if rng.random() < 0.2:
             world.repository.spm.stop(POOL)
             world.repository.spm.start(POOL)
+
+
+def find_chains(world: World) -> list[list[VolumeRequest]]:
+    """The volumes of each image, base first."""
+    images = world.repository.domains.get(DOMAIN).images
+    chains = []
+    for image_id in images.list_images():
+        records = images.read_all(image_id)
+        leaf = next(volume for volume, record in records.items() if record.role is not VolumeRole.INTERNAL)
+        chains.append([world.request(image_id, volume) for volume, _ in reversed(images.get_chain(image_id, leaf))])
+    return chains
 
 
 def make_random_id(rng: random.Random) -> str:
