@@ -1,0 +1,83 @@
+"""`make bench`: runs every measurement against one daemon, prints a table and writes JSON."""
+
+import argparse
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from bench import machines, volumes
+from bench.report import Figure, at_least, at_most, print_table, write_json
+from bench.wire_rpc import measure_concurrent, measure_sequential
+from demo.node import Node
+from demo.steps import Ids, create_storage
+from vdsm.wire.client import Address
+from vdsm.wire.tls import TlsFiles
+
+
+def measure_start(node: Node) -> Figure:
+    """From the command until a verb is answered."""
+    start = time.perf_counter()
+    node.start()
+    value = time.perf_counter() - start
+    return Figure("cold start until it answers", value, "s", "", None, *at_most(1, value, "s"))
+
+
+def measure_calls(node: Node, seconds: float) -> list[Figure]:
+    """JSON-RPC calls a second on one connection, client included."""
+    figures = []
+    doors = {
+        "unix socket": Address(socket_path=node.root / "run/vdsm/vdsmd.sock"),
+        "TLS": Address("127.0.0.1", node.port, TlsFiles.of_client(node.root / "etc/pki/vdsm")),
+    }
+    for name, address in doors.items():
+        one = measure_sequential(address, seconds)
+        many = asyncio.run(measure_concurrent(address, seconds))
+        for what, value, bound in (("one by one", one, 4400), ("32 in flight", many, 11000)):
+            floor, holds = at_least(bound, value, "/s") if name != "TLS" else ("", None)
+            figures.append(Figure(f"Host.ping2, {what}, {name}", value, "/s", "", None, floor, holds))
+    return figures
+
+
+def measure_all(root: Path, count: int, idle_s: float, seconds: float) -> list[Figure]:
+    """All figures, in the order of the table."""
+    folder = root / "disks"
+    storage = root / "domain"
+    for place in (folder, storage):
+        place.mkdir()
+        place.chmod(0o777)
+    shutil.chown(storage, 36, 36)
+    node = Node(root / "node")
+    node.configure()
+    figures = [measure_start(node)]
+    with contextlib.ExitStack() as stack:
+        stack.callback(node.stop)
+        figures += measure_calls(node, seconds)
+        memory = machines.get_resident_mib(node)
+        figures.append(Figure("resident memory, idle", memory, "MiB", "", None, *at_most(90, memory, "MiB")))
+        ids = Ids()
+        create_storage(node, ids, storage)
+        figures += volumes.measure_create(node, storage, ids)
+        figures += machines.measure_create(node, folder)
+        figures += machines.measure_many(node, folder, count, idle_s)
+    return figures
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vms", type=int, default=100, help="how many VMs for the figures of many")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds of idling for the CPU figure")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds for each figure of calls")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vdsm-bench-") as root:
+        Path(root).chmod(0o755)
+        figures = measure_all(Path(root), arguments.vms, arguments.idle, arguments.seconds)
+    print_table(figures)
+    print(f"written to {write_json(figures)}")
+
+
+if __name__ == "__main__":
+    main()
