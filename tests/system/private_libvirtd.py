@@ -72,6 +72,7 @@ class PrivateLibvirtd:
             raise RuntimeError("the private libvirtd did not start")
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text()
         self.init_pid = int(children.split()[0])
+        self.run("virsh", "-q", "capabilities")  # looks at every emulator once: no test shall wait for that
 
     def __enter__(self) -> Self:
         return self
