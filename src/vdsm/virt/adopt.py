@@ -133,9 +133,9 @@ class Adopter:
             metadata=metadata,
             is_external=plan.is_external,
             has_domain=True,
-            problem=plan.problem,
+            has_images=True,
             state=plan.state,
-            time_offset_s=0 if view is None else view.time_offset_s,
+            first_offset_s=0 if view is None else view.time_offset_s,
         )
         if metadata.started_at_s is not None:
             vm.started_s = shared.clock.monotonic() - max(0.0, shared.clock.time() - metadata.started_at_s)

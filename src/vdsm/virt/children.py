@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 
 from vdsm.core.clock import Clock
+from vdsm.core.errors import NodeError
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ class Children:
         def finish(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
             error = None if done.cancelled() else done.exception()
-            if error is not None:
+            if error is None:
+                return
+            if isinstance(error, NodeError):
+                log.warning("%s failed: %s", name, error)
+            else:
                 log.error("%s failed", name, exc_info=error)
-                if on_failure is not None:
-                    on_failure(error)
+            if on_failure is not None:
+                on_failure(error)
 
         task.add_done_callback(finish)
         return task

@@ -120,6 +120,7 @@ class Launcher:
             if volume is None:
                 continue
             _check_wanted(vm)
+            vm.has_images = True
             try:
                 images[disk.target] = await self._shared.images.prepare(
                     volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from vdsm.api.errors import DestroyFailed, ResetFailed, VmIsDown, VmRequestFailed, WrongState
 from vdsm.core.errors import NodeError
 from vdsm.virt.children import wait_until
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Refusal, Request, Status, check_request
-from vdsm.virt.ports import HypervisorDown, HypervisorRefused, HypervisorTimeout, NoSuchDomain, ShutdownMode
+from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, NoSuchDomain, ShutdownMode
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
@@ -76,8 +76,12 @@ class Power:
         vm.ends_with = reason
         if vm.is_launching and vm.launch is not None:
             await self._await_launch(vm.launch)
-        if vm.has_domain:
-            await self._kill(vm, graceful_attempts)
+        try:
+            if vm.has_domain:
+                await self._kill(vm, graceful_attempts)
+        except NodeError:
+            vm.destroy_requested, vm.ends_with = False, None
+            raise
         self._shared.end(vm, ExitInfo.of(reason))
 
     async def remove(self, vm: Vm) -> None:
@@ -87,6 +91,8 @@ class Power:
         """
         if vm.cleanup is not None:
             await asyncio.wait({vm.cleanup})
+        if vm.has_images and not vm.is_external:
+            await self._shared.release_images(vm)
         if vm.has_domain and not vm.is_external:
             try:
                 await self._shared.hypervisor.undefine(vm.vm_id)
@@ -138,9 +144,8 @@ class Power:
             if await wait_until(vm.stopped, timeout_s, self._shared.clock):
                 return
         if force:
-            with suppress(HypervisorDown):
-                await self._kill(vm, 1)
-                self._shared.end(vm, ExitInfo.of(ExitReason.SHUT_DOWN_BY_ADMINISTRATOR))
+            await self._kill(vm, 1)
+            self._shared.end(vm, ExitInfo.of(ExitReason.SHUT_DOWN_BY_ADMINISTRATOR))
 
     async def _reboot(self, vm: Vm, timeout_s: float, force: bool) -> None:
         vm.rebooted.clear()

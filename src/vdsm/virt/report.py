@@ -44,7 +44,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         monitor_response=_monitor_response(vm, now_s, command_timeout_s),
         sample_age_s=UNSET if window.last is None else round(now_s - window.last.taken_at_s, 3),
         client_address=vm.client_address,
-        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+        time_offset_s=vm.time_offset_s,
         pause_code=_pause_code(vm, now_s),
         cpu_user_percent=cpu.user_percent,
         cpu_system_percent=cpu.system_percent,
@@ -80,7 +80,7 @@ def build_event(
         exit_code=UNSET if end is None else end.code,
         exit_message=UNSET if end is None else end.message,
         exit_reason=UNSET if end is None else int(end.reason),
-        time_offset_s=UNSET if end is None else vm.time_offset_s + vm.time_drift_s,
+        time_offset_s=UNSET if end is None else vm.time_offset_s,
         stats=build_stats(vm, clock, command_timeout_s) if whole else UNSET,
     )
 
@@ -119,7 +119,7 @@ def build_info(vm: Vm, clock: Clock) -> VmInfo:
         cpu_type=view.cpu_model or UNSET,
         emulated_machine=view.machine or UNSET,
         acpi=view.acpi,
-        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+        time_offset_s=vm.time_offset_s,
         display=UNSET if first is None else "vnc" if first.type == "vnc" else "qxl",
         display_address=UNSET if first is None else first.address,
         display_port=UNSET if first is None else _port(first.port),
@@ -152,7 +152,7 @@ def _build_exit_stats(vm: Vm, now_s: float) -> VmStats:
         exit_code=UNSET if end is None else end.code,
         exit_message=UNSET if end is None else end.message,
         exit_reason=UNSET if end is None else int(end.reason),
-        time_offset_s=vm.time_offset_s + vm.time_drift_s,
+        time_offset_s=vm.time_offset_s,
     )
 
 

@@ -30,7 +30,8 @@ class Wish:
     domain: Element
     view: DomainView
     metadata: VmMetadata
-    time_offset_s: int
+    first_offset_s: int
+    added_offset_s: int
 
     @property
     def xml(self) -> str:
@@ -49,8 +50,9 @@ def plan_request(
     The id of the `xml` form comes from its `<uuid>`, that of the dictionary from either place. Raises CreateFailed (9),
     MissingParameter (11), UnsupportedVmType (5) and InvalidArgument (91).
     """
-    if parameters.xml is not UNSET and parameters.xml:
-        domain = _parse(parameters.xml)
+    is_xml = parameters.xml is not UNSET and bool(parameters.xml)
+    if is_xml:
+        domain = _parse(str(parameters.xml))
     else:
         wanted_id = vm_id or (parameters.vm_id if parameters.vm_id is not UNSET else "")
         platform = Platform("kvm" if uses_kvm(parameters) else "qemu", host)
@@ -61,15 +63,17 @@ def plan_request(
     hostedits.set_identity(domain, host, None if parameters.serial is UNSET else parameters.serial)
     destroys_on_reboot = hostedits.take_reboot_policy(domain)
     found = _read(domain)
-    offset_s = 0.0 if parameters.elapsed_offset_s is UNSET else parameters.elapsed_offset_s
+    elapsed_s = 0.0 if parameters.elapsed_offset_s is UNSET else parameters.elapsed_offset_s
     metadata = (found.metadata or VmMetadata()).changed(
-        **dict.fromkeys(_FORGOTTEN), owner=owner, startTime=now_s - offset_s
+        **dict.fromkeys(_FORGOTTEN), owner=owner, startTime=now_s - elapsed_s
     )
     if destroys_on_reboot:
         metadata = metadata.changed(destroy_on_reboot=True)
     set_metadata(domain, metadata)
-    time_offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s
-    return Wish(domain, found, metadata, time_offset_s)
+    offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s
+    # libvirt's reports already count from the offset in the XML; only beside an XML is the caller's one more.
+    added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
+    return Wish(domain, found, metadata, offset_s, added_s)
 
 
 def _parse(xml: str) -> Element:

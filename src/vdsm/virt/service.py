@@ -88,7 +88,8 @@ class VmService:
             view=wish.view,
             metadata=wish.metadata,
             started_s=shared.clock.monotonic() - shared.clock.time() + (wish.metadata.started_at_s or 0.0),
-            time_offset_s=wish.time_offset_s,
+            first_offset_s=wish.first_offset_s,
+            added_offset_s=wish.added_offset_s,
         )
         if vm.vm_id in shared.vms:
             raise VmExists(vm.vm_id)

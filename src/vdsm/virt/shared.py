@@ -144,6 +144,7 @@ class Shared:
     async def release_images(self, vm: Vm) -> None:
         """Tear down the VM's images, but for those that another living VM uses; failures are logged."""
         used = {volume.image_id for other in self.vms.values() if other.is_alive for volume in list_volumes(other)}
+        vm.has_images = False
         for volume in list_volumes(vm):
             if volume.image_id in used:
                 continue
@@ -151,6 +152,7 @@ class Shared:
                 await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
             except NodeError as error:
                 log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
+                vm.has_images = True
 
     async def refresh(self, vm: Vm) -> DomainRecord | None:
         """Read the VM's XML again; when that fails, the VM is stale and None is returned."""

@@ -32,7 +32,8 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
         vm.monitor_failed = True
         raise TicketFailed("the VM's monitor does not answer") from error
     except HypervisorRefused as error:
-        raise VmRequestFailed(str(error).replace(password, "*****") if password else str(error)) from error
+        # Without its cause, which may repeat the device and so the password.
+        raise VmRequestFailed(str(error).replace(password, "*****") if password else str(error)) from None
     await shared.save(vm, ticketValidTo=expires_s)
 
 

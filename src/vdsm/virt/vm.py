@@ -28,15 +28,18 @@ class Vm:
     """Somebody else's: its metadata is never written and its definition never removed."""
     has_domain: bool = False
     """Whether libvirt knows a domain that stands for this VM."""
-    problem: str = ""
-    """Why its definition could not be understood."""
+    has_images: bool = False
+    """Whether images may be prepared for it."""
 
     state: VmState = field(default_factory=VmState)
     started_s: float | None = None
     """When it started or last rebooted; None when nobody knows."""
-    time_offset_s: int = 0
-    time_drift_s: int = 0
-    """What the guest's last change of its clock added to the offset."""
+    first_offset_s: int = 0
+    """Where the guest's clock stood from ours when it started, or when this daemon found it."""
+    added_offset_s: int = 0
+    """What the caller wants added to the offsets that libvirt tells."""
+    told_offset_s: int | None = None
+    """The offset after the guest's last change of its clock."""
     client_address: str = ""
     watchdog: WatchdogEvent | UnsetType = UNSET
     io_error: IoError | UnsetType = UNSET
@@ -61,6 +64,11 @@ class Vm:
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None
+
+    @property
+    def time_offset_s(self) -> int:
+        """Where the guest's clock stands from ours."""
+        return self.first_offset_s if self.told_offset_s is None else self.told_offset_s + self.added_offset_s
 
     @property
     def is_launching(self) -> bool:

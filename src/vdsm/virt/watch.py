@@ -74,8 +74,7 @@ class Watcher:
         if what == _SUSPENDED:
             self._on_suspended(vm, detail)
         elif what == _RESUMED:
-            vm.io_error = UNSET
-            self._shared.apply(vm, Happening.RESUMED)
+            self._on_resumed(vm)
         elif what == _SHUTDOWN and detail == _SHUTDOWN_BY_HOST:
             vm.shutdown_requested = True
         elif what == _STOPPED:
@@ -92,6 +91,12 @@ class Watcher:
         self._shared.apply(vm, Happening.SUSPENDED, pause_code=code, io_error=vm.io_error)
         work = self._shared.save(vm, pauseTime=self._shared.clock.monotonic())
         self._shared.children.spawn(work, f"remember the pause of VM {vm.vm_id}")
+
+    def _on_resumed(self, vm: Vm) -> None:
+        vm.io_error = UNSET
+        self._shared.apply(vm, Happening.RESUMED)
+        if vm.metadata.paused_at_s is not None:
+            self._shared.children.spawn(self._shared.save(vm, pauseTime=None), f"forget the pause of VM {vm.vm_id}")
 
     def _on_stopped(self, vm: Vm, detail: int) -> None:
         if vm.is_launching and detail == _STOPPED_FAILED:
@@ -114,7 +119,7 @@ class Watcher:
 
     def _on_rtc_change(self, vm: Vm, event: HypervisorEvent) -> None:
         if event.detail:
-            vm.time_drift_s = event.detail[0]
+            vm.told_offset_s = event.detail[0]
 
     def _on_io_error(self, vm: Vm, event: HypervisorEvent) -> None:
         """libvirt tells of the error first and of the pause after that, mostly."""

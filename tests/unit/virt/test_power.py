@@ -7,7 +7,7 @@ import pytest
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status, until
 from vdsm.api.errors import DestroyFailed, NoSuchVm, ResetFailed, VmIsDown, VmRequestFailed, WrongState
-from vdsm.core.errors import NotReady
+from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorRefused, HypervisorTimeout
 
 FAILED, SYSTEM, OTHER = (HypervisorRefused("no", kind) for kind in (9, 38, 1))
@@ -207,6 +207,41 @@ async def test_a_vm_that_cannot_be_destroyed_lives_on(failures: list[Exception])
         assert await status(service) == "Powering up"
         await service.destroy(VM_ID)
         assert world.hypervisor.domains == {}
+
+
+async def test_a_destroy_that_failed_does_not_colour_a_later_end() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+        world.hypervisor.fail_next("destroy", OTHER)
+        with pytest.raises(DestroyFailed):
+            await service.destroy(VM_ID)
+        world.hypervisor.end_guest(VM_ID)
+        await settle()
+        assert world.events[-1].exit_reason == 7
+
+
+async def test_images_that_could_not_be_released_are_released_with_the_vm() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        world.images.teardown_failures.append(GeneralFailure("no pool"))
+        world.hypervisor.end_guest(VM_ID)
+        await settle()
+        assert world.images.prepared
+        await service.destroy(VM_ID)
+        assert world.images.prepared == []
+
+
+async def test_a_forced_end_that_fails_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, acpi=False)
+        world.hypervisor.fail_next("destroy", OTHER)
+        await service.shutdown(VM_ID, force=True)
+        await settle()
+        assert await status(service) == "Powering up"
+        assert "Traceback" not in caplog.text and "Failed to destroy" in caplog.text
 
 
 async def test_a_frozen_vm_can_be_destroyed() -> None:

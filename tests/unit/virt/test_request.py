@@ -41,6 +41,21 @@ def test_reboot_policy_becomes_metadata() -> None:
     assert not plan(VmParameters(xml=domain_xml())).metadata.destroy_on_reboot
 
 
+@pytest.mark.parametrize(
+    ("given_s", "first_s", "added_s"),
+    [(None, 60, 0), (10, 10, 10)],
+)
+def test_offset_of_the_clock_beside_an_xml(given_s: int | None, first_s: int, added_s: int) -> None:
+    xml = domain_xml(extra="<clock offset='variable' adjustment='60'/>")
+    wish = plan(VmParameters(xml=xml) if given_s is None else VmParameters(xml=xml, time_offset_s=given_s))
+    assert (wish.first_offset_s, wish.added_offset_s) == (first_s, added_s)
+
+
+def test_offset_of_the_clock_in_the_dictionary() -> None:
+    wish = plan(parameters(time_offset_s=10))
+    assert (wish.first_offset_s, wish.added_offset_s, wish.view.time_offset_s) == (10, 0, 10)
+
+
 def test_volumes_of_both_forms_are_known() -> None:
     wish = plan(parameters(drives=[VOLUME]))
     volume = wish.view.disks[0].volume or wish.metadata.device(devtype="disk", name="hda").volume  # type: ignore[union-attr]

@@ -32,6 +32,7 @@ async def test_an_io_error_pauses_and_names_the_disk(text: str, code: str) -> No
         await service.resume(VM_ID)
         await settle()
         assert (await service.get_stats(VM_ID)).pause_code is UNSET
+        assert world.stored().paused_at_s is None
 
 
 async def test_the_reason_may_come_after_the_pause() -> None:
@@ -135,10 +136,11 @@ async def test_clock_and_watchdog() -> None:
     world = World()
     async with world.ready() as service:
         await create(service, time_offset_s=10)
+        assert (await service.get_stats(VM_ID)).time_offset_s == 10
         await tell(world, EventKind.RTC_CHANGE, 3600)
         await tell(world, EventKind.WATCHDOG, 2)
         stats = await service.get_stats(VM_ID)
-        assert stats.time_offset_s == 3610
+        assert stats.time_offset_s == 3600
         assert stats.watchdog is not UNSET
         assert (stats.watchdog.action, stats.watchdog.time_s) == ("reset", world.clock.time())
 

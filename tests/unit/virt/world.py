@@ -25,6 +25,7 @@ class FakeImages:
     def __init__(self) -> None:
         self.prepared: list[str] = []
         self.failures: list[NodeError] = []
+        self.teardown_failures: list[NodeError] = []
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
         self.waiting = 0
@@ -39,6 +40,8 @@ class FakeImages:
         return PreparedImage(f"/run/{domain_id}/{image_id}/{volume_id}", "file", "cow")
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
+        if self.teardown_failures:
+            raise self.teardown_failures.pop(0)
         self.prepared = [other for other in self.prepared if other != image_id]
 
 
