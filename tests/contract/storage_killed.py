@@ -186,7 +186,7 @@ def check_listed(world: World) -> None:
 
 def check_data(path: Path, format: VolumeFormat, capacity_bytes: int) -> None:
     qemu_img = QemuImgCommand()
-    assert qemu_img.get_virtual_size(path, format) == capacity_bytes, path
+    assert qemu_img.get_virtual_size(path, format.qemu) == capacity_bytes, path
     if format is VolumeFormat.COW:
         found = qemu_img.check(path)
         assert (found.errors, found.leaks) == (0, 0), path

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from vdsm.adapters.qemuimg import QemuImgCommand
-from vdsm.storage.model import VolumeFormat
 from vdsm.storage.ports import QemuImg, QemuImgFailed
 from vdsm.testing.qemuimg import FakeQemuImg
 
@@ -37,28 +36,26 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
 
 def test_raw(files: Files) -> None:
     path = files.create("raw")
-    files.qemu_img.create(path, VolumeFormat.RAW, 8 * MIB)
+    files.qemu_img.create(path, "raw", 8 * MIB)
     info = files.qemu_img.info(path)
     assert (info.format, info.virtual_size_bytes, info.backing_file) == ("raw", 8 * MIB, None)
-    assert files.qemu_img.get_virtual_size(path, VolumeFormat.RAW) == 8 * MIB
+    assert files.qemu_img.get_virtual_size(path, "raw") == 8 * MIB
 
 
 @pytest.mark.parametrize("compat", ["0.10", "1.1"])
 def test_a_layer_names_its_backing_file_and_does_not_open_it(files: Files, compat: str) -> None:
     path = files.create("layer")
-    files.qemu_img.create(
-        path, VolumeFormat.COW, 8 * MIB, compat=compat, backing="base", backing_format=VolumeFormat.RAW
-    )
+    files.qemu_img.create(path, "qcow2", 8 * MIB, compat=compat, backing="base", backing_format="raw")
     info = files.qemu_img.info(path)
     assert (info.format, info.compat, info.backing_file, info.backing_format) == ("qcow2", compat, "base", "raw")
-    assert info.virtual_size_bytes == files.qemu_img.get_virtual_size(path, VolumeFormat.COW) == 8 * MIB
+    assert info.virtual_size_bytes == files.qemu_img.get_virtual_size(path, "qcow2") == 8 * MIB
     assert info.cluster_size_bytes == 65536
 
 
 def test_a_new_image_is_clean_and_ends_at_a_cluster(files: Files) -> None:
     for number, capacity_bytes in enumerate((4096, MIB, 100 << 30, 10 << 40)):
         path = files.create(f"image{number}")
-        files.qemu_img.create(path, VolumeFormat.COW, capacity_bytes, compat="1.1")
+        files.qemu_img.create(path, "qcow2", capacity_bytes, compat="1.1")
         check = files.qemu_img.check(path)
         assert (check.errors, check.leaks) == (0, 0)
         if isinstance(files.qemu_img, QemuImgCommand):
@@ -67,7 +64,7 @@ def test_a_new_image_is_clean_and_ends_at_a_cluster(files: Files) -> None:
 
 def test_bitmaps(files: Files) -> None:
     path = files.create("image")
-    files.qemu_img.create(path, VolumeFormat.COW, MIB, compat="1.1")
+    files.qemu_img.create(path, "qcow2", MIB, compat="1.1")
     files.qemu_img.add_bitmap(path, "one")
     files.qemu_img.add_bitmap(path, "two", 131072)
     assert files.qemu_img.info(path).bitmaps == (("one", 65536), ("two", 131072))
@@ -78,7 +75,7 @@ def test_failures(files: Files) -> None:
     for call in (files.qemu_img.info, files.qemu_img.check):
         with pytest.raises(QemuImgFailed):
             call(missing)
-    for format in (VolumeFormat.RAW, VolumeFormat.COW):
+    for format in ("raw", "qcow2"):
         with pytest.raises(QemuImgFailed):
             files.qemu_img.get_virtual_size(missing, format)
 
@@ -87,13 +84,13 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     path = tmp_path / "junk"
     path.write_bytes(b"junk" * 100)
     with pytest.raises(QemuImgFailed):
-        QemuImgCommand().get_virtual_size(path, VolumeFormat.COW)
+        QemuImgCommand().get_virtual_size(path, "qcow2")
 
 
 def test_corruption_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.touch()
-    QemuImgCommand().create(path, VolumeFormat.COW, MIB, compat="1.1")
+    QemuImgCommand().create(path, "qcow2", MIB, compat="1.1")
     with path.open("r+b") as file:
         file.seek(65536)  # the refcount table
         file.write(b"\0" * 8)

@@ -9,7 +9,6 @@ from typing import TypeVar
 import msgspec
 
 from vdsm.adapters.run import CommandFailed, Completed, run
-from vdsm.storage.model import VolumeFormat
 from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
 
 _TIMEOUT_S = 120.0
@@ -59,19 +58,19 @@ class QemuImgCommand:
     def create(
         self,
         path: Path,
-        format: VolumeFormat,
+        format: str,
         capacity_bytes: int,
         *,
         compat: str | None = None,
         backing: str | None = None,
-        backing_format: VolumeFormat | None = None,
+        backing_format: str | None = None,
     ) -> None:
         """One process. The backing file is neither opened nor checked."""
-        argv: list[str | Path] = ["create", "-q", "-f", format.qemu]
+        argv: list[str | Path] = ["create", "-q", "-f", format]
         if compat is not None:
             argv += ["-o", f"compat={compat}"]
         if backing is not None and backing_format is not None:
-            argv += ["-b", backing, "-F", backing_format.qemu, "-u"]
+            argv += ["-b", backing, "-F", backing_format, "-u"]
         _run([*argv, path, str(capacity_bytes)], cwd=path.parent)
 
     def info(self, path: Path) -> ImageFile:
@@ -95,11 +94,11 @@ class QemuImgCommand:
         )
         return ImageCheck(check.check_errors + check.corruptions, check.leaks, check.image_end_offset)
 
-    def get_virtual_size(self, path: Path, format: VolumeFormat) -> int:
+    def get_virtual_size(self, path: Path, format: str) -> int:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if format is not VolumeFormat.COW:
+                if format == "raw":
                     return os.lseek(descriptor, 0, os.SEEK_END)
                 header = os.pread(descriptor, _HEADER.size, 0)
             finally:

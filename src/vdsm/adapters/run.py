@@ -91,13 +91,11 @@ def run(
     try:
         stdout, stderr = process.communicate(input, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        _kill(process.pid)
-        _abandon(process)
         raise call.timed_out(timeout_s) from None
-    except BaseException:
-        _kill(process.pid)
-        _abandon(process)
-        raise
+    finally:
+        if process.returncode is None:
+            _kill(process.pid)
+            _abandon(process)
     return call.completed(process.returncode, stdout, stderr, ok)
 
 

@@ -30,7 +30,7 @@ from vdsm.storage.model import (
     VolumeRequest,
     VolumeRole,
 )
-from vdsm.storage.volume_metadata import MAXIMUM_SEQUENCE, check_description
+from vdsm.storage.volume_metadata import MAXIMUM_SEQUENCE, check_capacity, check_description
 
 POOL_NAME_CHARACTERS = 50
 MAXIMUM_HOST_ID = 2000
@@ -54,11 +54,13 @@ def check_real_ids(**ids: str) -> None:
 
 
 def check_host_id(host_id: int) -> None:
+    """1 to 2000, as sanlock counts hosts (facts: storage §1.8); else InvalidParameterException."""
     if not 1 <= host_id <= MAXIMUM_HOST_ID:
         raise InvalidParameterException("hostID", str(host_id))
 
 
 def check_pool_name(name: str) -> None:
+    """One line of at most 50 characters: InvalidParameterException, StoragePoolDescriptionTooLongError (327)."""
     check_line("name", name)
     if len(name) > POOL_NAME_CHARACTERS:
         raise StoragePoolDescriptionTooLongError(len(name))
@@ -90,6 +92,7 @@ def get_alignment_bytes(block_size_bytes: int, maximum_hosts: int) -> int:
 
 
 def round_up(size_bytes: int, unit_bytes: int = CAPACITY_UNIT_BYTES) -> int:
+    """The next multiple of the unit, or the size when it is one."""
     return -(-size_bytes // unit_bytes) * unit_bytes
 
 
@@ -127,7 +130,7 @@ def check_parent(request: VolumeRequest, parent: VolumeMetadata) -> None:
     """Whether the parent takes this layer."""
     if parent.legality is Legality.ILLEGAL:
         raise CreateIllegalVolumeSnapshotError(request.parent_id)
-    if request.capacity_bytes < parent.capacity_bytes:
+    if request.capacity_bytes < check_capacity(parent):
         raise InvalidParameterException("size", f"{request.capacity_bytes} < {parent.capacity_bytes} of the parent")
     in_other_image = request.source_image_id != request.image_id
     if (

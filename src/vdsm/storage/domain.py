@@ -17,7 +17,6 @@ from vdsm.storage.errors import (
     StorageDomainDoesNotExist,
     StorageDomainMetadataNotFound,
     StorageDomainTypeError,
-    UnicodeArgumentException,
 )
 from vdsm.storage.metadata import (
     DomainMetadata,
@@ -179,8 +178,6 @@ class Domains:
         """Make a domain on a connected server (facts: storage §3.3). A block size of 0 takes the storage's."""
         checks.check_real_ids(storagedomainID=domain_id)
         checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
-        if version < 3 and not name.isascii():
-            raise UnicodeArgumentException("name")
         with self._locks.hold(locks.domain(domain_id)):
             self.refresh()
             if domain_id in self._found:

@@ -235,15 +235,6 @@ class ImagesNotSupportedError(NodeError):
 # Domains --------------------------------------------------------------------------------------------------------------
 
 
-class StorageDomainIllegalStateError(NodeError):
-    """The domain's status in the pool does not permit this."""
-
-    code, number, http = "storage-domain-illegal-state-error", 347, 409
-    text = "Storage domain state is illegal for the action: ({domain_id!r}, {status!r})"
-    domain_id: str
-    status: str
-
-
 class StorageDomainBlockSizeMismatch(NodeError):
     """The block size asked for or recorded is not the storage's."""
 
@@ -316,13 +307,6 @@ class StorageDomainAlreadyExists(NodeError):
 
     code, number, http = "storage-domain-already-exists", 365, 409
     text = "Storage domain already exists: ({domain_id!r},)"
-    domain_id: str
-
-
-class StorageDomainNotActive(NodeError):
-    """The domain is in maintenance."""
-
-    code, number, http, text = "storage-domain-not-active", 369, 409, "Storage domain not active: ({domain_id!r},)"
     domain_id: str
 
 
@@ -525,14 +509,6 @@ class UnsupportedOperation(NodeError):
     code, number, http = "unsupported-storage-operation", 2009, 409
     text = "Operation not supported in this situation: ({reason!r},)"
     reason: str
-
-
-class UnicodeArgumentException(NodeError):
-    """The domain's version does not allow text beyond ASCII."""
-
-    code, number, http = "unicode-argument-exception", 4900, 400
-    text = "Unicode arguments are not supported: ({name!r},)"
-    name: str
 
 
 @contextmanager

@@ -111,7 +111,7 @@ class ImageUse:
             return
         try:
             path = domain.backend.data.get_path(image_id, volume_id)
-            real_bytes = self._qemu_img.get_virtual_size(path, record.format)
+            real_bytes = self._qemu_img.get_virtual_size(path, record.format.qemu)
         except QemuImgFailed as error:
             raise VolumeAccessError(volume_id, error.reason) from error
         if record.capacity_bytes < real_bytes:

@@ -24,6 +24,11 @@ def pool(pool_id: str, *, shared: bool = False) -> Resource:
     return Resource(STORAGE, pool_id, shared)
 
 
+def connection() -> Resource:
+    """Which pool this host is connected to."""
+    return Resource(STORAGE, "connection")
+
+
 def domain(domain_id: str, *, shared: bool = False) -> Resource:
     """A domain's metadata; shared, the domain as a whole stays while images on it change."""
     return Resource(STORAGE, domain_id, shared)

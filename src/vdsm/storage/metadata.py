@@ -214,6 +214,7 @@ def parse_pool_domains(text: str) -> dict[str, DomainStatus]:
 
 
 def format_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
+    """What `parse_pool_domains` reads, in the map's order."""
     return ",".join(f"{domain_id}:{status}" for domain_id, status in domains.items())
 
 
@@ -263,6 +264,7 @@ def new_pool_keys(
 
 
 def lease_keys(lease: LeaseSettings) -> dict[str, str]:
+    """The four keys that only old lease code reads."""
     return {
         "LOCKRENEWALINTERVALSEC": str(lease.renewal_s),
         "LEASETIMESEC": str(lease.lease_s),

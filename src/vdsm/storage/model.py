@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -56,6 +56,8 @@ class DomainClass(StrEnum):
 
 
 class DomainRole(StrEnum):
+    """Whether a domain carries its pool's keys and tasks."""
+
     MASTER = "Master"
     REGULAR = "Regular"
 
@@ -76,6 +78,8 @@ class DomainStatus(StrEnum):
 
 
 class VolumeFormat(_Word):
+    """How a volume's data is laid out (facts: storage §1.5); UNKNOWN is never stored by us."""
+
     UNKNOWN = "UNKNOWN"
     COW = "COW"
     RAW = "RAW"
@@ -87,6 +91,8 @@ class VolumeFormat(_Word):
 
 
 class Allocation(_Word):
+    """Whether a volume's space is taken when it is made; UNKNOWN is never stored by us."""
+
     UNKNOWN = "UNKNOWN"
     PREALLOCATED = "PREALLOCATED"
     SPARSE = "SPARSE"
@@ -101,6 +107,8 @@ class VolumeRole(_Word):
 
 
 class Legality(_Word):
+    """Whether a volume's contents may be used; FAKE stands for a template on a backup domain."""
+
     LEGAL = "LEGAL"
     ILLEGAL = "ILLEGAL"
     FAKE = "FAKE"
@@ -124,14 +132,6 @@ class SpmRole(StrEnum):
 
 DISK_TYPES = frozenset("DATA ISOF MEMD MEMM OVFS HEVD HESD HEMD HECI SCRD 1 2".split())
 """What a disk may hold (facts: storage §1.6); the numbers are of old managers."""
-
-
-class Presence(Enum):
-    """What a store knows of a volume by its name alone."""
-
-    ABSENT = "absent"
-    DATA_ONLY = "data only"
-    RECORDED = "recorded"
 
 
 @dataclass(frozen=True, slots=True)

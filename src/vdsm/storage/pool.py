@@ -98,7 +98,7 @@ class Pools:
     ) -> None:
         """Make a pool of unattached domains. The master's metadata is written first: from then on the pool exists.
 
-        Raises 316 to 328, 379, 380, 398, 1000; a failure takes back what was written.
+        Raises 317, 319, 325, 327, 328, 379, 380, 398, 651, 1000; a failure takes back what was written.
         """
         checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
         checks.check_ids(**{f"domList[{index}]": domain_id for index, domain_id in enumerate(domain_ids)})
@@ -135,8 +135,8 @@ class Pools:
         checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
         checks.check_host_id(host_id)
         given = None if domains is None else _parse_domains(domains, master_id)
-        with self._locks.hold(locks.pool(pool_id)):
-            self._check_connection(pool_id, host_id, on_disk=given is None)
+        with self._locks.hold(locks.connection(), locks.pool(pool_id)):
+            self._check_connection(pool_id, host_id, master_id, on_disk=given is None)
             metadata = self._get_master(pool_id, master_id).metadata
             if given is None and metadata.master_version != master_version:
                 raise StoragePoolWrongMaster(master_id, f"version {metadata.master_version}, not {master_version}")
@@ -157,7 +157,7 @@ class Pools:
     def disconnect(self, pool_id: str) -> None:
         """Leave a pool; success when it is not connected. Raises IsSpm (656)."""
         checks.check_ids(storagepoolID=pool_id)
-        with self._locks.hold(locks.pool(pool_id)):
+        with self._locks.hold(locks.connection(), locks.pool(pool_id)):
             if self._connected is None or self._connected.pool_id != pool_id:
                 return
             if self._connected.role is not SpmRole.FREE:
@@ -282,7 +282,7 @@ class Pools:
         except UNREADABLE as error:
             raise StorageDomainAccessError(domain_id) from error
 
-    def _check_connection(self, pool_id: str, host_id: int, *, on_disk: bool) -> None:
+    def _check_connection(self, pool_id: str, host_id: int, master_id: str, *, on_disk: bool) -> None:
         connected = self._connected
         if connected is None:
             return
@@ -290,6 +290,8 @@ class Pools:
             raise CannotConnectMultiplePools(connected.pool_id)
         if connected.host_id != host_id:
             raise StoragePoolConnected(pool_id, f"as host {connected.host_id}")
+        if connected.role is not SpmRole.FREE and connected.master_id != master_id:
+            raise StoragePoolWrongMaster(master_id, f"this host writes on {connected.master_id}")
         if on_disk and not connected.on_disk:
             raise StoragePoolConnected(pool_id, "with its map in memory")
 

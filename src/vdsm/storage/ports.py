@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.model import DomainSpace, DomainType, VolumeFormat, VolumeSize
+from vdsm.storage.model import DomainSpace, DomainType, VolumeSize
 
 Steps = Callable[[str], None]
 """Told the name of each durable step before it is taken; tests end the process there."""
@@ -43,17 +43,17 @@ class ImageCheck:
 
 
 class QemuImg(Protocol):
-    """Image files. Every call may raise QemuImgFailed."""
+    """Image files; formats are qemu's words, `raw` and `qcow2`. Every call may raise QemuImgFailed."""
 
     def create(
         self,
         path: Path,
-        format: VolumeFormat,
+        format: str,
         capacity_bytes: int,
         *,
         compat: str | None = None,
         backing: str | None = None,
-        backing_format: VolumeFormat | None = None,
+        backing_format: str | None = None,
     ) -> None:
         """Format the existing empty file. `backing` is a name in the same folder and is not opened."""
         ...
@@ -62,7 +62,7 @@ class QemuImg(Protocol):
 
     def check(self, path: Path) -> ImageCheck: ...
 
-    def get_virtual_size(self, path: Path, format: VolumeFormat) -> int:
+    def get_virtual_size(self, path: Path, format: str) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""
         ...
 
@@ -115,7 +115,6 @@ class Traits:
     type: DomainType
     recovery_module: str
     recovery_object: str
-    has_leases: bool = False
     supports_discard: bool = False
 
 

@@ -274,11 +274,11 @@ class Volumes:
         with self._qemu_failing_as(request.volume_id):
             self._qemu_img.create(
                 path,
-                request.format,
+                request.format.qemu,
                 request.capacity_bytes,
                 compat=compat if is_cow else None,
                 backing=request.parent_id if creation.parent else None,
-                backing_format=creation.parent.format if creation.parent else None,
+                backing_format=creation.parent.format.qemu if creation.parent else None,
             )
         if request.allocation is Allocation.PREALLOCATED and creation.parent is None:
             size_bytes = data.get_size(request.image_id, request.volume_id).apparent_bytes

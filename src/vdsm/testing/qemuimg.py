@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from vdsm.storage.model import VolumeFormat
 from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
 
 _QCOW2_BYTES = 198208
@@ -25,21 +24,21 @@ class FakeQemuImg:
     def create(
         self,
         path: Path,
-        format: VolumeFormat,
+        format: str,
         capacity_bytes: int,
         *,
         compat: str | None = None,
         backing: str | None = None,
-        backing_format: VolumeFormat | None = None,
+        backing_format: str | None = None,
     ) -> None:
         self._check("create", path)
-        is_cow = format is VolumeFormat.COW
+        is_cow = format == "qcow2"
         self.files[path] = _QCOW2_BYTES if is_cow else capacity_bytes
         self.images[path] = ImageFile(
-            format=format.qemu,
+            format=format,
             virtual_size_bytes=capacity_bytes,
             backing_file=backing,
-            backing_format=backing_format.qemu if backing_format else None,
+            backing_format=backing_format,
             compat=compat,
             cluster_size_bytes=_CLUSTER_BYTES if is_cow else None,
         )
@@ -52,7 +51,7 @@ class FakeQemuImg:
         self._check("check", path)
         return ImageCheck(0, 0, -(-self.files[path] // _CLUSTER_BYTES) * _CLUSTER_BYTES)
 
-    def get_virtual_size(self, path: Path, format: VolumeFormat) -> int:
+    def get_virtual_size(self, path: Path, format: str) -> int:
         if path not in self.files:
             raise QemuImgFailed(f"no such file: {path}")
         image = self.images.get(path)

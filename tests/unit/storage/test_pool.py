@@ -217,6 +217,8 @@ def test_connect_refusals(world: World) -> None:
 def test_refreshing_a_connected_pool_keeps_the_role(spm: World) -> None:
     spm.repository.pools.connect(spm.pool_id, 1, spm.domain_id, 1)
     spm.repository.pools.require_spm(spm.pool_id)
+    with pytest.raises(StoragePoolWrongMaster):
+        spm.repository.pools.connect(spm.pool_id, 1, add_domain(spm), 1)
 
 
 def test_spm_refusals(world: World) -> None:
