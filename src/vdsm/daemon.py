@@ -272,12 +272,12 @@ class Node:
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
             }
         )
-        dispatcher = Dispatcher(bindings, self._gate)
+        self.dispatcher = Dispatcher(bindings, self._gate)
         wire = self.settings.wire
         limits = Limits(**{field.name: getattr(wire, field.name) for field in fields(Limits)})
-        app = make_app(dispatcher, bindings, make_stream_routes(self.bus))
+        app = make_app(self.dispatcher, bindings, make_stream_routes(self.bus), limits)
         contexts = ServerContexts(TlsFiles.below(self.paths.pki)) if self.settings.vars.ssl else None
-        doors = Doors(JsonRpc(dispatcher.invoke, limits), app, limits, contexts, self.settings.vars.verify_client_cert)
+        doors = Doors(JsonRpc(self.dispatcher.invoke, limits), app, limits, contexts, self.settings.vars.verify_client_cert)
         dialect = EventDialect(self.clock)
         queue = self.settings.addresses.event_queue
 

@@ -1,4 +1,4 @@
-"""One call, whatever transport brought it: authorise, parse, call, map errors; bytes and frames are left to the transports."""
+"""One call, whatever transport brought it: authorise, parse, call, map errors; bytes are left to the transports."""
 
 import logging
 import time
@@ -9,18 +9,22 @@ from typing import Any
 import msgspec
 
 from vdsm.api.declare import Verb, list_verbs
-from vdsm.core.context import Request, set_request
+from vdsm.core.context import INTERNAL, Request, set_request
 from vdsm.core.errors import ERRORS, GeneralFailure, InvalidArgument, NodeError, NotAllowed
 from vdsm.core.masking import mask
+from vdsm.wire.bodies import MAX_VALUES, holds_too_many
 from vdsm.wire.dialects.forms import BadValue
 from vdsm.wire.dialects.ovirt import OvirtDialect, Shape
-from vdsm.wire.errors import MethodNotFound
+from vdsm.wire.errors import InvalidParams, MethodNotFound
 
 log = logging.getLogger("api")
 
 Method = Callable[..., Awaitable[Any]]
 SLOW_S = 1.0
 """Calls that take longer are logged with their duration (facts §1.5)."""
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder().decode
 
 
 class Mismatch(Exception):
@@ -38,19 +42,19 @@ class Binding:
 
 def bind(surface: Mapping[type, object]) -> dict[str, Binding]:
     """Join every declared verb to its implementation, by our names; raises Mismatch naming all that do not fit."""
-    verbs: list[tuple[Verb, object]] = [(verb, service) for protocol, service in surface.items() for verb in list_verbs(protocol)]
+    verbs = [(verb, service) for protocol, service in surface.items() for verb in list_verbs(protocol)]
     dialect = OvirtDialect(tuple(verb for verb, _ in verbs))
-    faults = []
+    faults: list[str] = []
     bindings: dict[str, Binding] = {}
     for verb, service in verbs:
         method = getattr(service, verb.name.split(".")[1], None)
         if method is None:
             faults.append(f"{verb.name} is declared, but {type(service).__name__} does not have it")
             continue
-        faults += [f"{verb.name} names the unknown failure {code}" for code in (*verb.fails, verb.invalid) if code not in ERRORS]
-        if verb.name in bindings:
-            faults.append(f"{verb.name} is declared twice")
+        codes = (*verb.fails, verb.invalid)
+        faults += [f"{verb.name} names the unknown failure {code}" for code in codes if code not in ERRORS]
         bindings[verb.name] = Binding(verb, dialect.shapes[verb.ovirt], method)
+    faults += _list_clashes([verb for verb, _ in verbs])
     for protocol, service in surface.items():
         declared = {verb.name.split(".")[1] for verb in list_verbs(protocol)}
         stray = getattr(service, "__verbs__", declared) - declared
@@ -60,10 +64,30 @@ def bind(surface: Mapping[type, object]) -> dict[str, Binding]:
     return bindings
 
 
+def _list_clashes(verbs: list[Verb]) -> list[str]:
+    """Names that two verbs claim in one dialect."""
+    faults = []
+    seen: set[tuple[str, str]] = set()
+    for verb in verbs:
+        claims = [("our name", verb.name), ("JSON-RPC", verb.ovirt), ("REST", verb.http)]
+        for claim in (*claims, *(("XML-RPC", call.name) for call in verb.xmlrpc)):
+            if claim in seen:
+                faults.append(f"{claim[1]} is declared twice ({claim[0]})")
+            seen.add(claim)
+    return faults
+
+
 def invalid(verb: Verb, error: BadValue) -> NodeError:
     """The failure that a verb's group declares for malformed parameters."""
-    declared = ERRORS.get(verb.invalid, InvalidArgument)
+    declared: Callable[[str, str], NodeError] = ERRORS.get(verb.invalid, InvalidArgument)
     return declared(error.where, error.reason)
+
+
+def refuse(binding: Binding, error: NodeError, request: Request) -> NodeError:
+    """Log a call whose parameters could not be read; gives the error for the caller."""
+    set_request(request)
+    log.info("FINISH %s error=%s from=%s", binding.verb.ovirt, error, _format_origin(request))
+    return error
 
 
 class Dispatcher:
@@ -73,52 +97,67 @@ class Dispatcher:
         self.bindings = bindings
         self._by_ovirt = {binding.verb.ovirt: binding for binding in bindings.values()}
         self._gate = gate
-        self._void = b"true"
 
     async def invoke(self, method: str, params: msgspec.Raw, request: Request) -> bytes:
-        """One oVirt JSON-RPC call: encoded parameters in, the encoded result out; raises NodeError or MethodNotFound."""
+        """One oVirt JSON-RPC call: encoded parameters in, the encoded result out; raises NodeError."""
+        gate = self._gate()
+        if gate is not None:
+            raise gate
         binding = self._by_ovirt.get(method)
         if binding is None:
-            gate = self._gate()
-            if gate is not None:
-                raise gate
-            raise MethodNotFound(method)
+            raise MethodNotFound(method[:200])
         try:
-            given = msgspec.json.decode(params) if params else {}
-            arguments = binding.shape.decode(given)
-        except BadValue as error:
-            raise invalid(binding.verb, error) from error
+            arguments = _parse(binding, params)
+        except NodeError as error:
+            raise refuse(binding, error, request) from error.__cause__
         result = await self.call(binding, arguments, request)
-        if binding.shape.returns is None and result is None and binding.shape.encode is not None:
-            return msgspec.json.encode(binding.shape.encode(result))
         encode = binding.shape.encode
-        return msgspec.json.encode(result if encode is None else encode(result))
+        return _encode(result if encode is None else encode(result))
 
     async def call(self, binding: Binding, arguments: Mapping[str, Any], request: Request) -> Any:
         """Do a verb whose parameters are parsed; every failure comes out as NodeError. This is the transports' one door
         for unforeseen exceptions: they are logged with their trace and answered as a general failure."""
         verb = binding.verb
+        gate = self._gate()
+        if gate is not None:
+            raise gate
         if request.right < verb.needs:
             raise NotAllowed(verb.name, verb.needs.name.lower())
-        gate = self._gate()
-        if gate is not None and verb.name not in ("host.ping2", "host.echo"):
-            raise gate
         set_request(request)
         debug = log.isEnabledFor(logging.DEBUG)
         if debug:
-            log.debug("START %s(%s)", verb.ovirt, mask(arguments))
+            log.debug("START %s(%s) from=%s", verb.ovirt, mask(arguments), _format_origin(request))
         start = time.monotonic()
         try:
             result = await binding.method(**arguments)
         except NodeError as error:
-            log.info("FINISH %s error=%s (%.2f s)", verb.ovirt, error, time.monotonic() - start)
+            took, origin = time.monotonic() - start, _format_origin(request)
+            log.info("FINISH %s error=%s from=%s (%.2f s)", verb.ovirt, error, origin, took)
             raise
         except Exception as error:
-            log.exception("FINISH %s error=%r", verb.ovirt, error)
+            log.exception("FINISH %s error=%r from=%s", verb.ovirt, error, _format_origin(request))
             raise GeneralFailure(f"('{type(error).__name__}',)") from error
         took = time.monotonic() - start
         if took > SLOW_S:
-            log.info("FINISH %s in %.2f s", verb.ovirt, took)
+            log.info("FINISH %s from=%s (%.2f s)", verb.ovirt, _format_origin(request), took)
         elif debug:
-            log.debug("FINISH %s return=%s", verb.ovirt, mask(result))
+            log.debug("FINISH %s return=%s from=%s", verb.ovirt, mask(result), _format_origin(request))
         return result
+
+
+def _format_origin(request: Request) -> str:
+    """As facts §1.7 have it in log lines; the flow id is added where lines are written."""
+    if request.client_host == INTERNAL.client_host:
+        return INTERNAL.client_host
+    return f"{request.client_host},{request.client_port}"
+
+
+def _parse(binding: Binding, params: msgspec.Raw) -> dict[str, Any]:
+    if holds_too_many(memoryview(params)):
+        raise InvalidParams(f"more than {MAX_VALUES} values")
+    try:
+        return binding.shape.decode(_decode(params) if params else {})
+    except BadValue as error:
+        raise invalid(binding.verb, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidParams(str(error)) from error

@@ -24,6 +24,27 @@ class MethodNotFound(NodeError):
     method: str
 
 
+class MethodNotAllowed(NodeError):
+    """The resource is there, but does not take this HTTP method."""
+
+    code, number, http, text = "method-not-allowed", -32601, 405, "Method not allowed: {method}"
+    method: str
+
+
+class BodyTooLarge(NodeError):
+    """An HTTP request's body is larger than its kind may be."""
+
+    code, number, http, text = "body-too-large", 1100, 413, "the request body is larger than {most_bytes} bytes"
+    most_bytes: int
+
+
+class ForeignOrigin(NodeError):
+    """A browser sent this for a page that is not the daemon's."""
+
+    code, number, http, text = "foreign-origin", 16, 403, "requests for pages of {origin} are refused"
+    origin: str
+
+
 class InvalidParams(NodeError):
     """The parameters do not fit the verb's declaration."""
 

@@ -19,7 +19,13 @@ from vdsm.wire.openapi import describe_api
 def describe_errors() -> dict[str, Any]:
     """Every declared failure by its stable code. The daemon's parts declare them as they are imported."""
     return {
-        code: {"number": kind.number, "http": kind.http, "retry": kind.retry, "text": kind.text, "meaning": (kind.__doc__ or "").strip()}
+        code: {
+            "number": kind.number,
+            "http": kind.http,
+            "retry": kind.retry,
+            "text": kind.text,
+            "meaning": (kind.__doc__ or "").strip(),
+        }
         for code, kind in sorted(ERRORS.items())
     }
 
@@ -52,7 +58,9 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "schema")
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in describe_all().items():
-        (folder / name).write_text(json.dumps(document, indent=1, sort_keys=name != "openapi.json", ensure_ascii=False) + "\n")
+        (folder / name).write_text(
+            json.dumps(document, indent=1, sort_keys=name != "openapi.json", ensure_ascii=False) + "\n"
+        )
         print(f"wrote {folder / name}")
 
 

@@ -1,4 +1,4 @@
-"""The event stream of REST: server-sent events that resume by number; what events are is left to the bus and its dialect."""
+"""The event stream of REST: server-sent events that resume by number; what events are is left to the bus."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,6 +14,7 @@ from vdsm.wire.rest import PREFIX
 
 KEEP_ALIVE_S = 15.0
 """A comment goes out when nothing else did, so that both ends find out when the other is gone."""
+KEEP_ALIVE = b": still here\n\n"
 
 
 def format_message(entry: Numbered[Event] | Reset) -> bytes:
@@ -21,25 +22,30 @@ def format_message(entry: Numbered[Event] | Reset) -> bytes:
     if isinstance(entry, Reset):
         return f"id: {entry.id}\nevent: reset\ndata: {{}}\n\n".encode()
     name = EventDialect.get_name(entry.event)
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (entry.id.encode(), name.encode(), EventDialect.format_json(entry.event))
+    data = EventDialect.format_json(entry.event)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (entry.id.encode(), name.encode(), data)
 
 
-async def _stream(bus: EventBus[Event], last_id: str | None) -> AsyncIterator[bytes]:
+async def stream_events(
+    bus: EventBus[Event], last_id: str | None, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncIterator[bytes]:
+    """The stream from the event after last_id on, or from now on; ends with the bus."""
     with bus.subscribe(last_id) as subscription:
-        yield f": {bus.last_id}\n\n".encode()
+        # A new reader learns its place at once, so that it misses nothing when it must come again before an event.
+        yield b"id: %s\n\n" % bus.last_id.encode() if last_id is None else b": resumed\n\n"
         while True:
-            batch = await _wait(subscription)
+            batch = await _wait(subscription, keep_alive_s)
             if batch is None:
-                yield b": still here\n\n"
+                yield KEEP_ALIVE
             elif not batch:
                 return
             else:
                 yield b"".join(format_message(entry) for entry in batch)
 
 
-async def _wait(subscription: Subscription[Event]) -> list[Numbered[Event] | Reset] | None:
+async def _wait(subscription: Subscription[Event], longest_s: float) -> list[Numbered[Event] | Reset] | None:
     try:
-        async with asyncio.timeout(KEEP_ALIVE_S):
+        async with asyncio.timeout(longest_s):
             return await subscription.get_batch()
     except TimeoutError:
         return None
@@ -49,7 +55,8 @@ def make_stream_routes(bus: EventBus[Event]) -> list[Route]:
     """`GET /api/v1/events`; `Last-Event-ID` (header or query) resumes."""
 
     async def events(request: HttpRequest) -> Response:
-        last_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
-        return StreamingResponse(_stream(bus, last_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        last_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id") or None
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(stream_events(bus, last_id), media_type="text/event-stream", headers=headers)
 
     return [Route(f"{PREFIX}/events", events, methods=["GET"])]

@@ -72,7 +72,10 @@ def _describe_ovirt() -> dict[str, Any]:
     members = {field["name"]: {**field, "optional": True} for field in stats} | {field["name"]: field for field in own}
     for name, declared in DECLARED.items():
         members[name] = {**members[name], "type": declared}
-    display = [{**field, "type": "uint"} if field["name"] in ("port", "tlsPort") else field for field in forms.types["DisplayInfo"]["fields"]]
+    display = [
+        {**field, "type": "uint"} if field["name"] in ("port", "tlsPort") else field
+        for field in forms.types["DisplayInfo"]["fields"]
+    ]
     types = {
         **forms.types,
         "EventDisplayInfo": {"kind": "object", "fields": display},
@@ -80,5 +83,8 @@ def _describe_ovirt() -> dict[str, Any]:
         "VmStatusMap": {"kind": "map", "key": "UUID", "value": "VmStatusDetails"},
     }
     stamp = {"name": "notify_time", "type": "uint"}
-    events = {OVIRT_NAMES[kind]: {"params": [stamp, {"name": "no_name", "type": payload}]} for kind, payload in payloads.items()}
+    events = {
+        OVIRT_NAMES[kind]: {"params": [stamp, {"name": "no_name", "type": payload}]}
+        for kind, payload in payloads.items()
+    }
     return {"types": dict(sorted(types.items())), "events": events}

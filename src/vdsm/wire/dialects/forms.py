@@ -9,10 +9,14 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Ovirt
+from vdsm.core.masking import MASK, is_secret
 
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any, str], Any]
 Schema = str | list[Any]
+
+NUMBER_LIMIT = 2**63
+"""No figure of a node needs more; larger ones, infinity and what is no number are refused at the door."""
 
 PRIMITIVES: dict[Any, str] = {str: "string", int: "int", float: "float", bool: "boolean"}
 
@@ -36,8 +40,10 @@ class Form:
     optional: bool = False
 
 
-def describe(value: Any) -> str:
-    """A value as an error may show it: short, and never a whole document."""
+def describe(value: Any, where: str = "") -> str:
+    """A value as an error may show it: short, never a whole document, never a secret's."""
+    if is_secret(where.rpartition(".")[2]):
+        return MASK
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -59,15 +65,18 @@ def _leaf(hint: Any, *, loose: bool, text_only: bool) -> Decode:
 
     def decode(value: Any, where: str) -> Any:
         if text_only and not isinstance(value, str):
-            raise BadValue(where, f"expected a number as text, got {describe(value)}")
+            raise BadValue(where, f"expected a number as text, got {describe(value, where)}")
         if wants_text and loose and isinstance(value, (bool, int, float)):
             value = format_text(value)
         if isinstance(value, bool) and base in (int, float):
-            raise BadValue(where, f"expected {PRIMITIVES[base]}, got {describe(value)}")
+            raise BadValue(where, f"expected {PRIMITIVES[base]}, got {describe(value, where)}")
         try:
-            return msgspec.convert(value, hint, strict=False)
+            result = msgspec.convert(value, hint, strict=False)
         except msgspec.ValidationError as error:
-            raise BadValue(where, f"{error}, got {describe(value)}") from error
+            raise BadValue(where, f"{error}, got {describe(value, where)}") from error
+        if base in (int, float) and not -NUMBER_LIMIT <= result < NUMBER_LIMIT:
+            raise BadValue(where, f"out of range: {describe(value, where)}")
+        return result
 
     return decode
 
@@ -173,7 +182,8 @@ class Forms:
             # The published schema has a second way to say "map": an object whose one field stands for any key.
             self.types[note.declared] = {"kind": "object", "fields": [{"name": "any_string", "type": value}]}
             return note.declared
-        name = f"{'ListOf' if isinstance(value, list) else ''}{(value[0] if isinstance(value, list) else value).capitalize()}Map"
+        many, item = ("ListOf", value[0]) if isinstance(value, list) else ("", value)
+        name = f"{many}{item.capitalize()}Map"
         self.types.setdefault(name, {"kind": "map", "key": "string", "value": value})
         return name
 
@@ -186,7 +196,11 @@ class Forms:
         hints = get_type_hints(struct, include_extras=True)
         for field in msgspec.structs.fields(struct):
             hint = hints[field.name]
-            note = next((a for a in get_args(hint)[1:] if isinstance(a, Ovirt)), None) if get_origin(hint) is Annotated else None
+            note = (
+                next((a for a in get_args(hint)[1:] if isinstance(a, Ovirt)), None)
+                if get_origin(hint) is Annotated
+                else None
+            )
             form = self.get(hint, loose=loose)
             fields.append((field.name, note.name if note else field.name, form, field.required))
         form = Form(struct.__name__, _struct_encoder(fields), _struct_decoder(struct, fields))

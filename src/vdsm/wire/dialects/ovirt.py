@@ -1,4 +1,4 @@
-"""The oVirt dialect of every verb: how its parameters are read and its result is written; transports are left to others."""
+"""The oVirt dialect of every verb: how its parameters are read and its result is written; transports come elsewhere."""
 
 import inspect
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from vdsm.api.declare import Verb
 from vdsm.api.storage_types import Connection
 from vdsm.api.vm import DeviceAddress, DeviceParameters, DeviceSpec, DriveSpec, VmInfo, VmParameters
 from vdsm.wire.dialects.forms import BadValue, Encode, Form, Forms, Schema
+from vdsm.wire.errors import InvalidParams
 
 LOOSE = (VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection)
 
@@ -25,10 +26,13 @@ class Shape:
     """The whole result in the dialect's names, for transports that carry more of it than JSON-RPC does."""
 
     def decode(self, given: Any) -> dict[str, Any]:
-        """Read named (object) or positional (array) parameters; unknown names are dropped (facts §1.5)."""
+        """Read named (object) or positional (array) parameters; unknown names are dropped (facts §1.5).
+
+        Raises BadValue for a parameter that does not fit, InvalidParams for too many of them.
+        """
         if isinstance(given, list):
             if len(given) > len(self.parameters):
-                raise BadValue(self.verb.ovirt, f"takes {len(self.parameters)} parameters, got {len(given)}")
+                raise InvalidParams(f"{self.verb.ovirt} takes {len(self.parameters)} parameters, got {len(given)}")
             given = {wire: value for (_, wire, *_), value in zip(self.parameters, given, strict=False)}
         arguments = {}
         for name, wire, form, required, default in self.parameters:
@@ -65,7 +69,13 @@ class OvirtDialect:
 
     def _shape(self, verb: Verb) -> Shape:
         parameters = tuple(
-            (p.name, p.ovirt.name, self.forms.get(p.type), p.required, None if p.default is inspect.Parameter.empty else p.default)
+            (
+                p.name,
+                p.ovirt.name,
+                self.forms.get(p.type),
+                p.required,
+                None if p.default is inspect.Parameter.empty else p.default,
+            )
             for p in verb.parameters
         )
         encode, returns = self._result(verb)
@@ -86,7 +96,10 @@ class OvirtDialect:
 
     def get_schema(self) -> dict[str, Any]:
         """The verbs and types in the shape of the published schema."""
-        return {"types": dict(sorted(self.forms.types.items())), "verbs": {n: _describe(s) for n, s in sorted(self.shapes.items())}}
+        return {
+            "types": dict(sorted(self.forms.types.items())),
+            "verbs": {n: _describe(s) for n, s in sorted(self.shapes.items())},
+        }
 
 
 def _describe(shape: Shape) -> dict[str, Any]:
