@@ -77,7 +77,8 @@ class Journal:
     def load_all(self) -> list[TaskRecord]:
         """Every record that can be read, by id; others are left where they are and named in the log.
 
-        What an interrupted first save or removal left, parts without any main file, is cleared away.
+        What an interrupted first save or removal left is cleared away: parts without any main file, or a main file that
+        was being written. Nobody was told of such a task.
         """
         records = []
         for task_id in self._list_ids():
@@ -105,11 +106,14 @@ class Journal:
 
     def _remove_leftover(self, task_id: str) -> bool:
         part = re.compile(re.escape(task_id) + r"\.(job\.\d+|recover\.\d+|result)\Z")
+        first_save = re.compile(re.escape(task_id) + r"\.(job\.\d+|recover\.\d+|result|task)\Z")
         try:
             with self._folder() as folder:
+                is_first = not _exists(folder, task_id) and not _exists(folder, task_id + _BACKUP)
                 for suffix in _LOAD_ORDER:
                     names = _list_inside(folder, task_id + suffix)
-                    if names is None or not all(map(part.match, names)):
+                    expected = first_save if is_first else part
+                    if names is None or not all(map(expected.match, names)):
                         return False
             self.remove(task_id)
         except (OSError, TaskSaveFailed):

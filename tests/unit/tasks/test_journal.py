@@ -109,6 +109,24 @@ def test_what_an_interrupted_removal_left_is_cleared_away(journal: Journal, reco
     assert os.listdir(journal.path) == []
 
 
+@pytest.mark.parametrize("written", [b"", b"id = "])
+def test_what_an_interrupted_first_save_left_is_cleared_away(
+    journal: Journal, record: TaskRecord, written: bytes
+) -> None:
+    put(journal, f"{TASK}.temp", record)
+    (journal.path / f"{TASK}.temp/{TASK}.task").write_bytes(written)
+    assert journal.load_all() == []
+    assert os.listdir(journal.path) == []
+
+
+@pytest.mark.parametrize("form", ["", ".backup"])
+def test_a_record_that_was_saved_and_cannot_be_read_is_kept(journal: Journal, record: TaskRecord, form: str) -> None:
+    put(journal, f"{TASK}{form}", record)
+    (journal.path / f"{TASK}{form}/{TASK}.task").write_bytes(b"")
+    assert journal.load_all() == []
+    assert os.listdir(journal.path) == [f"{TASK}{form}"]
+
+
 def test_what_is_not_ours_is_neither_loaded_nor_touched(journal: Journal, record: TaskRecord, tmp_path: Path) -> None:
     journal.save(record)
     outside = tmp_path / "outside"
