@@ -277,7 +277,8 @@ class Node:
         limits = Limits(**{field.name: getattr(wire, field.name) for field in fields(Limits)})
         app = make_app(self.dispatcher, bindings, make_stream_routes(self.bus), limits)
         contexts = ServerContexts(TlsFiles.below(self.paths.pki)) if self.settings.vars.ssl else None
-        doors = Doors(JsonRpc(self.dispatcher.invoke, limits), app, limits, contexts, self.settings.vars.verify_client_cert)
+        calls = JsonRpc(self.dispatcher.invoke, limits)
+        doors = Doors(calls, app, limits, contexts, self.settings.vars.verify_client_cert)
         dialect = EventDialect(self.clock)
         queue = self.settings.addresses.event_queue
 
