@@ -1,4 +1,4 @@
-"""The real daemon as a process under a root of its own, and the requests that tests repeat; libvirtd is `private_libvirtd`'s.
+"""The real daemon as a process under a root of its own, and the requests that tests repeat; libvirtd is left to others.
 
 Nothing of it outlives the test: the kernel kills the daemon when the thread that started it ends.
 """
@@ -56,12 +56,11 @@ class Vdsmd:
     """
 
     def __init__(self, libvirt_uri: str, settings: Settings | None = None, wrapper: tuple[str, ...] = ()) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="vdsm-", dir="/tmp"))
+        self.root = Path(tempfile.mkdtemp(prefix="vdsmd-", dir="/tmp"))
         self.root.chmod(0o755)
         self.paths = Paths(self.root)
         self.log = self.root / "log"
         self.port = 0
-        self.expected_faults: re.Pattern[str] | None = None
         self._wrapper = wrapper
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
@@ -90,14 +89,19 @@ class Vdsmd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        log = self.read_log()
+        log = self.discard()
         if kind is not None:
-            print(f"--- the daemon's log ({self.root}) ---\n{log[-20_000:]}")  # noqa: T201 (pytest shows it with the failure)
-        shutil.rmtree(self.root, ignore_errors=True)
-        if kind is None:
+            print(f"--- the log of the daemon on {self.root} ---\n{log[-20_000:]}")  # noqa: T201 (shown when a test fails)
+        else:
             fault = _FAULT.search(log)
             assert fault is None, f"the daemon's log has a fault:\n{log[max(0, fault.start() - 2000) :][:6000]}"
+
+    def discard(self) -> str:
+        """End the daemon, remove its root and return what it logged."""
+        self.kill()
+        log = self.read_log() if self.log.exists() else ""
+        shutil.rmtree(self.root, ignore_errors=True)
+        return log
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
