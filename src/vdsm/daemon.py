@@ -38,6 +38,7 @@ from vdsm.core.periodic import repeat
 from vdsm.host.capabilities import CapabilitySettings, Release
 from vdsm.host.ports import VmCounts
 from vdsm.host.service import HostPorts, HostService, HostSettings
+from vdsm.host.system import read_hardware, read_operating_system
 from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
@@ -57,6 +58,7 @@ from vdsm.virt.lifecycle import Status
 from vdsm.virt.ports import Hypervisor, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import VirtSettings
+from vdsm.virt.spec import HostFacts
 from vdsm.wire.bus import EventBus, Numbered
 from vdsm.wire.dialects.events import EventDialect
 from vdsm.wire.dispatch import Dispatcher, bind
@@ -91,7 +93,7 @@ class RealMachine:
         calls = CallSettings(vm_command_timeout_s=settings.vars.vm_command_timeout)
         self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
         self.hypervisor: Hypervisor = self._libvirt
-        self.probe: AcceleratorProbe = KvmProbe(paths.run)
+        self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json")
 
     async def open(self) -> None:
         """Connect to libvirt; it is no failure when it does not answer yet."""
@@ -221,8 +223,17 @@ class Node:
 
     def _make_vms(self) -> VmService:
         settings = self.settings.vars
+        files = MachineFiles()
+        system = read_operating_system(files)
+        hardware_id = read_hardware(files).uuid
+        host = HostFacts(
+            uuid=hardware_id.lower() if isinstance(hardware_id, str) else "",
+            os_name=system.pretty_name or system.name,
+            os_version=f"{system.version}-{system.release}",
+        )
         virt = VirtSettings(
             owner=str(self.paths.root),
+            host=host,
             defaults=Defaults(drive_cache=settings.qemu_drive_cache),
             sample_interval_s=settings.vm_sample_interval,
             command_timeout_s=settings.vm_command_timeout,
@@ -329,8 +340,7 @@ class Node:
         await self.vms.run()
 
     async def _restore_storage(self) -> None:
-        if self.settings.storage.restore:
-            await self.storage.pools.restore()
+        await self.storage.pools.begin(restore=self.settings.storage.restore)
 
     async def _renew(self) -> None:
         for finding in await asyncio.to_thread(pki.ensure, self.paths.pki):

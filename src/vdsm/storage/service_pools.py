@@ -159,8 +159,19 @@ class PoolService:
             return
         raise SpmStatusError("")
 
-    async def restore(self) -> None:
-        """Connect servers and the pool as they were before the restart; what fails is logged and left to clients."""
+    async def begin(self, *, restore: bool) -> None:
+        """Clean up after a killed daemon; with `restore`, connect servers and the pool as they were.
+
+        What fails is logged and left to clients.
+        """
+        try:
+            await self._lanes.get().run(self._repository.pools.clean_up)
+        except (NodeError, OSError) as error:
+            log.warning("links of an earlier daemon could not be removed: %s", error)
+        if restore:
+            await self._restore()
+
+    async def _restore(self) -> None:
         content = self._memory.content
         for type, place in content.connections:
             await self._servers.connect_place(DomainType.parse(type), place, connect=True)
