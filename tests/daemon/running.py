@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import urlencode
 from xmlrpc.client import ServerProxy
 
+import pytest
+
 import vdscli
 from vdsm.api.events import Event, TaskChanged, VmStatusChanged
 from vdsm.core.clock import Clock
-from vdsm.core.context import Request
+from vdsm.core.context import INTERNAL, Request
 from vdsm.core.paths import Paths
 from vdsm.daemon import Node, make_folders
 from vdsm.settings import Settings
@@ -79,6 +81,7 @@ class Running:
     machine: FakeMachine
     told: list[Event] = field(default_factory=list)
     _rpc: AsyncClient | None = None
+    _proxy: ServerProxy | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -101,12 +104,11 @@ class Running:
         """One call of 2011 over TCP, status struct and all."""
 
         def work() -> Any:
-            pki, ssl = str(self.paths.pki), self.node.settings.vars.ssl
-            proxy: ServerProxy = vdscli.connect(f"127.0.0.1:{self.node.port}", ssl, pki, timeout=PATIENCE_S)
-            if headers:
-                proxy("transport")._headers = list(headers.items())
-            with proxy:
-                return getattr(proxy, method)(*parameters)
+            if self._proxy is None:
+                pki, ssl = str(self.paths.pki), self.node.settings.vars.ssl
+                self._proxy = vdscli.connect(f"127.0.0.1:{self.node.port}", ssl, pki, timeout=PATIENCE_S)
+            self._proxy("transport")._headers = list((headers or {}).items())
+            return getattr(self._proxy, method)(*parameters)
 
         return await asyncio.to_thread(work)  # type: ignore[no-any-return]
 
@@ -133,7 +135,7 @@ class Running:
 
         return await asyncio.to_thread(work)
 
-    async def call(self, name: str, request: Request = Request(), **arguments: Any) -> Any:
+    async def call(self, name: str, request: Request = INTERNAL, **arguments: Any) -> Any:
         """One call in this process, by our names; what is not given has its declared default."""
         dispatcher = self.node.dispatcher
         binding = dispatcher.bindings[name]
@@ -168,6 +170,8 @@ class Running:
     async def close(self) -> None:
         if self._rpc is not None:
             await self._rpc.close()
+        if self._proxy is not None:
+            self._proxy("close")()
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -227,6 +231,10 @@ async def running(
             raise error
 
 
+on_the_shared_loop = pytest.mark.asyncio(loop_scope="session")
+"""For tests that only look at the furnished daemon, `house`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Furniture:
     """Ids of what `furnish` made."""
@@ -238,6 +246,9 @@ class Furniture:
     volume_id: str
     vm_id: str
     task_id: str
+
+
+House = tuple[Running, Furniture]
 
 
 def make_id() -> str:
@@ -307,8 +318,3 @@ async def furnish(daemon: Running, folder: Path) -> Furniture:
     await start_vm(daemon, made.vm_id, drives=[drive], nicModel="rtl8139,pv", macAddr="00:16:3e:00:00:01")
     await daemon.node.vms.sample()
     return made
-
-
-async def within(work: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(PATIENCE_S):
-        return await work

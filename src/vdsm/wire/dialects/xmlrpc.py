@@ -185,6 +185,9 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 """Where the calls of 2011 bend (design: the old scripts need it); names are the wire's."""
 
+STORAGE = frozenset({"storage", "pool", "domain", "volume", "image", "task"})
+"""Groups whose success is told in another word (facts: storage §12.1)."""
+
 SPREAD = frozenset({"getStoragePoolInfo", "getVolumeSize", "prepareImage"})
 """Names whose result is not one member but all of them."""
 
@@ -217,7 +220,8 @@ class XmlRpcDialect:
             # What nobody foresaw has a number of its own in this dialect (facts §1.15).
             number = UNEXPECTED if isinstance(error, GeneralFailure) else error.number
             return format_answer({"status": {"code": number, "message": str(error)}})
-        return format_answer({"status": {"code": 0, "message": "Done"}, **self._members(old, result, request)})
+        message = "OK" if old.binding.verb.name.split(".")[0] in STORAGE else "Done"
+        return format_answer({"status": {"code": 0, "message": message}, **self._members(old, result, request)})
 
     @staticmethod
     def _members(old: OldName, result: Any, request: Request) -> dict[str, Any]:
