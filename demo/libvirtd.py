@@ -6,10 +6,12 @@ the networks that came up with it: users share a lock, and a record beside it na
 """
 
 import fcntl
+import grp
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ GATE = "vdsm-libvirt.gate"  # held while daemons are started or stopped
 USERS = "vdsm-libvirt.users"  # shared by all who need them
 RECORD = LOCKS / "vdsm-libvirt.json"
 LOGS = Path("/var/log/libvirt")
+KVM = Path("/dev/kvm")
 URI = "qemu:///system"
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
@@ -83,17 +86,42 @@ def _is_listening(program: str) -> bool:
         return False
 
 
+def _open_kvm() -> tuple[int, int] | None:
+    """Let qemu's group use /dev/kvm as device rules would; returns the mode and group from before, if changed.
+
+    Where nothing applied those rules, libvirt finds a KVM that its qemus may not open, and measures that anew for half
+    a minute at every definition of a VM.
+    """
+    with suppress(FileNotFoundError, KeyError):
+        status, group = KVM.stat(), grp.getgrnam("kvm").gr_gid
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o006 != 0o006 and (mode & 0o060 != 0o060 or status.st_gid != group):
+            os.chown(KVM, -1, group)
+            KVM.chmod(mode | 0o060)
+            print(f"libvirt: {KVM} was closed to qemu; it is open to group kvm until the end", flush=True)
+            return mode, status.st_gid
+    return None
+
+
+def _close_kvm(before: tuple[int, int] | None) -> None:
+    if before is not None:
+        mode, group = before
+        os.chown(KVM, -1, group)
+        KVM.chmod(mode)
+
+
 def _bring_up() -> None:
     if is_running():
         return
     if os.geteuid() != 0:
         raise LibvirtError(f"{URI} does not answer, and only root can start libvirtd")
     links = _list_links()
-    started = {}
+    kvm = _open_kvm()
+    started: dict[str, int] = {}
     for program in ("virtlogd", "libvirtd"):
         if not _is_listening(program):
             started[program] = _start(program)
-            RECORD.write_text(json.dumps({"started": started, "links": links}))
+            RECORD.write_text(json.dumps({"started": started, "links": links, "kvm": kvm}))
     deadline = time.monotonic() + START_DEADLINE_S
     while not is_running():
         dead = [program for program, pid in started.items() if not _is_ours(pid, program)]
@@ -115,6 +143,7 @@ def _take_down() -> None:
             _virsh("net-destroy", network)
     for program, pid in reversed(record["started"].items()):
         _stop(program, pid)
+    _close_kvm(record["kvm"])
     RECORD.unlink(missing_ok=True)
 
 
