@@ -51,6 +51,7 @@ def measure_all(root: Path, count: int, idle_s: float, seconds: float) -> list[F
     shutil.chown(storage, 36, 36)
     node = Node(root / "node")
     node.configure()
+    machines.warm_up()
     figures = [measure_start(node)]
     with contextlib.ExitStack() as stack:
         stack.callback(node.stop)
