@@ -10,6 +10,8 @@ from vdsm.core.clock import Clock
 from vdsm.wire.dialects.forms import Forms
 
 START_MS = 2**31 - 1
+NO_ERROR = "NOERR"
+"""The code of a pause that was asked for: statistics tell it, the notification of that pause does not."""
 
 
 def get_notify_time_ms(clock: Clock) -> int:
@@ -34,6 +36,8 @@ class EventDialect:
             details |= details.pop("stats", {})
             if event.exit_code is msgspec.UNSET:
                 details.pop("vmId", None)
+            if event.pause_code == NO_ERROR:
+                details.pop("pauseCode", None)
             details["status"] = event.status
             return f"{OVIRT_NAMES[type(event)]}{event.vm_id}", {event.vm_id: details, **stamp}
         return f"{OVIRT_NAMES[type(event)]}{event.task_id}", {**details, **stamp}

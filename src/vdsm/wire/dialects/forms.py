@@ -64,7 +64,7 @@ def _leaf(hint: Any, *, loose: bool, text_only: bool) -> Decode:
     wants_text = base is str
 
     def decode(value: Any, where: str) -> Any:
-        if text_only and not isinstance(value, str):
+        if text_only and not (isinstance(value, str) and _is_decimal(value)):
             raise BadValue(where, f"expected a number as text, got {describe(value, where)}")
         if wants_text and loose and isinstance(value, (bool, int, float)):
             value = format_text(value)
@@ -79,6 +79,10 @@ def _leaf(hint: Any, *, loose: bool, text_only: bool) -> Decode:
         return result
 
     return decode
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdecimal()
 
 
 def _with_words(decode: Decode, words: Any) -> Decode:
