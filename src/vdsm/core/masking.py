@@ -1,13 +1,15 @@
 """Secrets are told by the name that they go by; whatever prints values masks them first."""
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 MASK = "********"
-_SECRET_NAMES = frozenset({"password", "passwd"})
+_SECRET_NAMES = frozenset({"password", "passwd", "tpm_data", "nvram_data"})
 _SECRET_PREFIX = "_X_"
 _MAX_DEPTH = 64
+_in_xml = re.compile(r"""(?<=\bpasswd=)(["'])[^"']*\1""")
 
 
 def is_secret(name: object) -> bool:
@@ -24,7 +26,9 @@ def mask(value: object) -> object:
 
 
 def _mask(value: object, depth: int) -> object:
-    if isinstance(value, (str, bytes, int, float)) or value is None:
+    if isinstance(value, str):
+        return _in_xml.sub(f'"{MASK}"', value) if "passwd=" in value else value
+    if isinstance(value, (bytes, int, float)) or value is None:
         return value
     if depth > _MAX_DEPTH:
         return "..."
