@@ -1,5 +1,6 @@
 """One call, whatever transport brought it: authorise, parse, call, map errors; bytes are left to the transports."""
 
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -53,6 +54,7 @@ def bind(surface: Mapping[type, object]) -> dict[str, Binding]:
             continue
         codes = (*verb.fails, verb.invalid)
         faults += [f"{verb.name} names the unknown failure {code}" for code in codes if code not in ERRORS]
+        faults += _list_misfits(verb, method)
         bindings[verb.name] = Binding(verb, dialect.shapes[verb.ovirt], method)
     faults += _list_clashes([verb for verb, _ in verbs])
     for protocol, service in surface.items():
@@ -62,6 +64,16 @@ def bind(surface: Mapping[type, object]) -> dict[str, Binding]:
     if faults:
         raise Mismatch("; ".join(faults))
     return bindings
+
+
+def _list_misfits(verb: Verb, method: Method) -> list[str]:
+    """Where a method would refuse the parameters that are declared."""
+    takes = inspect.signature(method).parameters
+    declared = {parameter.name for parameter in verb.parameters}
+    needs = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
+    return [f"{method.__qualname__} does not take {name}" for name in sorted(declared - takes.keys())] + [
+        f"{method.__qualname__} needs {name}" for name in sorted(needs - declared)
+    ]
 
 
 def _list_clashes(verbs: list[Verb]) -> list[str]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from vdsm.core.context import Request
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import NodeError, shorten
 from vdsm.wire.bodies import MAX_VALUES, Bodies, check_origin, holds_too_many
 from vdsm.wire.dialects.forms import NUMBER_LIMIT, BadValue
 from vdsm.wire.dispatch import Binding, Dispatcher, invalid, refuse
@@ -26,7 +26,7 @@ _names = re.compile(r"\{(\w+)\}")
 def error_response(error: NodeError) -> Response:
     """A failure as problem document: stable code, the facts' number, text, fields, and whether a retry may help."""
     fields = {
-        name: value if isinstance(value, (str, int, float, bool)) else str(value)
+        name: value if isinstance(value, (int, float, bool)) else shorten(str(value))
         for name, value in error.data().items()
     }
     body = {

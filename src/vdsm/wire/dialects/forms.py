@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Ovirt
+from vdsm.core.errors import shorten
 from vdsm.core.masking import MASK, is_secret
 
 Encode = Callable[[Any], Any]
@@ -73,7 +74,7 @@ def _leaf(hint: Any, *, loose: bool, text_only: bool) -> Decode:
         try:
             result = msgspec.convert(value, hint, strict=False)
         except msgspec.ValidationError as error:
-            raise BadValue(where, f"{error}, got {describe(value, where)}") from error
+            raise BadValue(where, f"{shorten(str(error), 100)}, got {describe(value, where)}") from error
         if base in (int, float) and not -NUMBER_LIMIT <= result < NUMBER_LIMIT:
             raise BadValue(where, f"out of range: {describe(value, where)}")
         return result

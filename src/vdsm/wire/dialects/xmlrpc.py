@@ -13,7 +13,7 @@ from defusedxml.xmlrpc import DefusedExpatParser
 from vdsm.api.declare import XmlRpc
 from vdsm.api.errors import MissingParameter
 from vdsm.core.context import Request
-from vdsm.core.errors import GeneralFailure, NodeError
+from vdsm.core.errors import GeneralFailure, NodeError, shorten
 from vdsm.wire.dialects.forms import BadValue
 from vdsm.wire.dispatch import Binding, Dispatcher, invalid, refuse
 
@@ -63,7 +63,7 @@ def parse_call(body: bytes) -> tuple[str, list[Any]]:
         parameters = target.close()
         method = target.getmethodname()
     except (DefusedXmlException, Fault) as error:
-        raise BadCall(str(error)) from error
+        raise BadCall(shorten(str(error), 200)) from error
     # The stock parser lets whatever a malformed body provokes escape; each of these was met by fuzzing.
     except (
         ExpatError,
@@ -75,7 +75,7 @@ def parse_call(body: bytes) -> tuple[str, list[Any]]:
         AttributeError,
         ArithmeticError,
     ) as error:
-        raise BadCall(f"malformed call: {error}") from error
+        raise BadCall(f"malformed call: {shorten(str(error), 200)}") from error
     if not method:
         raise BadCall("methodName is missing")
     if _nesting(parameters) > MAX_NESTING:
