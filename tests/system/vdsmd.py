@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -64,6 +65,7 @@ class Vdsmd:
         self._wrapper = wrapper
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
+        self._log_begin = 0
         self.configure(
             {"libvirt": {"uri": libvirt_uri}, "virt": {"accelerator": "tcg"}, "storage": {"relabel": "true"}},
             settings or {},
@@ -121,7 +123,7 @@ class Vdsmd:
         self._forget_client()
         command = [*self._wrapper, sys.executable, "-m", "vdsm.daemon"]
         command += ["--root", str(self.root), "--port", "0", "--foreground"]
-        begin = self.log.stat().st_size if self.log.exists() else 0
+        self._log_begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
@@ -132,16 +134,16 @@ class Vdsmd:
                 start_new_session=True,
             )
         if wait:
-            self.wait_listening(begin)
+            self.wait_listening()
             self.wait_ready()
         return self
 
-    def wait_listening(self, begin: int = 0) -> None:
+    def wait_listening(self) -> None:
         """Return when the doors are open; the port is known from then on."""
 
         def look() -> re.Match[str] | None:
             assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.read_log()}"
-            return _LISTENING.search(self.read_log(begin))
+            return _LISTENING.search(self.read_log(self._log_begin))
 
         self.port = int(poll(look, "the daemon listens", START_LIMIT_S)[1])
 
@@ -242,6 +244,23 @@ class Vdsmd:
             return stats if stats["status"] in statuses else None
 
         return dict(poll(look, f"VM {vm_id} is {' or '.join(statuses)}"))
+
+
+def kill_during(daemon: Vdsmd, life_s: float, work: Callable[[], None]) -> None:
+    """Do the work in a daemon that is killed after so many seconds; its end may come first."""
+    timer = threading.Timer(life_s, daemon.process.kill)
+    timer.start()
+    try:
+        work()
+    except ConnectionFailed:
+        pass
+    except CallFailed:
+        if not timer.finished.is_set():
+            raise
+    finally:
+        timer.cancel()
+        timer.join()
+        daemon.kill()
 
 
 @dataclass
@@ -383,12 +402,14 @@ class Volume:
 
 __all__ = [
     "LIMIT_S",
+    "NOT_READY",
     "CallFailed",
     "ClientFailure",
     "ConnectionFailed",
     "Pool",
     "Vdsmd",
     "Volume",
+    "kill_during",
     "make_id",
     "poll",
 ]

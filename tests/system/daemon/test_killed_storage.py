@@ -2,7 +2,6 @@
 
 import random
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.private_libvirtd import PrivateLibvirtd
-from tests.system.vdsmd import CallFailed, ConnectionFailed, Pool, Vdsmd, Volume
+from tests.system.vdsmd import Pool, Vdsmd, Volume, kill_during
 from vdsm.core.ids import BLANK_UUID
 
 pytestmark = pytest.mark.xdist_group("killed storage")
@@ -147,23 +146,6 @@ def daemon(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[Vdsmd]:
     _libvirtd_of_session.start()
     with Vdsmd(_libvirtd_of_session.uri) as daemon:
         yield daemon
-
-
-def kill_during(daemon: Vdsmd, life_s: float, work: Callable[[], None]) -> None:
-    """Do the work in a daemon that is killed after so many seconds; its end may come first."""
-    timer = threading.Timer(life_s, daemon.process.kill)
-    timer.start()
-    try:
-        work()
-    except ConnectionFailed:
-        pass
-    except CallFailed:
-        if not timer.finished.is_set():
-            raise
-    finally:
-        timer.cancel()
-        timer.join()
-        daemon.kill()
 
 
 def test_killed_at_random_instants(daemon: Vdsmd, rounds: Callable[[int, int], int]) -> None:

@@ -1,16 +1,19 @@
 """The daemon ends, by force or as asked, while a VM runs: the VM does not notice, and the next daemon knows it all."""
 
+import random
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system.private_libvirtd import PrivateLibvirtd
-from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, poll
+from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, kill_during, make_id, poll
 from vdsm.wire.tls import TlsFiles, make_client_context
 
 pytestmark = pytest.mark.xdist_group("restart")
@@ -117,6 +120,71 @@ def test_a_vm_whose_start_was_interrupted_is_told(vdsmd: Vdsmd, libvirtd: Privat
         assert libvirtd.qemu_pid(f"vm-{vm_id[:8]}") is None
     vdsmd.call("VM.destroy", vmID=vm_id)
     assert libvirtd.run("virsh", "-q", "list", "--all", "--name").split() == []
+
+
+@dataclass
+class Herd:
+    """What a client of the daemon was told of its VMs."""
+
+    vdsmd: Vdsmd
+    libvirtd: PrivateLibvirtd
+    up: dict[str, int] = field(default_factory=dict)
+    """Seen running, with the qemu's pid."""
+    accepted: set[str] = field(default_factory=set)
+    """Created, and not seen running yet."""
+    unsure: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+
+    def live(self) -> None:
+        """Create and destroy VMs until the connection breaks."""
+        while True:
+            vm_id = make_id()
+            self.unsure.add(vm_id)
+            self.vdsmd.create_vm(vm_id=vm_id, wait=False)
+            self.unsure.discard(vm_id)
+            self.accepted.add(vm_id)
+            self.vdsmd.wait_status(vm_id, "Up", "Powering up")
+            self.accepted.discard(vm_id)
+            self.up[vm_id] = self.get_pid(vm_id) or 0
+            if len(self.up) > 2:
+                self.destroy(list(self.up)[1])  # the first one lives through all
+
+    def destroy(self, vm_id: str) -> None:
+        self.up.pop(vm_id, None)
+        self.accepted.discard(vm_id)
+        self.unsure.add(vm_id)
+        self.vdsmd.call("VM.destroy", vmID=vm_id)
+        self.unsure.discard(vm_id)
+        self.gone.add(vm_id)
+
+    def get_pid(self, vm_id: str) -> int | None:
+        return self.libvirtd.qemu_pid(f"vm-{vm_id[:8]}")
+
+    def check(self) -> None:
+        """Compare what the daemon tells after its restart with what the client was told, and with libvirt."""
+        listed = {vm["vmId"]: vm["status"] for vm in self.vdsmd.call("Host.getVMList")}
+        assert self.up.keys() | self.accepted <= listed.keys() <= self.up.keys() | self.accepted | self.unsure
+        assert {vm_id: listed[vm_id] for vm_id in self.up} == dict.fromkeys(self.up, "Up")
+        assert {vm_id: self.get_pid(vm_id) for vm_id in self.up} == self.up
+        assert set(self.libvirtd.run("virsh", "-q", "list", "--all", "--uuid").split()) == listed.keys()
+        for vm_id, status in listed.items():
+            if status == "Down":
+                assert self.vdsmd.get_stats(vm_id)["exitMessage"]
+                assert self.get_pid(vm_id) is None
+        for vm_id in listed.keys() - self.up.keys():
+            self.destroy(vm_id)
+
+
+def test_killed_while_vms_come_and_go(
+    vdsmd: Vdsmd, libvirtd: PrivateLibvirtd, rounds: Callable[[int, int], int]
+) -> None:
+    herd = Herd(vdsmd, libvirtd)
+    first = vdsmd.create_vm()
+    herd.up[first] = herd.get_pid(first) or 0
+    for _ in range(rounds(8, 200)):
+        kill_during(vdsmd, random.uniform(0, 1.5), herd.live)
+        vdsmd.start()
+        herd.check()
 
 
 def test_storage_is_connected_again(vdsmd: Vdsmd, pool: Pool) -> None:
