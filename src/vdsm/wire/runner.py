@@ -40,7 +40,9 @@ class CallRunner:
         """Take no more jobs, let those that are known finish for so long, then cancel the rest and await their end."""
         self._closing = True
         while self._idle:
-            self._idle.pop().set_result(None)
+            idle = self._idle.pop()
+            if not idle.done():  # where the loop itself ends, workers are cancelled before they are told
+                idle.set_result(None)
         if self._workers:
             _done, late = await asyncio.wait(self._workers, timeout=finish_s)
             for worker in late:
