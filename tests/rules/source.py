@@ -1,12 +1,22 @@
 """Python sources as the rules see them: parsed once, with their imports resolved; judging them is left to the rules."""
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    *(tokenize.ENCODING, tokenize.ENDMARKER),
+}
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,14 @@ class Module:
     @cached_property
     def docstring(self) -> str | None:
         return ast.get_docstring(self.tree)
+
+    @cached_property
+    def code_lines(self) -> int:
+        """Lines that carry code: no blank ones, no comments, no text that stands alone (docstrings)."""
+        words = tokenize.generate_tokens(io.StringIO(self.text).readline)
+        code = {line for word in words if word.type not in NO_CODE for line in range(word.start[0], word.end[0] + 1)}
+        texts = [node for node in ast.walk(self.tree) if isinstance(node, ast.Expr) and _is_text(node.value)]
+        return len(code - {line for node in texts for line in range(node.lineno, (node.end_lineno or 0) + 1)})
 
     @property
     def room(self) -> str:

@@ -29,7 +29,13 @@ def test_a_long_file_is_told():
 
 
 def test_a_product_too_large_is_told():
-    assert shape.check_total(sample(a="x\n" * 20_000, b="x\n" * 5_001)) == ["src/ has 25001 lines, 25000 at most"]
+    [problem] = shape.check_total(sample(a="x\n" * 20_000, b="x\n" * 5_001))
+    assert problem == "src/ has 25001 lines of code, 25000 at most"
+
+
+def test_only_lines_of_code_count():
+    text = '"""Promise.\n\nMore.\n"""\n\n# why\nx = (\n    1,  # one\n)\n\n\ndef f():\n    """Promise."""\n    return """a\nb"""\n'
+    assert sample(a=text)[0].code_lines == 6
 
 
 def make_function(lines, docstring=""):
