@@ -34,7 +34,8 @@ def test_a_product_too_large_is_told():
 
 
 def test_only_lines_of_code_count():
-    text = '"""Promise.\n\nMore.\n"""\n\n# why\nx = (\n    1,  # one\n)\n\n\ndef f():\n    """Promise."""\n    return """a\nb"""\n'
+    text = '"""Promise.\n\nMore.\n"""\n\n# why\nx = (\n    1,  # one\n)\n\n\n'
+    text += 'def f():\n    """Promise."""\n    return """a\nb"""\n'
     assert sample(a=text)[0].code_lines == 6
 
 
