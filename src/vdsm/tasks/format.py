@@ -34,6 +34,7 @@ def to_bytes(text: str) -> bytes:
 
 
 def from_bytes(data: bytes) -> str:
+    """The text of a file; bytes that are no UTF-8 survive a round trip."""
     return data.decode("utf-8", "surrogateescape")
 
 
