@@ -40,6 +40,11 @@ def make_id() -> str:
     return str(uuid.uuid4())
 
 
+def make_environment() -> dict[str, str]:
+    """For programs of this clone, from whatever folder they are started."""
+    return {**os.environ, "PYTHONPATH": str(SOURCES)}
+
+
 def poll(look: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
     """Look until there is something true to see, and return it."""
     deadline = time.monotonic() + limit_s
@@ -47,6 +52,10 @@ def poll(look: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
         assert time.monotonic() < deadline, f"not within {limit_s:.0f} s: {what}"
         time.sleep(POLL_S)
     return seen
+
+
+class DaemonEnded(ConnectionFailed):
+    """The daemon ended where it was waited for."""
 
 
 class Vdsmd:
@@ -130,7 +139,7 @@ class Vdsmd:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(SOURCES)},
+                env=make_environment(),
                 start_new_session=True,
             )
         if wait:
@@ -142,7 +151,8 @@ class Vdsmd:
         """Return when the doors are open; the port is known from then on."""
 
         def look() -> re.Match[str] | None:
-            assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.read_log()}"
+            if self.process.poll() is not None:
+                raise DaemonEnded(f"with status {self.process.returncode}:\n{self.read_log(self._log_begin)}")
             return _LISTENING.search(self.read_log(self._log_begin))
 
         self.port = int(poll(look, "the daemon listens", START_LIMIT_S)[1])
@@ -410,6 +420,7 @@ __all__ = [
     "Vdsmd",
     "Volume",
     "kill_during",
+    "make_environment",
     "make_id",
     "poll",
 ]

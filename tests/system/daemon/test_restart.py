@@ -3,6 +3,8 @@
 import random
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +15,17 @@ from typing import Any
 import pytest
 
 from tests.system.private_libvirtd import PrivateLibvirtd
-from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, kill_during, make_id, poll
+from tests.system.vdsmd import (
+    LIMIT_S,
+    CallFailed,
+    Pool,
+    Vdsmd,
+    Volume,
+    kill_during,
+    make_environment,
+    make_id,
+    poll,
+)
 from vdsm.wire.tls import TlsFiles, make_client_context
 
 pytestmark = pytest.mark.xdist_group("restart")
@@ -260,6 +272,16 @@ def test_sigterm_ends_it_in_time_and_leaves_vms_running(
     poll(lambda: is_pool_connected(vdsmd, pool), "the pool is connected again")
     pool.start_spm()
     assert vdsmd.wait_task(busy)["taskState"] == "finished"
+
+
+def test_a_root_has_one_daemon(vdsmd: Vdsmd) -> None:
+    pid = vdsmd.process.pid
+    command = [sys.executable, "-m", "vdsm.daemon", "--root", str(vdsmd.root), "--port", "0", "--foreground"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=make_environment())
+    assert second.returncode != 0
+    assert "another vdsmd serves" in second.stderr
+    assert vdsmd.process.poll() is None and vdsmd.call("Host.ping2") is True
+    assert (vdsmd.paths.run / "vdsmd.pid").read_text().split() == [str(pid)]
 
 
 def test_sigterm_while_libvirtd_hangs(vdsmd: Vdsmd, libvirtd: PrivateLibvirtd) -> None:

@@ -1,6 +1,7 @@
 """The life of a VM on the real thing, from both forms of its description to its end."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -247,6 +248,7 @@ def test_shutdown_of_a_deaf_guest_by_force(node: Vdsmd) -> None:
 
 def test_destroy_forgets_the_vm(node: Vdsmd, pool_of_node: Pool, libvirtd: PrivateLibvirtd, listener: Client) -> None:
     volume = pool_of_node.create_volume()
+    before = pool_of_node.get_data_path(volume).stat()
     vm_id = node.create_vm(devices=[pool_of_node.drive(volume)])
     node.call("VM.destroy", vmID=vm_id)
     assert set(watch_statuses(listener, vm_id, "Down")[:-1]) <= {"Powering up"}
@@ -254,7 +256,9 @@ def test_destroy_forgets_the_vm(node: Vdsmd, pool_of_node: Pool, libvirtd: Priva
         node.get_stats(vm_id)
     assert caught.value.code == 1
     assert libvirtd.qemu_pid(f"vm-{vm_id[:8]}") is None
-    assert pool_of_node.vdsmd.wait_task(pool_of_node.begin_delete(volume))["code"] == 0  # nobody holds its disk
+    after = pool_of_node.get_data_path(volume).stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    assert node.wait_task(pool_of_node.begin_delete(volume))["code"] == 0
     again = node.create_vm(vm_id=vm_id)
     assert again == vm_id
 
@@ -270,11 +274,28 @@ def test_a_vm_that_cannot_start_is_down_and_says_why(node: Vdsmd, pool_of_node: 
     assert "/nowhere/disk" in node.wait_status(vm_id, "Down")["exitMessage"]
 
 
+def test_a_qemu_that_dies_is_told(node: Vdsmd, libvirtd: PrivateLibvirtd) -> None:
+    vm_id = node.create_vm()
+    pid = libvirtd.qemu_pid(f"vm-{vm_id[:8]}")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    down = node.wait_status(vm_id, "Down")
+    assert (down["exitCode"], down["exitReason"]) == (1, 2)
+
+
 def test_an_id_is_given_once(node: Vdsmd) -> None:
     vm_id = node.create_vm()
     with pytest.raises(CallFailed) as caught:
         node.create_vm(vm_id=vm_id)
     assert caught.value.code == 4
+
+
+def test_the_accelerator_is_measured_and_used(libvirtd: PrivateLibvirtd) -> None:
+    with Vdsmd(libvirtd.uri, {"virt": {"accelerator": "auto"}}) as daemon:
+        vm_id = daemon.create_vm()
+        domain_type = read_domain(libvirtd, vm_id).get("type")
+        assert domain_type == {"true": "kvm", "false": "qemu"}[daemon.call("Host.getCapabilities")["kvmEnabled"]]
+        daemon.call("VM.destroy", vmID=vm_id)
 
 
 def test_two_daemons_leave_each_others_vms_alone(node: Vdsmd, libvirtd: PrivateLibvirtd) -> None:
