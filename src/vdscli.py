@@ -23,7 +23,6 @@ class TransportFactory(Protocol):
 
     def __call__(self, *, key_file: str, cert_file: str, ca_certs: str, timeout: float | None) -> Transport:
         """A transport that shows this certificate and trusts this authority."""
-        ...
 
 
 class PlainTransport(Transport):
@@ -100,10 +99,7 @@ def connect(
         return ServerProxy(f"http://{address}", transport=PlainTransport(timeout), allow_none=True)
     files = choose_certificate(Path(tsPath) if tsPath else paths.pki)
     transport = TransportClass(
-        key_file=str(files.key),
-        cert_file=str(files.certificate),
-        ca_certs=str(files.authority),
-        timeout=timeout,
+        key_file=str(files.key), cert_file=str(files.certificate), ca_certs=str(files.authority), timeout=timeout
     )
     return ServerProxy(f"https://{address}", transport=transport, allow_none=True)
 

@@ -121,27 +121,21 @@ class Link(Protocol):
 
     def call(self, method: str, params: Mapping[str, object], timeout_s: float | None, flow_id: str) -> object:
         """Do one call and give its result."""
-        ...
 
     def subscribe(self, destination: str) -> str:
         """Have events delivered; gives the subscription's id."""
-        ...
 
     def unsubscribe(self, id: str) -> None:
         """End a subscription."""
-        ...
 
     def publish(self, destination: str, body: bytes) -> None:
         """Send a JSON body to all who listen to destination."""
-        ...
 
     def get_event(self, timeout_s: float) -> "Notice | None":
         """The next event, None when there is none within the time."""
-        ...
 
     def close(self) -> None:
         """End the connection."""
-        ...
 
 
 class Namespace:
@@ -167,7 +161,6 @@ class EventQueue(Protocol):
 
     def put(self, item: object, /) -> None:
         """Take one event: a mapping with `method` and `params`."""
-        ...
 
 
 @dataclass(slots=True)

@@ -153,7 +153,9 @@ class Storage:
 
     restore: bool = setting(True, "after a restart, connect again what was connected, in the background")
     owner_uid: int = setting(36, "numeric owner of disks; 36 is vdsm on oVirt hosts", minimum=0, maximum=2**31)
-    relabel: bool = setting(False, "let libvirt hand local disks to qemu's user, where that is in no group of the owner")
+    relabel: bool = setting(
+        False, "let libvirt hand local disks to qemu's user, where that is in no group of the owner"
+    )
     owner_gid: int = setting(36, "numeric group of disks; 36 is kvm on oVirt hosts", minimum=0, maximum=2**31)
 
 

@@ -44,9 +44,6 @@ class TaskChanged(Struct, frozen=True, kw_only=True, tag_field="event", tag="tas
 
 Event = VmStatusChanged | TaskChanged
 
-OVIRT_NAMES: dict[type[Event], str] = {
-    VmStatusChanged: "|virt|VM_status|",
-    TaskChanged: "|storage|task_status|",
-}
+OVIRT_NAMES: dict[type[Event], str] = {VmStatusChanged: "|virt|VM_status|", TaskChanged: "|storage|task_status|"}
 """The method of the JSON-RPC notification; the object's id follows."""
 EVENTS: tuple[type[Event], ...] = (VmStatusChanged, TaskChanged)

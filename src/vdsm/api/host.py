@@ -20,17 +20,14 @@ class HostApi(Protocol):
     @verb("Host.ping", http="POST /host/ping", xmlrpc=xmlrpc("ping"), needs=Right.VIEW)
     async def ping(self) -> None:
         """Answer; also confirms that the client still reaches this host after a change of networks."""
-        ...
 
     @verb("Host.ping2", http="GET /host/ping", needs=Right.VIEW)
     async def ping2(self) -> None:
         """Answer, nothing else."""
-        ...
 
     @verb("Host.echo", http="POST /host/echo", needs=Right.VIEW)
     async def echo(self, message: Annotated[str, ovirt("message"), "any text"]) -> str:
         """Return the message."""
-        ...
 
     @verb(
         "Host.getCapabilities",
@@ -40,12 +37,10 @@ class HostApi(Protocol):
     )
     async def get_capabilities(self) -> HostCapabilities:
         """What this machine and its software can do."""
-        ...
 
     @verb("Host.getStats", http="GET /host/stats", xmlrpc=xmlrpc("getVdsStats", member="info"), needs=Right.VIEW)
     async def get_stats(self) -> HostStats:
         """How this machine fares, from the last sample."""
-        ...
 
     @verb(
         "Host.getHardwareInfo",
@@ -56,7 +51,6 @@ class HostApi(Protocol):
     )
     async def get_hardware_info(self) -> HardwareInfo:
         """Who made this machine and its serial numbers."""
-        ...
 
     @verb(
         "Host.setLogLevel",
@@ -70,7 +64,6 @@ class HostApi(Protocol):
         name: Annotated[str, ovirt("name"), "the logger; empty for all"] = "",
     ) -> None:
         """Change what is logged until the next restart."""
-        ...
 
 
 _Ids = Annotated[list[VmId], ovirt("vmList"), "only these VMs; empty for all"]
@@ -88,12 +81,10 @@ class VmListApi(Protocol):
         only_ids: Annotated[bool, ovirt("onlyUUID"), "ignored"] = False,
     ) -> list[VmInfo]:
         """The VMs of this host and their status."""
-        ...
 
     @verb("Host.getVMFullList", http="GET /vms/full", needs=Right.VIEW)
     async def list_full(self, vm_ids: _Ids = []) -> list[VmInfo]:  # noqa: B006
         """The VMs of this host with their definitions."""
-        ...
 
     @verb(
         "Host.getAllVmStats",
@@ -103,7 +94,6 @@ class VmListApi(Protocol):
     )
     async def list_stats(self) -> list[VmStats]:
         """Figures of every VM, from the last sample."""
-        ...
 
 
 @group("storage", invalid="invalid-parameter")
@@ -128,7 +118,6 @@ class StorageListApi(Protocol):
         remote_path: Annotated[str | None, ovirt("remotePath"), "only on this server"] = None,
     ) -> list[str]:
         """The ids of the storage domains that this host sees."""
-        ...
 
     @verb(
         "Host.getConnectedStoragePools",
@@ -138,4 +127,3 @@ class StorageListApi(Protocol):
     )
     async def list_pools(self) -> list[str]:
         """The ids of the pools that this host is connected to."""
-        ...

@@ -61,7 +61,6 @@ class PoolApi(Protocol):
         connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to connect"],
     ) -> list[ConnectionStatus]:
         """Connect storage servers; succeeds as a whole, each connection tells its own status."""
-        ...
 
     @verb(
         "StoragePool.disconnectStorageServer",
@@ -76,7 +75,6 @@ class PoolApi(Protocol):
         connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to disconnect"],
     ) -> list[ConnectionStatus]:
         """Disconnect storage servers."""
-        ...
 
     @verb(
         "StoragePool.create",
@@ -102,7 +100,6 @@ class PoolApi(Protocol):
         lease_retries: Annotated[int | None, ovirt("leaseRetries"), "kept for old lease code"],
     ) -> None:
         """Make a pool of unattached domains."""
-        ...
 
     @verb(
         "StoragePool.connect",
@@ -125,7 +122,6 @@ class PoolApi(Protocol):
         ] = None,
     ) -> None:
         """Join this host to a pool; repeating it refreshes the map."""
-        ...
 
     @verb(
         "StoragePool.disconnect",
@@ -142,7 +138,6 @@ class PoolApi(Protocol):
         remove: Annotated[bool, ovirt("remove"), "ignored"] = False,
     ) -> None:
         """Leave a pool; not while this host is its SPM. A pool that is not connected is success."""
-        ...
 
     @verb(
         "StoragePool.getInfo",
@@ -153,7 +148,6 @@ class PoolApi(Protocol):
     )
     async def get_info(self, pool_id: _Pool) -> PoolFullInfo:
         """A connected pool and its domains."""
-        ...
 
     @verb(
         "StoragePool.getSpmStatus",
@@ -164,7 +158,6 @@ class PoolApi(Protocol):
     )
     async def get_spm_status(self, pool_id: _Pool) -> SpmStatus:
         """Whether this host is the pool's SPM, and who is."""
-        ...
 
     @verb(
         "StoragePool.spmStart",
@@ -188,7 +181,6 @@ class PoolApi(Protocol):
         domain_version: Annotated[int | None, ovirt("domVersion", as_=str), "upgrade the pool to this version"] = None,
     ) -> TaskId:
         """Become the one writer of the pool's metadata."""
-        ...
 
     @verb(
         "StoragePool.spmStop",
@@ -199,7 +191,6 @@ class PoolApi(Protocol):
     )
     async def spm_stop(self, pool_id: _Pool) -> None:
         """Give the SPM role up; tasks stay on the master for the next SPM."""
-        ...
 
 
 @group("domain", invalid="invalid-parameter")
@@ -230,7 +221,6 @@ class DomainApi(Protocol):
         maximum_hosts: Annotated[int, ovirt("maxHosts"), "1 to 2000"] = 2000,
     ) -> None:
         """Make a storage domain on a connected server."""
-        ...
 
     @verb(
         "StorageDomain.getInfo",
@@ -241,7 +231,6 @@ class DomainApi(Protocol):
     )
     async def get_info(self, domain_id: _Domain) -> DomainInfo:
         """A domain's identity, read from the domain."""
-        ...
 
     @verb(
         "StorageDomain.getStats",
@@ -252,7 +241,6 @@ class DomainApi(Protocol):
     )
     async def get_stats(self, domain_id: _Domain) -> DomainStats:
         """A domain's space."""
-        ...
 
     @verb(
         "StorageDomain.getImages",
@@ -263,7 +251,6 @@ class DomainApi(Protocol):
     )
     async def list_images(self, domain_id: _Domain) -> list[str]:
         """The ids of a domain's images."""
-        ...
 
     @verb(
         "StorageDomain.getVolumes",
@@ -274,7 +261,6 @@ class DomainApi(Protocol):
     )
     async def list_volumes(self, domain_id: _Domain, pool_id: _Pool, image_id: _Image = BLANK_UUID) -> list[str]:
         """The ids of an image's volumes; of all volumes when the image is blank."""
-        ...
 
     @verb(
         "StorageDomain.activate",
@@ -285,7 +271,6 @@ class DomainApi(Protocol):
     )
     async def activate(self, domain_id: _Domain, pool_id: _Pool) -> None:
         """Put an attached domain to use (SPM only)."""
-        ...
 
     @verb(
         "StorageDomain.attach",
@@ -296,7 +281,6 @@ class DomainApi(Protocol):
     )
     async def attach(self, domain_id: _Domain, pool_id: _Pool) -> None:
         """Make a domain part of a pool (SPM only)."""
-        ...
 
     @verb(
         "StorageDomain.validate",
@@ -307,7 +291,6 @@ class DomainApi(Protocol):
     )
     async def validate(self, domain_id: _Domain) -> None:
         """Check that the domain is there and its layout whole."""
-        ...
 
 
 @group("volume", invalid="invalid-parameter")
@@ -350,7 +333,6 @@ class VolumeApi(Protocol):
         bitmap: Annotated[Uuid | None, ovirt("bitmap"), "name of a bitmap to start"] = None,
     ) -> TaskId:
         """Make a volume: an image's base, or a layer on a parent (SPM only)."""
-        ...
 
     @verb(
         "Volume.getInfo",
@@ -361,7 +343,6 @@ class VolumeApi(Protocol):
     )
     async def get_info(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeInfo:
         """A volume's metadata and sizes."""
-        ...
 
     @verb(
         "Volume.getSize",
@@ -372,7 +353,6 @@ class VolumeApi(Protocol):
     )
     async def get_size(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeSize:
         """A volume's size and what it takes up."""
-        ...
 
     @verb(
         "Volume.delete",
@@ -391,7 +371,6 @@ class VolumeApi(Protocol):
         discard: Annotated[bool, ovirt("discard"), "discard its blocks (block storage)"] = False,
     ) -> TaskId:
         """Remove a volume (SPM only)."""
-        ...
 
 
 @group("image", invalid="invalid-parameter")
@@ -413,7 +392,6 @@ class ImageApi(Protocol):
         allow_illegal: Annotated[bool, ovirt("allowIllegal"), "also a volume that is not valid"] = False,
     ) -> PreparedImage:
         """Make an image ready for use on this host and tell its path."""
-        ...
 
     @verb(
         "Image.teardown",
@@ -429,7 +407,6 @@ class ImageApi(Protocol):
         volume_id: Annotated[VolumeId | None, ovirt("volumeID"), "ignored"] = None,
     ) -> None:
         """Undo `prepare`."""
-        ...
 
     @verb(
         "Image.getVolumes",
@@ -439,7 +416,6 @@ class ImageApi(Protocol):
     )
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:
         """The ids of an image's volumes."""
-        ...
 
     @verb(
         "Image.deleteVolumes",
@@ -459,4 +435,3 @@ class ImageApi(Protocol):
         discard: Annotated[bool, ovirt("discard"), "discard their blocks (block storage)"] = False,
     ) -> TaskId:
         """Remove volumes of an image, in the order given (SPM only)."""
-        ...

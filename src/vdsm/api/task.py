@@ -59,7 +59,6 @@ class TaskApi(Protocol):
     )
     async def get_status(self, task_id: _Task) -> TaskStatus:
         """Where a task stands."""
-        ...
 
     @verb(
         "Task.getInfo",
@@ -70,12 +69,10 @@ class TaskApi(Protocol):
     )
     async def get_info(self, task_id: _Task) -> TaskInfo:
         """What a task does."""
-        ...
 
     @verb("Task.stop", http="POST /tasks/{task_id}/stop", xmlrpc=xmlrpc("stopTask", "task_id"), fails=_FAILS)
     async def stop(self, task_id: _Task) -> None:
         """Ask a task to stop; it rolls back what it did."""
-        ...
 
     @verb(
         "Task.clear",
@@ -85,7 +82,6 @@ class TaskApi(Protocol):
     )
     async def clear(self, task_id: _Task) -> None:
         """Forget a task that is done."""
-        ...
 
     @verb(
         "Task.revert",
@@ -95,7 +91,6 @@ class TaskApi(Protocol):
     )
     async def revert(self, task_id: _Task) -> None:
         """Undo a task that is done."""
-        ...
 
     @verb(
         "Host.getAllTasksStatuses",
@@ -106,7 +101,6 @@ class TaskApi(Protocol):
     )
     async def list_statuses(self) -> dict[str, TaskStatus]:
         """Where every pool task stands (SPM only)."""
-        ...
 
     @verb(
         "Host.getAllTasksInfo",
@@ -117,7 +111,6 @@ class TaskApi(Protocol):
     )
     async def list_infos(self) -> dict[str, TaskInfo]:
         """What every pool task does (SPM only)."""
-        ...
 
     @verb(
         "Host.getAllTasks",
@@ -127,4 +120,3 @@ class TaskApi(Protocol):
     )
     async def list_details(self) -> dict[str, TaskDetails]:
         """All tasks of this host, of every kind."""
-        ...

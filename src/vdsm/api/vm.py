@@ -328,12 +328,9 @@ class VmApi(Protocol):
         fails=("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "hypervisor-down"),
     )
     async def create(
-        self,
-        vm_id: _Vm,
-        parameters: Annotated[VmParameters, ovirt("vmParams"), "what the VM should be"],
+        self, vm_id: _Vm, parameters: Annotated[VmParameters, ovirt("vmParams"), "what the VM should be"]
     ) -> VmInfo:
         """Create and start a VM; answers at once with status WaitForLaunch, the outcome shows in status and events."""
-        ...
 
     @verb(
         "VM.destroy", http="DELETE /vms/{vm_id}", xmlrpc=xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed")
@@ -344,7 +341,6 @@ class VmApi(Protocol):
         graceful_attempts: Annotated[int, ovirt("gracefulAttempts"), "how often to ask qemu before it is killed"] = 1,
     ) -> None:
         """Cut the VM's power and forget it; works in every state."""
-        ...
 
     @verb(
         "VM.shutdown",
@@ -362,12 +358,10 @@ class VmApi(Protocol):
         force: Annotated[bool, ovirt("force"), "cut the power when nothing else worked"] = False,
     ) -> None:
         """Ask the guest to power off: agent, then ACPI, then (with force) the plug."""
-        ...
 
     @verb("VM.reset", http="POST /vms/{vm_id}/reset", xmlrpc=xmlrpc("reset", "vm_id"), fails=(*_VM, "reset-failed"))
     async def reset(self, vm_id: _Vm) -> None:
         """Press the VM's reset button."""
-        ...
 
     @verb(
         "VM.pause",
@@ -377,7 +371,6 @@ class VmApi(Protocol):
     )
     async def pause(self, vm_id: _Vm) -> None:
         """Stop the VM's processors; its memory stays."""
-        ...
 
     @verb(
         "VM.cont",
@@ -387,12 +380,10 @@ class VmApi(Protocol):
     )
     async def resume(self, vm_id: _Vm) -> None:
         """Let a paused VM run on."""
-        ...
 
     @verb("VM.getInfo", http="GET /vms/{vm_id}", needs=Right.VIEW, fails=_NO_VM)
     async def get_info(self, vm_id: _Vm) -> VmInfo:
         """A VM's definition and state."""
-        ...
 
     @verb(
         "VM.getStats",
@@ -403,7 +394,6 @@ class VmApi(Protocol):
     )
     async def get_stats(self, vm_id: _Vm) -> VmStats:
         """Figures of the last sample; the hypervisor is not asked."""
-        ...
 
     @verb(
         "VM.setTicket",
@@ -417,11 +407,8 @@ class VmApi(Protocol):
         password: Annotated[str, ovirt("password"), "the display's one-time password"],
         ttl_s: Annotated[int, ovirt("ttl"), "seconds until it expires; 0 for never"],
         existing_connection: Annotated[
-            Literal["disconnect", "keep", "fail"],
-            ovirt("existingConnAction"),
-            "what becomes of a connected viewer",
+            Literal["disconnect", "keep", "fail"], ovirt("existingConnAction"), "what becomes of a connected viewer"
         ] = "disconnect",
         parameters: Annotated[dict[str, str], ovirt("params"), "handed to hooks"] = {},  # noqa: B006
     ) -> None:
         """Set the password of the VM's first display."""
-        ...

@@ -39,7 +39,6 @@ class Remote(Protocol):
 
     def call(self, method: str, params: Mapping[str, object]) -> object:
         """The decoded result of `Namespace.method`; raises the errors of `vdsm.client`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,7 @@ from pathlib import Path
 import click
 
 from vdsm import __version__
-from vdsm.cli.accounts import (
-    add_to_group,
-    find_owners,
-    find_usual_qemu_user,
-    has_group,
-    is_real_node,
-    parse_qemu_user,
-)
+from vdsm.cli.accounts import add_to_group, find_owners, find_usual_qemu_user, has_group, is_real_node, parse_qemu_user
 from vdsm.cli.group import Group, get_status
 from vdsm.core.errors import NodeError
 from vdsm.core.paths import Paths

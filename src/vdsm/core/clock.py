@@ -10,15 +10,12 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
-        ...
 
     def time(self) -> float:
         """Seconds since the epoch."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds of this clock."""
-        ...
 
 
 class SystemClock:

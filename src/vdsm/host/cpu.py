@@ -107,9 +107,5 @@ def _read_place(files: Files, cpu: int, node: int) -> CpuPlace:
         return otherwise if number is None or number < 0 else number
 
     return CpuPlace(
-        cpu=cpu,
-        numa_node=node,
-        socket=read("physical_package_id", 0),
-        die=read("die_id", 0),
-        core=read("core_id", cpu),
+        cpu=cpu, numa_node=node, socket=read("physical_package_id", 0), die=read("die_id", 0), core=read("core_id", cpu)
     )

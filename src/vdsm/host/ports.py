@@ -21,7 +21,6 @@ class Files(Protocol):
 
     def link(self, path: str) -> str | None:
         """The last name of what a symbolic link points to."""
-        ...
 
     def free_bytes(self, path: Path) -> int | None: ...
 
@@ -35,11 +34,9 @@ class Hypervisor(Protocol):
 
     async def domain_capabilities_xml(self, kind: str) -> str:
         """`kind` is the domain type: `kvm` or `qemu`."""
-        ...
 
     async def versions(self) -> tuple[int, int]:
         """libvirt's and qemu's version, each as major * 1000000 + minor * 1000 + release."""
-        ...
 
 
 class Accelerator(Protocol):
@@ -47,7 +44,6 @@ class Accelerator(Protocol):
 
     async def works(self) -> bool:
         """True when KVM runs guests at speed; the first call may wait for a measurement."""
-        ...
 
 
 class Packages(Protocol):
@@ -55,7 +51,6 @@ class Packages(Protocol):
 
     async def list_versions(self, names: Iterable[str]) -> Mapping[str, str]:
         """Those that are installed, with their full versions (`1:7.2+dfsg-7`); empty when no database answers."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +85,6 @@ class Networks(Protocol):
 
     def has_uncommitted_changes(self) -> bool:
         """Whether the last change of networks waits for its confirmation for the next boot."""
-        ...
 
     async def find_interface(self, address: str) -> str:
         """The device that owns an address; empty for none."""
-        ...

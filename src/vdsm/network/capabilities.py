@@ -7,16 +7,7 @@ from typing import Literal, TypedDict
 
 from msgspec import UNSET
 
-from vdsm.api.host_types import (
-    Bonding,
-    Bridge,
-    DeviceStats,
-    Network,
-    NetworkCapabilities,
-    NetworkStatistics,
-    Nic,
-    Vlan,
-)
+from vdsm.api.host_types import Bonding, Bridge, DeviceStats, Network, NetworkCapabilities, NetworkStatistics, Nic, Vlan
 from vdsm.network.bonds import get_bond_speed, list_bond_options
 from vdsm.network.model import LINK_SCOPE, MAIN_TABLE, Address, Link, NetworkRecord, NetworkState, Visibility
 

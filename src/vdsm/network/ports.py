@@ -19,7 +19,6 @@ class Kernel(Protocol):
 
     async def read_state(self) -> NetworkState:
         """Everything at once. Raises KernelSilent."""
-        ...
 
 
 class Records(Protocol):

@@ -19,7 +19,6 @@ class Calls(Protocol):
 
     async def call_jsonrpc(self, body: bytes, request: Request) -> bytes | None:
         """Answer one request body; None when nothing is to be answered (notifications). Never raises."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
