@@ -1,6 +1,7 @@
 """Saves tasks in processes that are killed, and checks after each what is found: run by `test_journal_killed`.
 
-`journal_killed.py FOLDER steps` kills at every system call that the interpreter reports, one after another;
+`journal_killed.py FOLDER steps FORM...` kills at every system call that the interpreter reports, one after another,
+where an earlier kill had left those forms of the record;
 `journal_killed.py FOLDER random COUNT SEED` kills at that many random instants. Prints how many were killed.
 """
 
@@ -65,11 +66,19 @@ def check_found(journal: Journal, first: int, acknowledged: list[int]) -> int | 
     return number
 
 
-def kill_at_every_step(journal: Journal) -> int:
-    """Save, save again and remove, killed at the first step, at the second, and so on until it comes through."""
-    killed = 0
+def kill_at_every_step(journal: Journal, left: tuple[str, ...]) -> int:
+    """Save, save again and remove, killed at the first step, at the second, and so on until it comes through.
+
+    Each begins where an earlier kill left records 0, 1, ... in the forms `left`, the oldest first.
+    """
+    killed, first = 0, len(left) - 1
     while True:
         journal.remove(TASK)
+        for number in range(len(left)):
+            journal.save(make_record(number))
+            (journal.path / TASK).rename(journal.path.parent / str(number))
+        for number, form in enumerate(left):
+            (journal.path.parent / str(number)).rename(journal.path / (TASK + form))
 
         def work(done: int, step: int = killed) -> None:
             count = 0
@@ -82,7 +91,7 @@ def kill_at_every_step(journal: Journal) -> int:
                         os.kill(os.getpid(), signal.SIGKILL)
 
             sys.addaudithook(on_event)
-            for number in range(3):
+            for number in range(first + 1, first + 4):
                 journal.save(make_record(number))
                 os.write(done, b"%d " % number)
             journal.remove(TASK)
@@ -93,10 +102,10 @@ def kill_at_every_step(journal: Journal) -> int:
             assert os.listdir(journal.path) == []
             return killed
         killed += 1
-        if acknowledged[-1:] == [2] and not journal.load_all():
+        if acknowledged[-1:] == [first + 3] and not journal.load_all():
             assert os.listdir(journal.path) == [], "a removal was left half done"
             continue
-        check_found(journal, -1, acknowledged)
+        check_found(journal, first, acknowledged)
 
 
 def kill_at_random(journal: Journal, count: int, seed: int) -> int:
@@ -123,11 +132,12 @@ def kill_at_random(journal: Journal, count: int, seed: int) -> int:
 
 
 def main() -> None:
-    folder, mode, *numbers = sys.argv[1:]
+    folder, mode, *arguments = sys.argv[1:]
     journal = Journal(Path(folder))
-    killed = (
-        kill_at_every_step(journal) if mode == "steps" else kill_at_random(journal, int(numbers[0]), int(numbers[1]))
-    )
+    if mode == "steps":
+        killed = kill_at_every_step(journal, tuple(arguments))
+    else:
+        killed = kill_at_random(journal, int(arguments[0]), int(arguments[1]))
     sys.stdout.write(f"killed {killed}\n")
 
 

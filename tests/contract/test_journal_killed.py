@@ -28,8 +28,9 @@ def run_killed(tmp_path: Path, *arguments: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    assert run_killed(tmp_path, "steps") > 40
+@pytest.mark.parametrize("left", [(), (".temp",), (".backup", ".temp")])
+def test_killed_at_every_step(tmp_path: Path, left: tuple[str, ...]) -> None:
+    assert run_killed(tmp_path, "steps", *left) > 40
 
 
 @pytest.mark.timeout(3600)

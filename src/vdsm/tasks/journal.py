@@ -48,6 +48,8 @@ class Journal:
         files = format_record(record)
         try:
             with self._folder() as folder:
+                if not _exists(folder, task_id):
+                    self._finish_save(folder, task_id)
                 self._write_folder(folder, task_id + _TEMPORARY, files)
                 _remove_tree(folder, task_id + _BACKUP)
                 if _exists(folder, task_id):
@@ -103,6 +105,15 @@ class Journal:
                 os.fsync(folder)
         except OSError as error:
             raise TaskSaveFailed(task_id=task_id, reason=str(error)) from error
+
+    def _finish_save(self, folder: int, task_id: str) -> None:
+        # A kill between the renames left the newest record under the name that the next save begins by clearing.
+        try:
+            parse_record(task_id, self.location, _read_folder(folder, task_id + _TEMPORARY, task_id))
+        except (FileNotFoundError, TaskLoadFailed):
+            return
+        os.rename(task_id + _TEMPORARY, task_id, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
 
     def _remove_leftover(self, task_id: str) -> bool:
         part = re.compile(re.escape(task_id) + r"\.(job\.\d+|recover\.\d+|result)\Z")
