@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vdsm.storage.errors import (
@@ -101,15 +101,29 @@ def test_reading_is_lenient_where_the_facts_are() -> None:
     assert parse_domain_metadata(b"  A =b\nno pair\n\nC=d=e\n").keys == {"A": "b", "C": "d=e"}
 
 
-@given(st.integers(0, MASTER.index(f"\n{CHECKSUM}".encode()) - 1), st.integers(1, 255))
-def test_any_changed_byte_of_a_value_or_key_is_found(position: int, difference: int) -> None:
+SEAL = range(MASTER.index(f"\n{CHECKSUM}=".encode()), MASTER.index(f"\n{CHECKSUM}=".encode()) + len(CHECKSUM) + 2)
+"""The bytes that make the last line a checksum: with one of them changed there is none, which the facts accept."""
+
+
+@given(st.integers(0, len(MASTER) - 1), st.integers(1, 255))
+@example(SEAL.start, 1)
+@example(SEAL.stop - 1, 1)
+@example(SEAL.stop, 1)
+def test_any_changed_byte_is_found_while_there_is_a_checksum(position: int, difference: int) -> None:
     broken = bytearray(MASTER)
     broken[position] ^= difference
     try:
         after = parse_domain_metadata(bytes(broken))
     except MetaDataSealIsBroken:
         return
-    assert after == parse_domain_metadata(MASTER)  # another kind of line end, which reads the same
+    # What passes has another kind of line end, which reads the same, or no checksum.
+    assert after == parse_domain_metadata(MASTER) or position in SEAL
+
+
+def test_metadata_without_a_checksum_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    lines = UNATTACHED.splitlines(keepends=True)
+    assert parse_domain_metadata(b"".join(lines[:-1])) == parse_domain_metadata(UNATTACHED)
+    assert DOMAIN in caplog.text
 
 
 @given(st.binary(max_size=400))
