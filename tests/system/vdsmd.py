@@ -95,7 +95,11 @@ class Vdsmd:
         self.paths.config_file.write_text("\n".join(lines) + "\n")
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.discard()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
