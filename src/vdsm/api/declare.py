@@ -2,13 +2,21 @@
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from msgspec import UnsetType
 
 from vdsm.core.context import Right
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Figures of results that are absent while they are not known.
+Text = str | UnsetType
+Number = int | UnsetType
+Figure = float | UnsetType
+Flag = bool | UnsetType
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class Ovirt:
     """
 
     name: str
+    _: KW_ONLY
     as_: type | None = None
     format: str | None = None
     declared: str | None = None
@@ -28,17 +37,8 @@ class Ovirt:
     text_only: bool = False
 
 
-def ovirt(
-    name: str,
-    *,
-    as_: type | None = None,
-    format: str | None = None,
-    declared: str | None = None,
-    words: Mapping[str, str] | None = None,
-    text_only: bool = False,
-) -> Ovirt:
-    """Name the oVirt form of a field: `elapsed_s: Annotated[int, ovirt("elapsedTime", as_=str)]`."""
-    return Ovirt(name, as_, format, declared, words, text_only)
+ovirt = Ovirt
+"""`elapsed_s: Annotated[int, ovirt("elapsedTime", as_=str)]` names the oVirt form of a field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +96,27 @@ class Verb:
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    ovirt: str
-    xmlrpc: tuple[XmlRpc, ...]
-    http: str
-    needs: Right
-    fails: tuple[str, ...]
-    is_task: bool
-
-
 def verb(
-    ovirt_name: str,
-    *,
+    ovirt: str,
     http: str,
-    xmlrpc: XmlRpc | tuple[XmlRpc, ...] = (),
-    needs: Right = Right.OPERATE,
+    xmlrpc: XmlRpc | None = None,
+    *,
+    needs: Right | None = None,
     fails: tuple[str, ...] = (),
     task: bool = False,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """Declare a method of a group's Protocol as a verb of the surface."""
-    names = xmlrpc if isinstance(xmlrpc, tuple) else (xmlrpc,)
+    """Declare a method of a group's Protocol as a verb. Unless `needs` says else, GET needs VIEW, others OPERATE."""
+    declared = {
+        "ovirt": ovirt,
+        "http": http,
+        "xmlrpc": () if xmlrpc is None else (xmlrpc,),
+        "needs": needs or (Right.VIEW if http.startswith("GET ") else Right.OPERATE),
+        "fails": fails,
+        "is_task": task,
+    }
 
     def mark(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        method.__declared__ = _Declared(ovirt_name, names, http, needs, fails, task)  # type: ignore[attr-defined]
+        method.__declared__ = declared  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -152,7 +149,7 @@ def list_verbs(protocol: type) -> tuple[Verb, ...]:
     name, invalid = protocol.__group__  # type: ignore[attr-defined]
     verbs = []
     for method_name, method in vars(protocol).items():
-        declared: _Declared | None = getattr(method, "__declared__", None)
+        declared: dict[str, Any] | None = getattr(method, "__declared__", None)
         if declared is None:
             continue
         hints = get_type_hints(method, include_extras=True)
@@ -161,14 +158,9 @@ def list_verbs(protocol: type) -> tuple[Verb, ...]:
         )
         verbs.append(
             Verb(
+                **declared,
                 name=f"{name}.{method_name}",
-                ovirt=declared.ovirt,
-                xmlrpc=declared.xmlrpc,
-                http=declared.http,
-                needs=declared.needs,
-                fails=declared.fails,
                 invalid=invalid,
-                is_task=declared.is_task,
                 parameters=parameters,
                 returns=hints["return"],
                 doc=inspect.cleandoc(method.__doc__ or ""),

@@ -88,11 +88,3 @@ class HardwareInfoFailed(NodeError):
 
     code, number, http, text = "hardware-info-failed", 57, 500, "Failed to read hardware information: {reason}"
     reason: str
-
-
-class HookFailed(NodeError):
-    """A hook program failed and asked to stop the request."""
-
-    code, number, http, text = "hook-failed", 78, 500, "Hook {point} failed: {reason}"
-    point: str
-    reason: str

@@ -17,47 +17,36 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "CRI
 class HostApi(Protocol):
     """The machine and the daemon."""
 
-    @verb("Host.ping", http="POST /host/ping", xmlrpc=xmlrpc("ping"), needs=Right.VIEW)
+    @verb("Host.ping", "POST /host/ping", xmlrpc("ping"), needs=Right.VIEW)
     async def ping(self) -> None:
         """Answer; also confirms that the client still reaches this host after a change of networks."""
 
-    @verb("Host.ping2", http="GET /host/ping", needs=Right.VIEW)
+    @verb("Host.ping2", "GET /host/ping")
     async def ping2(self) -> None:
         """Answer, nothing else."""
 
-    @verb("Host.echo", http="POST /host/echo", needs=Right.VIEW)
+    @verb("Host.echo", "POST /host/echo", needs=Right.VIEW)
     async def echo(self, message: Annotated[str, ovirt("message"), "any text"]) -> str:
         """Return the message."""
 
-    @verb(
-        "Host.getCapabilities",
-        http="GET /host/capabilities",
-        xmlrpc=xmlrpc("getVdsCapabilities", member="info"),
-        needs=Right.VIEW,
-    )
+    @verb("Host.getCapabilities", "GET /host/capabilities", xmlrpc("getVdsCapabilities", member="info"))
     async def get_capabilities(self) -> HostCapabilities:
         """What this machine and its software can do."""
 
-    @verb("Host.getStats", http="GET /host/stats", xmlrpc=xmlrpc("getVdsStats", member="info"), needs=Right.VIEW)
+    @verb("Host.getStats", "GET /host/stats", xmlrpc("getVdsStats", member="info"))
     async def get_stats(self) -> HostStats:
         """How this machine fares, from the last sample."""
 
     @verb(
         "Host.getHardwareInfo",
-        http="GET /host/hardware",
-        xmlrpc=xmlrpc("getVdsHardwareInfo", member="info"),
-        needs=Right.VIEW,
+        "GET /host/hardware",
+        xmlrpc("getVdsHardwareInfo", member="info"),
         fails=("hardware-info-failed",),
     )
     async def get_hardware_info(self) -> HardwareInfo:
         """Who made this machine and its serial numbers."""
 
-    @verb(
-        "Host.setLogLevel",
-        http="PUT /host/log-level",
-        xmlrpc=xmlrpc("setLogLevel", "level name"),
-        needs=Right.ADMINISTER,
-    )
+    @verb("Host.setLogLevel", "PUT /host/log-level", xmlrpc("setLogLevel", "level name"), needs=Right.ADMINISTER)
     async def set_log_level(
         self,
         level: Annotated[LogLevel, ovirt("level"), "from this level on messages are written"],
@@ -73,7 +62,7 @@ _Ids = Annotated[list[VmId], ovirt("vmList"), "only these VMs; empty for all"]
 class VmListApi(Protocol):
     """Lists of virtual machines."""
 
-    @verb("Host.getVMList", http="GET /vms", xmlrpc=xmlrpc("list", "full vm_ids", member="vmList"), needs=Right.VIEW)
+    @verb("Host.getVMList", "GET /vms", xmlrpc("list", "full vm_ids", member="vmList"))
     async def list_vms(
         self,
         full: Annotated[bool, ovirt("fullStatus"), "ask for whole definitions (the dialect of 2011 only)"] = False,
@@ -82,16 +71,11 @@ class VmListApi(Protocol):
     ) -> list[VmInfo]:
         """The VMs of this host and their status."""
 
-    @verb("Host.getVMFullList", http="GET /vms/full", needs=Right.VIEW)
+    @verb("Host.getVMFullList", "GET /vms/full")
     async def list_full(self, vm_ids: _Ids = []) -> list[VmInfo]:  # noqa: B006
         """The VMs of this host with their definitions."""
 
-    @verb(
-        "Host.getAllVmStats",
-        http="GET /vms/stats",
-        xmlrpc=xmlrpc("getAllVmStats", member="statsList"),
-        needs=Right.VIEW,
-    )
+    @verb("Host.getAllVmStats", "GET /vms/stats", xmlrpc("getAllVmStats", member="statsList"))
     async def list_stats(self) -> list[VmStats]:
         """Figures of every VM, from the last sample."""
 
@@ -102,9 +86,8 @@ class StorageListApi(Protocol):
 
     @verb(
         "Host.getStorageDomains",
-        http="GET /storage/domains",
-        xmlrpc=xmlrpc("getStorageDomainsList", "pool_id domain_class domain_type remote_path _", member="domlist"),
-        needs=Right.VIEW,
+        "GET /storage/domains",
+        xmlrpc("getStorageDomainsList", "pool_id domain_class domain_type remote_path _", member="domlist"),
     )
     async def list_domains(
         self,
@@ -121,9 +104,8 @@ class StorageListApi(Protocol):
 
     @verb(
         "Host.getConnectedStoragePools",
-        http="GET /storage/pools",
-        xmlrpc=xmlrpc("getConnectedStoragePoolsList", "_", member="poollist"),
-        needs=Right.VIEW,
+        "GET /storage/pools",
+        xmlrpc("getConnectedStoragePoolsList", "_", member="poollist"),
     )
     async def list_pools(self) -> list[str]:
         """The ids of the pools that this host is connected to."""

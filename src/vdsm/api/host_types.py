@@ -7,12 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from vdsm.api.declare import ovirt
-
-Text = str | UnsetType
-Number = int | UnsetType
-Figure = float | UnsetType
-Flag = bool | UnsetType
+from vdsm.api.declare import Figure, Flag, Number, Text, ovirt
 
 OsName = Literal["Debian", "Fedora", "RHEL", "RHEV Hypervisor", "oVirt Node", "unknown"]
 

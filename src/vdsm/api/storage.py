@@ -50,8 +50,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.connectStorageServer",
-        http="POST /storage/connections",
-        xmlrpc=xmlrpc("connectStorageServer", "domain_type pool_id connections _", member="statuslist"),
+        "POST /storage/connections",
+        xmlrpc("connectStorageServer", "domain_type pool_id connections _", member="statuslist"),
         fails=("invalid-parameter",),
     )
     async def connect_server(
@@ -64,8 +64,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.disconnectStorageServer",
-        http="POST /storage/connections/disconnect",
-        xmlrpc=xmlrpc("disconnectStorageServer", "domain_type pool_id connections _", member="statuslist"),
+        "POST /storage/connections/disconnect",
+        xmlrpc("disconnectStorageServer", "domain_type pool_id connections _", member="statuslist"),
         fails=("invalid-parameter",),
     )
     async def disconnect_server(
@@ -78,8 +78,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.create",
-        http="POST /storage/pools",
-        xmlrpc=xmlrpc(
+        "POST /storage/pools",
+        xmlrpc(
             "createStoragePool",
             "_ pool_id name master_domain_id domain_ids master_version "
             "_ renewal_s lease_s io_timeout_s lease_retries _",
@@ -103,8 +103,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.connect",
-        http="POST /storage/pools/{pool_id}/connect",
-        xmlrpc=xmlrpc("connectStoragePool", "pool_id host_id scsi_key master_domain_id master_version domains _"),
+        "POST /storage/pools/{pool_id}/connect",
+        xmlrpc("connectStoragePool", "pool_id host_id scsi_key master_domain_id master_version domains _"),
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, "cannot-connect-multiple-pools", "storage-pool-wrong-master", "storage-pool-master-not-found"),
     )
@@ -125,8 +125,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.disconnect",
-        http="POST /storage/pools/{pool_id}/disconnect",
-        xmlrpc=xmlrpc("disconnectStoragePool", "pool_id host_id scsi_key remove _"),
+        "POST /storage/pools/{pool_id}/disconnect",
+        xmlrpc("disconnectStoragePool", "pool_id host_id scsi_key remove _"),
         needs=Right.ADMINISTER,
         fails=("is-spm",),
     )
@@ -139,21 +139,14 @@ class PoolApi(Protocol):
     ) -> None:
         """Leave a pool; not while this host is its SPM. A pool that is not connected is success."""
 
-    @verb(
-        "StoragePool.getInfo",
-        http="GET /storage/pools/{pool_id}",
-        xmlrpc=xmlrpc("getStoragePoolInfo", "pool_id _"),
-        needs=Right.VIEW,
-        fails=_POOL,
-    )
+    @verb("StoragePool.getInfo", "GET /storage/pools/{pool_id}", xmlrpc("getStoragePoolInfo", "pool_id _"), fails=_POOL)
     async def get_info(self, pool_id: _Pool) -> PoolFullInfo:
         """A connected pool and its domains."""
 
     @verb(
         "StoragePool.getSpmStatus",
-        http="GET /storage/pools/{pool_id}/spm",
-        xmlrpc=xmlrpc("getSpmStatus", "pool_id _", member="spm_st"),
-        needs=Right.VIEW,
+        "GET /storage/pools/{pool_id}/spm",
+        xmlrpc("getSpmStatus", "pool_id _", member="spm_st"),
         fails=_POOL,
     )
     async def get_spm_status(self, pool_id: _Pool) -> SpmStatus:
@@ -161,8 +154,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.spmStart",
-        http="POST /storage/pools/{pool_id}/spm/start",
-        xmlrpc=xmlrpc(
+        "POST /storage/pools/{pool_id}/spm/start",
+        xmlrpc(
             "spmStart",
             "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _",
             member="uuid",
@@ -184,8 +177,8 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.spmStop",
-        http="POST /storage/pools/{pool_id}/spm/stop",
-        xmlrpc=xmlrpc("spmStop", "pool_id _"),
+        "POST /storage/pools/{pool_id}/spm/stop",
+        xmlrpc("spmStop", "pool_id _"),
         needs=Right.ADMINISTER,
         fails=_POOL,
     )
@@ -199,8 +192,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.create",
-        http="POST /storage/domains",
-        xmlrpc=xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _"),
+        "POST /storage/domains",
+        xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _"),
         needs=Right.ADMINISTER,
         fails=(
             "storage-domain-already-exists",
@@ -224,9 +217,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.getInfo",
-        http="GET /storage/domains/{domain_id}",
-        xmlrpc=xmlrpc("getStorageDomainInfo", "domain_id _", member="info"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}",
+        xmlrpc("getStorageDomainInfo", "domain_id _", member="info"),
         fails=_DOMAIN,
     )
     async def get_info(self, domain_id: _Domain) -> DomainInfo:
@@ -234,9 +226,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.getStats",
-        http="GET /storage/domains/{domain_id}/stats",
-        xmlrpc=xmlrpc("getStorageDomainStats", "domain_id _", member="stats"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}/stats",
+        xmlrpc("getStorageDomainStats", "domain_id _", member="stats"),
         fails=_DOMAIN,
     )
     async def get_stats(self, domain_id: _Domain) -> DomainStats:
@@ -244,9 +235,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.getImages",
-        http="GET /storage/domains/{domain_id}/images",
-        xmlrpc=xmlrpc("getImagesList", "domain_id _", member="imageslist"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}/images",
+        xmlrpc("getImagesList", "domain_id _", member="imageslist"),
         fails=_DOMAIN,
     )
     async def list_images(self, domain_id: _Domain) -> list[str]:
@@ -254,9 +244,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.getVolumes",
-        http="GET /storage/domains/{domain_id}/volumes",
-        xmlrpc=xmlrpc("getVolumesList", "domain_id pool_id image_id", member="uuidlist"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}/volumes",
+        xmlrpc("getVolumesList", "domain_id pool_id image_id", member="uuidlist"),
         fails=_DOMAIN,
     )
     async def list_volumes(self, domain_id: _Domain, pool_id: _Pool, image_id: _Image = BLANK_UUID) -> list[str]:
@@ -264,8 +253,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.activate",
-        http="POST /storage/domains/{domain_id}/activate",
-        xmlrpc=xmlrpc("activateStorageDomain", "domain_id pool_id _"),
+        "POST /storage/domains/{domain_id}/activate",
+        xmlrpc("activateStorageDomain", "domain_id pool_id _"),
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, *_SPM),
     )
@@ -274,8 +263,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.attach",
-        http="POST /storage/domains/{domain_id}/attach",
-        xmlrpc=xmlrpc("attachStorageDomain", "domain_id pool_id _"),
+        "POST /storage/domains/{domain_id}/attach",
+        xmlrpc("attachStorageDomain", "domain_id pool_id _"),
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, *_SPM, "storage-domain-already-attached"),
     )
@@ -284,8 +273,8 @@ class DomainApi(Protocol):
 
     @verb(
         "StorageDomain.validate",
-        http="POST /storage/domains/{domain_id}/validate",
-        xmlrpc=xmlrpc("validateStorageDomain", "domain_id _"),
+        "POST /storage/domains/{domain_id}/validate",
+        xmlrpc("validateStorageDomain", "domain_id _"),
         needs=Right.VIEW,
         fails=_DOMAIN,
     )
@@ -299,8 +288,8 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.create",
-        http="POST /storage/domains/{domain_id}/images/{image_id}/volumes",
-        xmlrpc=xmlrpc(
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes",
+        xmlrpc(
             "createVolume",
             "domain_id pool_id image_id size_bytes format allocation disk_type volume_id description "
             "parent_image_id parent_id initial_size_bytes",
@@ -336,9 +325,8 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.getInfo",
-        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
-        xmlrpc=xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
+        xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info"),
         fails=_VOLUME,
     )
     async def get_info(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeInfo:
@@ -346,9 +334,8 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.getSize",
-        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/size",
-        xmlrpc=xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id"),
-        needs=Right.VIEW,
+        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/size",
+        xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id"),
         fails=_VOLUME,
     )
     async def get_size(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeSize:
@@ -356,7 +343,7 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.delete",
-        http="DELETE /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
+        "DELETE /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
         task=True,
         fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
     )
@@ -379,8 +366,8 @@ class ImageApi(Protocol):
 
     @verb(
         "Image.prepare",
-        http="POST /storage/domains/{domain_id}/images/{image_id}/prepare",
-        xmlrpc=xmlrpc("prepareImage", "pool_id domain_id image_id volume_id allow_illegal"),
+        "POST /storage/domains/{domain_id}/images/{image_id}/prepare",
+        xmlrpc("prepareImage", "pool_id domain_id image_id volume_id allow_illegal"),
         fails=(*_VOLUME, "prepare-illegal-volume-error", "storage-pool-unknown"),
     )
     async def prepare(
@@ -395,8 +382,8 @@ class ImageApi(Protocol):
 
     @verb(
         "Image.teardown",
-        http="POST /storage/domains/{domain_id}/images/{image_id}/teardown",
-        xmlrpc=xmlrpc("teardownImage", "pool_id domain_id image_id volume_id"),
+        "POST /storage/domains/{domain_id}/images/{image_id}/teardown",
+        xmlrpc("teardownImage", "pool_id domain_id image_id volume_id"),
         fails=_DOMAIN,
     )
     async def teardown(
@@ -408,19 +395,14 @@ class ImageApi(Protocol):
     ) -> None:
         """Undo `prepare`."""
 
-    @verb(
-        "Image.getVolumes",
-        http="GET /storage/domains/{domain_id}/images/{image_id}/volumes",
-        needs=Right.VIEW,
-        fails=_DOMAIN,
-    )
+    @verb("Image.getVolumes", "GET /storage/domains/{domain_id}/images/{image_id}/volumes", fails=_DOMAIN)
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:
         """The ids of an image's volumes."""
 
     @verb(
         "Image.deleteVolumes",
-        http="POST /storage/domains/{domain_id}/images/{image_id}/delete-volumes",
-        xmlrpc=xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid"),
+        "POST /storage/domains/{domain_id}/images/{image_id}/delete-volumes",
+        xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid"),
         task=True,
         fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
     )

@@ -1,40 +1,20 @@
 """Requests and answers of storage: connections, pools, domains, images and volumes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.declare import ovirt
+from vdsm.api.declare import Number, Text, ovirt
 
 DomainType = Literal["UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"]
-DOMAIN_TYPE_WORDS = {
-    **{
-        str(number): name
-        for number, name in enumerate(("UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"))
-    },
-    "SHAREDFS": "POSIXFS",
-}
+DOMAIN_TYPE_WORDS = {str(number): word for number, word in enumerate(get_args(DomainType))} | {"SHAREDFS": "POSIXFS"}
 """What callers write for a domain's type (facts: storage §1.2)."""
 
 DomainClass = Literal["Data", "Iso", "Backup", "Unknown"]
-DOMAIN_CLASS_WORDS = {
-    "1": "Data",
-    "2": "Iso",
-    "3": "Backup",
-    "DATA": "Data",
-    "ISO": "Iso",
-    "BACKUP": "Backup",
-    "UNKNOWN": "Unknown",
-}
+DOMAIN_CLASS_WORDS = {"1": "Data", "2": "Iso", "3": "Backup"} | {word.upper(): word for word in get_args(DomainClass)}
 
 DomainStatus = Literal["Active", "Attached", "Unattached", "Unknown"]
-DOMAIN_STATUS_WORDS = {
-    "ACTIVE": "Active",
-    "ATTACHED": "Attached",
-    "UNATTACHED": "Unattached",
-    "UNKNOWN": "Unknown",
-    "INACTIVE": "Attached",
-}
+DOMAIN_STATUS_WORDS = {word.upper(): word for word in get_args(DomainStatus)} | {"INACTIVE": "Attached"}
 
 VolumeFormat = Literal["COW", "RAW"]
 VOLUME_FORMAT_WORDS = {"4": "COW", "5": "RAW"}
@@ -46,24 +26,24 @@ class Connection(Struct, frozen=True, kw_only=True):
     """One storage server connection; which fields count depends on the domain type (facts: storage §13.1)."""
 
     id: str
-    connection: str | UnsetType = UNSET
-    path: str | UnsetType = UNSET
-    spec: str | UnsetType = UNSET
-    export: str | UnsetType = UNSET
-    protocol_version: str | UnsetType = UNSET
-    retransmissions: Annotated[int | UnsetType, ovirt("retrans")] = UNSET
-    timeout_ds: Annotated[int | UnsetType, ovirt("timeout")] = UNSET
-    mount_options: Annotated[str | UnsetType, ovirt("mnt_options")] = UNSET
-    filesystem_type: Annotated[str | UnsetType, ovirt("vfs_type")] = UNSET
-    portal: str | UnsetType = UNSET
-    port: str | UnsetType = UNSET
-    iqn: str | UnsetType = UNSET
-    portal_group: Annotated[str | UnsetType, ovirt("tpgt")] = UNSET
-    user: str | UnsetType = UNSET
-    password: str | UnsetType = UNSET
-    interface_name: Annotated[str | UnsetType, ovirt("ifaceName")] = UNSET
-    initiator_name: Annotated[str | UnsetType, ovirt("initiatorName")] = UNSET
-    network_interface: Annotated[str | UnsetType, ovirt("netIfaceName")] = UNSET
+    connection: Text = UNSET
+    path: Text = UNSET
+    spec: Text = UNSET
+    export: Text = UNSET
+    protocol_version: Text = UNSET
+    retransmissions: Annotated[Number, ovirt("retrans")] = UNSET
+    timeout_ds: Annotated[Number, ovirt("timeout")] = UNSET
+    mount_options: Annotated[Text, ovirt("mnt_options")] = UNSET
+    filesystem_type: Annotated[Text, ovirt("vfs_type")] = UNSET
+    portal: Text = UNSET
+    port: Text = UNSET
+    iqn: Text = UNSET
+    portal_group: Annotated[Text, ovirt("tpgt")] = UNSET
+    user: Text = UNSET
+    password: Text = UNSET
+    interface_name: Annotated[Text, ovirt("ifaceName")] = UNSET
+    initiator_name: Annotated[Text, ovirt("initiatorName")] = UNSET
+    network_interface: Annotated[Text, ovirt("netIfaceName")] = UNSET
 
 
 class ConnectionStatus(Struct, frozen=True, kw_only=True):
@@ -76,8 +56,8 @@ class ConnectionStatus(Struct, frozen=True, kw_only=True):
 class DomainArguments(Struct, frozen=True, kw_only=True):
     """Where a new domain lives: a path or export for file domains, a volume group for block domains."""
 
-    remote_path: Annotated[str | UnsetType, ovirt("remotePath")] = UNSET
-    volume_group: Annotated[str | UnsetType, ovirt("vgUUID")] = UNSET
+    remote_path: Annotated[Text, ovirt("remotePath")] = UNSET
+    volume_group: Annotated[Text, ovirt("vgUUID")] = UNSET
 
 
 class DomainInfo(Struct, frozen=True, kw_only=True):
@@ -92,12 +72,12 @@ class DomainInfo(Struct, frozen=True, kw_only=True):
     version: Annotated[int, ovirt("version", as_=str, declared="int")]
     block_size_bytes: Annotated[int, ovirt("block_size")]
     alignment_bytes: Annotated[int, ovirt("alignment")]
-    remote_path: Annotated[str | UnsetType, ovirt("remotePath")] = UNSET
-    lease_version: Annotated[int | UnsetType, ovirt("lver")] = UNSET
-    spm_host_id: Annotated[int | UnsetType, ovirt("spm_id")] = UNSET
-    master_version: Annotated[int | UnsetType, ovirt("master_ver")] = UNSET
-    metadata_device: Annotated[str | UnsetType, ovirt("metadataDevice")] = UNSET
-    vg_metadata_device: Annotated[str | UnsetType, ovirt("vgMetadataDevice")] = UNSET
+    remote_path: Annotated[Text, ovirt("remotePath")] = UNSET
+    lease_version: Annotated[Number, ovirt("lver")] = UNSET
+    spm_host_id: Annotated[Number, ovirt("spm_id")] = UNSET
+    master_version: Annotated[Number, ovirt("master_ver")] = UNSET
+    metadata_device: Annotated[Text, ovirt("metadataDevice")] = UNSET
+    vg_metadata_device: Annotated[Text, ovirt("vgMetadataDevice")] = UNSET
 
 
 class DomainStats(Struct, frozen=True, kw_only=True):
@@ -140,9 +120,9 @@ class PoolDomainInfo(Struct, frozen=True, kw_only=True):
     status: str
     alerts: list[PoolDomainAlert] = []
     iso_prefix: Annotated[str, ovirt("isoprefix")] = ""
-    version: int | UnsetType = UNSET
-    total_bytes: Annotated[int | UnsetType, ovirt("disktotal", as_=str)] = UNSET
-    free_bytes: Annotated[int | UnsetType, ovirt("diskfree", as_=str)] = UNSET
+    version: Number = UNSET
+    total_bytes: Annotated[Number, ovirt("disktotal", as_=str)] = UNSET
+    free_bytes: Annotated[Number, ovirt("diskfree", as_=str)] = UNSET
 
 
 class PoolFullInfo(Struct, frozen=True, kw_only=True):
@@ -166,7 +146,7 @@ class VolumeLease(Struct, frozen=True, kw_only=True):
     path: str
     offset: int
     owners: list[int] | UnsetType = UNSET
-    version: int | UnsetType = UNSET
+    version: Number = UNSET
 
 
 class VolumeInfo(Struct, frozen=True, kw_only=True):
@@ -192,7 +172,7 @@ class VolumeInfo(Struct, frozen=True, kw_only=True):
     modified_s: Annotated[int, ovirt("mtime", as_=str, declared="uint")]
     generation: int
     sequence: int
-    allocation_type: Annotated[str | UnsetType, ovirt("allocType")] = UNSET
+    allocation_type: Annotated[Text, ovirt("allocType")] = UNSET
     lease: VolumeLease | UnsetType = UNSET
 
 

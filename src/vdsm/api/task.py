@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Protocol
 from msgspec import Struct
 
 from vdsm.api.declare import group, ovirt, verb, xmlrpc
-from vdsm.core.context import Right
 from vdsm.core.ids import TaskId
 
 StateWord = Literal["unknown", "init", "running", "finished", "aborting", "cleaning"]
@@ -51,42 +50,29 @@ class TaskApi(Protocol):
     """Storage tasks."""
 
     @verb(
-        "Task.getStatus",
-        http="GET /tasks/{task_id}",
-        xmlrpc=xmlrpc("getTaskStatus", "task_id", member="taskStatus"),
-        needs=Right.VIEW,
-        fails=_FAILS,
+        "Task.getStatus", "GET /tasks/{task_id}", xmlrpc("getTaskStatus", "task_id", member="taskStatus"), fails=_FAILS
     )
     async def get_status(self, task_id: _Task) -> TaskStatus:
         """Where a task stands."""
 
     @verb(
-        "Task.getInfo",
-        http="GET /tasks/{task_id}/info",
-        xmlrpc=xmlrpc("getTaskInfo", "task_id", member="TaskInfo"),
-        needs=Right.VIEW,
-        fails=_FAILS,
+        "Task.getInfo", "GET /tasks/{task_id}/info", xmlrpc("getTaskInfo", "task_id", member="TaskInfo"), fails=_FAILS
     )
     async def get_info(self, task_id: _Task) -> TaskInfo:
         """What a task does."""
 
-    @verb("Task.stop", http="POST /tasks/{task_id}/stop", xmlrpc=xmlrpc("stopTask", "task_id"), fails=_FAILS)
+    @verb("Task.stop", "POST /tasks/{task_id}/stop", xmlrpc("stopTask", "task_id"), fails=_FAILS)
     async def stop(self, task_id: _Task) -> None:
         """Ask a task to stop; it rolls back what it did."""
 
-    @verb(
-        "Task.clear",
-        http="DELETE /tasks/{task_id}",
-        xmlrpc=xmlrpc("clearTask", "task_id"),
-        fails=(*_FAILS, "task-state-error"),
-    )
+    @verb("Task.clear", "DELETE /tasks/{task_id}", xmlrpc("clearTask", "task_id"), fails=(*_FAILS, "task-state-error"))
     async def clear(self, task_id: _Task) -> None:
         """Forget a task that is done."""
 
     @verb(
         "Task.revert",
-        http="POST /tasks/{task_id}/revert",
-        xmlrpc=xmlrpc("revertTask", "task_id"),
+        "POST /tasks/{task_id}/revert",
+        xmlrpc("revertTask", "task_id"),
         fails=(*_FAILS, "task-not-finished"),
     )
     async def revert(self, task_id: _Task) -> None:
@@ -94,9 +80,8 @@ class TaskApi(Protocol):
 
     @verb(
         "Host.getAllTasksStatuses",
-        http="GET /tasks",
-        xmlrpc=xmlrpc("getAllTasksStatuses", member="allTasksStatus"),
-        needs=Right.VIEW,
+        "GET /tasks",
+        xmlrpc("getAllTasksStatuses", member="allTasksStatus"),
         fails=("secure-error",),
     )
     async def list_statuses(self) -> dict[str, TaskStatus]:
@@ -104,19 +89,13 @@ class TaskApi(Protocol):
 
     @verb(
         "Host.getAllTasksInfo",
-        http="GET /tasks/info",
-        xmlrpc=xmlrpc("getAllTasksInfo", member="allTasksInfo"),
-        needs=Right.VIEW,
+        "GET /tasks/info",
+        xmlrpc("getAllTasksInfo", member="allTasksInfo"),
         fails=("secure-error",),
     )
     async def list_infos(self) -> dict[str, TaskInfo]:
         """What every pool task does (SPM only)."""
 
-    @verb(
-        "Host.getAllTasks",
-        http="GET /tasks/details",
-        xmlrpc=xmlrpc("getAllTasks", "_", member="tasks"),
-        needs=Right.VIEW,
-    )
+    @verb("Host.getAllTasks", "GET /tasks/details", xmlrpc("getAllTasks", "_", member="tasks"))
     async def list_details(self) -> dict[str, TaskDetails]:
         """All tasks of this host, of every kind."""

@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.declare import group, ovirt, verb, xmlrpc
+from vdsm.api.declare import Flag, Number, Text, group, ovirt, verb, xmlrpc
 from vdsm.api.vm_types import DisplayInfo, VmStats
-from vdsm.core.context import Right
 from vdsm.core.ids import VmId
 
 VmStatus = Literal[
@@ -22,10 +21,6 @@ VmStatus = Literal[
     "Restoring state",
     "Down",
 ]
-
-Text = str | UnsetType
-Number = int | UnsetType
-Flag = bool | UnsetType
 
 
 class DeviceAddress(Struct, frozen=True, kw_only=True):
@@ -323,8 +318,8 @@ class VmApi(Protocol):
 
     @verb(
         "VM.create",
-        http="POST /vms",
-        xmlrpc=xmlrpc("create", "parameters", member="vmList"),
+        "POST /vms",
+        xmlrpc("create", "parameters", member="vmList"),
         fails=("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "hypervisor-down"),
     )
     async def create(
@@ -332,9 +327,7 @@ class VmApi(Protocol):
     ) -> VmInfo:
         """Create and start a VM; answers at once with status WaitForLaunch, the outcome shows in status and events."""
 
-    @verb(
-        "VM.destroy", http="DELETE /vms/{vm_id}", xmlrpc=xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed")
-    )
+    @verb("VM.destroy", "DELETE /vms/{vm_id}", xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed"))
     async def destroy(
         self,
         vm_id: _Vm,
@@ -344,8 +337,8 @@ class VmApi(Protocol):
 
     @verb(
         "VM.shutdown",
-        http="POST /vms/{vm_id}/shutdown",
-        xmlrpc=xmlrpc("shutdown", "vm_id delay_s message reboot timeout_s force"),
+        "POST /vms/{vm_id}/shutdown",
+        xmlrpc("shutdown", "vm_id delay_s message reboot timeout_s force"),
         fails=_VM,
     )
     async def shutdown(
@@ -359,46 +352,30 @@ class VmApi(Protocol):
     ) -> None:
         """Ask the guest to power off: agent, then ACPI, then (with force) the plug."""
 
-    @verb("VM.reset", http="POST /vms/{vm_id}/reset", xmlrpc=xmlrpc("reset", "vm_id"), fails=(*_VM, "reset-failed"))
+    @verb("VM.reset", "POST /vms/{vm_id}/reset", xmlrpc("reset", "vm_id"), fails=(*_VM, "reset-failed"))
     async def reset(self, vm_id: _Vm) -> None:
         """Press the VM's reset button."""
 
-    @verb(
-        "VM.pause",
-        http="POST /vms/{vm_id}/pause",
-        xmlrpc=xmlrpc("pause", "vm_id", member="output"),
-        fails=(*_VM, "wrong-state"),
-    )
+    @verb("VM.pause", "POST /vms/{vm_id}/pause", xmlrpc("pause", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
     async def pause(self, vm_id: _Vm) -> None:
         """Stop the VM's processors; its memory stays."""
 
-    @verb(
-        "VM.cont",
-        http="POST /vms/{vm_id}/resume",
-        xmlrpc=xmlrpc("cont", "vm_id", member="output"),
-        fails=(*_VM, "wrong-state"),
-    )
+    @verb("VM.cont", "POST /vms/{vm_id}/resume", xmlrpc("cont", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
     async def resume(self, vm_id: _Vm) -> None:
         """Let a paused VM run on."""
 
-    @verb("VM.getInfo", http="GET /vms/{vm_id}", needs=Right.VIEW, fails=_NO_VM)
+    @verb("VM.getInfo", "GET /vms/{vm_id}", fails=_NO_VM)
     async def get_info(self, vm_id: _Vm) -> VmInfo:
         """A VM's definition and state."""
 
-    @verb(
-        "VM.getStats",
-        http="GET /vms/{vm_id}/stats",
-        xmlrpc=xmlrpc("getVmStats", "vm_id", member="statsList"),
-        needs=Right.VIEW,
-        fails=_NO_VM,
-    )
+    @verb("VM.getStats", "GET /vms/{vm_id}/stats", xmlrpc("getVmStats", "vm_id", member="statsList"), fails=_NO_VM)
     async def get_stats(self, vm_id: _Vm) -> VmStats:
         """Figures of the last sample; the hypervisor is not asked."""
 
     @verb(
         "VM.setTicket",
-        http="POST /vms/{vm_id}/ticket",
-        xmlrpc=xmlrpc("setVmTicket", "vm_id password ttl_s existing_connection parameters"),
+        "POST /vms/{vm_id}/ticket",
+        xmlrpc("setVmTicket", "vm_id password ttl_s existing_connection parameters"),
         fails=(*_VM, "ticket-failed"),
     )
     async def set_ticket(

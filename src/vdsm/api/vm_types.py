@@ -4,11 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.declare import ovirt
-
-Text = str | UnsetType
-Number = int | UnsetType
-Figure = float | UnsetType
+from vdsm.api.declare import Figure, Number, Text, ovirt
 
 
 class DisplayInfo(Struct, frozen=True, kw_only=True):

@@ -14,12 +14,12 @@ from vdsm.wire.errors import InvalidParams, MethodNotFound
 
 @group("door")
 class DoorApi(Protocol):
-    @verb("Door.open", http="POST /door/open", xmlrpc=xmlrpc("openDoor", "width"), needs=Right.OPERATE)
+    @verb("Door.open", "POST /door/open", xmlrpc("openDoor", "width"))
     async def open(self, width: Annotated[int, ovirt("howWide")] = 3) -> str:
         """Open it."""
         ...
 
-    @verb("Door.close", http="POST /door/close", needs=Right.VIEW)
+    @verb("Door.close", "POST /door/close", needs=Right.VIEW)
     async def close(self) -> None:
         """Close it."""
         ...
@@ -108,7 +108,7 @@ def test_an_implementation_that_takes_other_parameters() -> None:
 def test_names_that_are_declared_twice() -> None:
     @group("window")
     class WindowApi(Protocol):
-        @verb("Door.open", http="POST /door/open", xmlrpc=xmlrpc("openDoor"), fails=("bogus",))
+        @verb("Door.open", "POST /door/open", xmlrpc("openDoor"), fails=("bogus",))
         async def open(self) -> None:
             """Open it."""
             ...
