@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vdsm.core.context import current_request
-from vdsm.core.errors import InvalidArgument
+from vdsm.core.errors import InvalidArgument, shorten
 from vdsm.core.masking import mask
 
 __all__ = ["LogOutput", "mask", "open_logs", "set_log_level"]
@@ -33,6 +33,8 @@ _SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _DROP_FROM = ((0.9, logging.ERROR), (0.8, logging.WARNING), (0.7, logging.INFO), (0.6, logging.DEBUG))
 """When the queue is fuller than so much, records of that level and below are dropped (facts §8.1)."""
 _REPORT_EVERY_S = 60.0
+_LONGEST_CHARACTERS = 20_000
+"""Of one record: messages repeat what callers sent, and thousands of them may wait."""
 
 
 def parse_level(level: str | int) -> int:
@@ -108,10 +110,10 @@ def _settle(original: logging.LogRecord) -> logging.LogRecord:
         record.args = masked if isinstance(masked, dict) else None
     if not isinstance(record.msg, str):
         record.msg = mask(record.msg)
-    record.msg = record.getMessage()
+    record.msg = shorten(record.getMessage(), _LONGEST_CHARACTERS)
     record.args = None
     if record.exc_info:
-        record.exc_text = logging.Formatter().formatException(record.exc_info)
+        record.exc_text = shorten(logging.Formatter().formatException(record.exc_info), _LONGEST_CHARACTERS)
         record.exc_info = None
     return record
 

@@ -71,6 +71,14 @@ def test_a_message_is_one_line() -> None:
     assert len(lines_of(stream)) == 1
 
 
+def test_a_message_is_of_bounded_length() -> None:
+    stream = io.StringIO()
+    with logging_to(stream):
+        log.info("given %s", "x" * 1_000_000)
+    [line] = lines_of(stream)
+    assert len(line) < 25_000 and "characters more" in line
+
+
 def test_a_traceback_is_kept() -> None:
     stream = io.StringIO()
     with logging_to(stream):

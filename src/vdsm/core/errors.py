@@ -3,8 +3,16 @@
 from dataclasses import dataclass, fields
 from typing import ClassVar, dataclass_transform
 
+LONGEST_TEXT = 2000
+"""Characters of an error's text: it repeats what callers sent, and is told, logged and kept."""
+
 ERRORS: dict[str, type["NodeError"]] = {}
 """Every declared error by its stable code, filled as the classes are declared."""
+
+
+def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The text, or its beginning and how much is left out."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} characters more)"
 
 
 @dataclass_transform(eq_default=False)
@@ -29,7 +37,7 @@ class NodeError(Exception):
             raise TypeError(f"error code {cls.code!r} is declared twice: {known.__qualname__} and {cls.__qualname__}")
 
     def __str__(self) -> str:
-        return self.text.format(**self.data())
+        return shorten(self.text.format(**self.data()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.data()!r})"

@@ -21,7 +21,7 @@ from vdsm.api.host_types import (
 )
 from vdsm.core.clock import Clock
 from vdsm.core.context import current_request
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import InvalidArgument, NodeError
 from vdsm.core.paths import Paths
 from vdsm.core.periodic import repeat
 from vdsm.host.capabilities import CapabilitySettings, Release, make_capabilities, pretend_kvm, read_machine
@@ -93,6 +93,9 @@ class HostService:
 
     async def set_log_level(self, level: LogLevel, name: str = "") -> None:
         """Log from this level on, for one logger and those below it, until the next restart."""
+        if name and name not in logging.root.manager.loggerDict:
+            # One that nobody logs to would be made by being named, and stay for good.
+            raise InvalidArgument("name", f"there is no logger {name[:64]!r}")
         words = {"WARN": "WARNING", "CRIT": "CRITICAL"}
         logging.getLogger(name or None).setLevel(words.get(level, level))
         log.info("%s now logs from %s on", name or "everything", level)

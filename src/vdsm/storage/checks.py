@@ -33,6 +33,8 @@ from vdsm.storage.model import (
 from vdsm.storage.volume_metadata import MAXIMUM_SEQUENCE, check_capacity, check_description
 
 POOL_NAME_CHARACTERS = 50
+DOMAIN_NAME_CHARACTERS = 1000
+"""Managers use 50; file domains never held them to it, but each answer on the domain carries the name."""
 MAXIMUM_HOST_ID = 2000
 MAXIMUM_CAPACITY_BYTES = 1 << 62
 _BLOCK_SIZES_BYTES = (512, 4096)
@@ -81,6 +83,8 @@ def check_new_domain(
     if not 1 <= maximum_hosts <= MAXIMUM_HOST_ID:
         raise InvalidParameterException("max_hosts", str(maximum_hosts))
     check_line("name", name)
+    if len(name) > DOMAIN_NAME_CHARACTERS:
+        raise InvalidParameterException("name", f"{len(name)} characters")
 
 
 def get_alignment_bytes(block_size_bytes: int, maximum_hosts: int) -> int:

@@ -15,6 +15,8 @@ R = TypeVar("R")
 
 THREADS = 4
 """How many operations of one domain run at once."""
+KEPT = 100
+"""Lanes that are kept although they are idle."""
 
 
 class Lane:
@@ -28,6 +30,11 @@ class Lane:
         self._threads = 0
         self._waiting = 0
         self._lost = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self._waiting
 
     @property
     def is_stuck(self) -> bool:
@@ -55,6 +62,7 @@ class Lane:
         """Let idle threads end; stuck ones die with the process."""
         for _ in range(self._threads):
             self._jobs.put(None)
+        self._threads = 0  # one that is used all the same gets new ones
 
     def _submit(self, job: Callable[[], None], done: "asyncio.Future[R]") -> None:
         self._waiting += 1
@@ -102,18 +110,31 @@ def _settle(done: "asyncio.Future[R]", settle: Callable[[], None]) -> None:
 
 
 class Lanes:
-    """A lane for each domain, made when first used; the empty name is for what concerns no domain."""
+    """A lane for each domain, made when first used; the empty name is for what concerns no domain.
 
-    def __init__(self, timeout_s: float) -> None:
+    Of those with nothing to do, the ones used last are kept: callers may name domains that never were.
+    """
+
+    def __init__(self, timeout_s: float, kept_count: int = KEPT) -> None:
         self._timeout_s = timeout_s
+        self._kept_count = kept_count
         self._lanes: dict[str, Lane] = {}
 
+    def __len__(self) -> int:
+        return len(self._lanes)
+
     def get(self, domain_id: str = "") -> Lane:
-        """The lane of a domain."""
-        lane = self._lanes.get(domain_id)
-        if lane is None:
-            lane = self._lanes[domain_id] = Lane(domain_id, self._timeout_s)
+        """The lane of a domain, to be used at once."""
+        lane = self._lanes.pop(domain_id, None) or Lane(domain_id, self._timeout_s)
+        self._lanes[domain_id] = lane
+        if len(self._lanes) > self._kept_count:
+            self._forget_oldest(but=lane)
         return lane
+
+    def _forget_oldest(self, *, but: Lane) -> None:
+        oldest = next((name for name, lane in self._lanes.items() if lane.is_idle and lane is not but), None)
+        if oldest is not None:
+            self._lanes.pop(oldest).close()
 
     def close(self) -> None:
         """End all idle threads."""

@@ -11,6 +11,7 @@ from vdsm.storage.domain import Domain
 from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import DomainClass, DomainType
+from vdsm.storage.naming import normalize_remote
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 
@@ -64,6 +65,7 @@ class ServerService:
 
     async def connect_place(self, type: DomainType, place: str, *, connect: bool) -> int:
         """Connect or disconnect one server; 0, or the number of the failure."""
+        place = normalize_remote(place)  # one folder has many spellings, and is remembered once
         servers = self._repository.servers
         try:
             await self._lanes.get().run(servers.connect if connect else servers.disconnect, type, place)

@@ -248,7 +248,7 @@ class FakeHypervisor(HypervisorWorld):
         domain = await self._find("set_metadata", vm_id)
         for xml in (domain.definition, domain.live):
             if xml is not None:
-                _replace_metadata(xml, fromstring(element), uri)
+                _replace_metadata(xml, _parse_xml(element), uri)
 
     async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None:
         domain = await self._find_active("update_device", vm_id)
@@ -334,7 +334,7 @@ def _replace_metadata(xml: Element, element: Element, uri: str) -> None:
         xml.insert(2, metadata)
     for old in [child for child in metadata if child.tag.startswith(f"{{{uri}}}")]:
         metadata.remove(old)
-    new: Element = fromstring(tostring(element))
+    new: Element = fromstring(tostring(element, encoding="unicode"))
     for node in new.iter():
         if not node.tag.startswith("{"):
             node.tag = f"{{{uri}}}{node.tag}"

@@ -104,7 +104,7 @@ def format_xml(root: Element) -> str:
 
 def make_live(definition: Element, domain_id: int) -> Element:
     """The XML of the running domain: what was defined, plus what libvirt adds at start. Passwords are not shown."""
-    live: Element = fromstring(tostring(definition))
+    live: Element = fromstring(tostring(definition, encoding="unicode"))
     live.set("id", str(domain_id))
     if live.find("currentMemory") is None:
         memory = live.find("memory")

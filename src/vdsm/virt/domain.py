@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
-from vdsm.virt.elements import parse_xml
+from vdsm.virt.elements import parse_int, parse_xml
 from vdsm.virt.metadata import MetadataInvalid, VmMetadata, find_metadata
 from vdsm.virt.spec import VolumeRef
 
@@ -104,10 +104,10 @@ def read_domain(domain: Element) -> DomainView:
             machine=_attribute(domain, "os/type", "machine"),
             memory_kib=_kib(domain, "memory") or 0,
             maximum_memory_kib=_kib(domain, "maxMemory"),
-            cpus=int(_attribute(domain, "vcpu", "current") or domain.findtext("vcpu") or 1),
-            maximum_cpus=int(domain.findtext("vcpu") or 1),
-            cores=int(_attribute(domain, "cpu/topology", "cores") or 1),
-            threads=int(_attribute(domain, "cpu/topology", "threads") or 1),
+            cpus=parse_int(_attribute(domain, "vcpu", "current") or domain.findtext("vcpu") or "1"),
+            maximum_cpus=parse_int(domain.findtext("vcpu") or "1"),
+            cores=parse_int(_attribute(domain, "cpu/topology", "cores") or "1"),
+            threads=parse_int(_attribute(domain, "cpu/topology", "threads") or "1"),
             cpu_model=domain.findtext("cpu/model", ""),
             acpi=domain.find("features/acpi") is not None,
             time_offset_s=_time_offset(domain),
@@ -141,12 +141,12 @@ def _kib(domain: Element, path: str) -> int | None:
     unit = found.get("unit", "KiB")
     if unit not in _KIB:
         raise DomainInvalid(f"{path}: unknown unit {unit!r}")
-    return int(int(found.text or 0) * _KIB[unit])
+    return int(parse_int(found.text or "0") * _KIB[unit])
 
 
 def _time_offset(domain: Element) -> int:
     adjustment = _attribute(domain, "clock", "adjustment")
-    return int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
+    return parse_int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
 
 
 def _disks(domain: Element, metadata: VmMetadata | None) -> Iterator[DiskView]:

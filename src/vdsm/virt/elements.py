@@ -8,6 +8,11 @@ from defusedxml.ElementTree import fromstring
 
 from vdsm.core.errors import InvalidArgument
 
+MAXIMUM_CHARACTERS = 1 << 20
+MAXIMUM_TAGS = 20_000
+"""A VM of a hundred disks has some 2,000."""
+MAXIMUM_DEPTH = 64
+
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -39,6 +44,16 @@ def _format(value: object) -> str:
     return str(value)
 
 
+def parse_int(text: str) -> int:
+    """A whole number that fits 64 bits; raises ValueError with a short reason."""
+    if len(text) > 100:
+        raise ValueError(f"a number of {len(text)} characters")
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{text.strip()} is out of range")
+    return number
+
+
 def set_child(parent: Element, tag: str) -> Element:
     """The child of that tag, made when it is missing."""
     found = parent.find(tag)
@@ -51,7 +66,26 @@ def format_xml(root: Element) -> str:
 
 
 def parse_xml(text: str) -> Element:
-    """Parse a document from outside; raises ValueError with the reason, also for entities and external references."""
+    """Parse a document from outside; raises ValueError with the reason, also for entities and external references.
+
+    What is larger, wider or deeper than any domain is refused: it would cost the loop seconds, and recursion its stack.
+    """
+    if len(text) > MAXIMUM_CHARACTERS or text.count("<") > MAXIMUM_TAGS:
+        raise ValueError(f"not acceptable XML: more than {MAXIMUM_CHARACTERS} characters or {MAXIMUM_TAGS} tags")
+    root = _parse(text)
+    if _nests_deeper(root, MAXIMUM_DEPTH):
+        raise ValueError(f"not acceptable XML: nested deeper than {MAXIMUM_DEPTH}")
+    return root
+
+
+def _nests_deeper(root: Element, limit: int) -> bool:
+    level = [root]
+    for _ in range(limit):
+        level = [child for node in level for child in node]
+    return bool(level)
+
+
+def _parse(text: str) -> Element:
     try:
         return fromstring(text)
     except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:

@@ -9,6 +9,8 @@ from vdsm.virt.metadata import VmMetadata, set_metadata
 from vdsm.virt.ports import PreparedImage
 from vdsm.virt.spec import HostFacts
 
+MAXIMUM_DEVICES = 1000
+
 _DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
 
@@ -118,6 +120,12 @@ def check_supported(domain: Element) -> str | None:
     return None
 
 
+def _check_count(domain: Element) -> str | None:
+    """Each device is compared with what the metadata tells of all of them."""
+    counts = (len(domain.findall("devices/*")), len(domain.findall("metadata/*/*")))
+    return f"more than {MAXIMUM_DEVICES} devices" if max(counts) > MAXIMUM_DEVICES else None
+
+
 def _check_payload(domain: Element) -> str | None:
     if any(source.get("file") == "PAYLOAD:" for source in domain.iterfind("devices/disk/source")):
         return "payload media are not supported"
@@ -132,4 +140,4 @@ def _check_vnc(domain: Element) -> str | None:
     return None
 
 
-_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_payload, _check_vnc)
+_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_count, _check_payload, _check_vnc)

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType, structs
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceAddress, DeviceParameters, DeviceSpec, VmParameters
 from vdsm.virt.domain import AGENT_CHANNEL, QEMU_AGENT_CHANNEL
+from vdsm.virt.hostedits import MAXIMUM_DEVICES
 from vdsm.virt.legacy_disks import DiskPlanner, plan_disk, plan_old_disks
 from vdsm.virt.spec import (
     Address,
@@ -66,6 +67,7 @@ def plan_devices(vm_id: str, machine: str, parameters: VmParameters, defaults: D
     planner = DiskPlanner(defaults.drive_cache, "sata" if "q35" in machine else "ide")
     found = Devices(vm_id, parameters, defaults, planner)
     listed = _given(parameters.devices, [])
+    _check_count(parameters)
     planner.reserve(listed)
     for device in listed:
         kind = _KINDS.get(device.type)
@@ -80,6 +82,14 @@ def plan_devices(vm_id: str, machine: str, parameters: VmParameters, defaults: D
         found.sounds.append(parameters.sound_device)
     _add_always(found)
     return found
+
+
+def _check_count(parameters: VmParameters) -> None:
+    """Before anything is planned: planning many thousands would hold up the loop."""
+    lists = (parameters.mac_addresses, parameters.bridges)
+    cards = sum(text.count(",") for text in lists if isinstance(text, str))
+    if cards + len(_given(parameters.devices, [])) + len(_given(parameters.drives, [])) > MAXIMUM_DEVICES:
+        raise CreateFailed(f"more than {MAXIMUM_DEVICES} devices")
 
 
 def plan_address(address: DeviceAddress | UnsetType) -> Address | None:

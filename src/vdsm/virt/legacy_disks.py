@@ -48,8 +48,12 @@ class DiskPlanner:
         keeps_cdrom = bus == self.cdrom_bus
         order = [_CDROM_INDEX] if is_cdrom and keeps_cdrom else []
         order += [index for index in range(26 * 26) if is_cdrom or not keeps_cdrom or index != _CDROM_INDEX]
+        used = self._taken | self._reserved
         names = (_target(bus, index) for index in order)
-        return next(name for name in names if name not in self._taken | self._reserved)
+        free = next((name for name in names if name not in used), None)
+        if free is None:
+            raise CreateFailed(f"no name is left for another drive on bus {bus[:40]!r}")
+        return free
 
 
 def plan_disk(planner: DiskPlanner, device: DeviceSpec, address: Address | None) -> Disk:

@@ -13,7 +13,7 @@ from vdsm.virt import hostedits
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
 from vdsm.virt.domxml import Platform, build_domain
 from vdsm.virt.domxml.graphics import LOCKED_PASSWORD
-from vdsm.virt.elements import format_xml, parse_xml
+from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
 from vdsm.virt.legacy import plan_spec, uses_kvm
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.metadata import VmMetadata, set_metadata
@@ -70,10 +70,18 @@ def plan_request(
     if destroys_on_reboot:
         metadata = metadata.changed(destroy_on_reboot=True)
     set_metadata(domain, metadata)
+    _check_length(domain)
     offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s
     # libvirt's reports already count from the offset in the XML; only beside an XML is the caller's one more.
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
     return Wish(domain, found, metadata, offset_s, added_s)
+
+
+def _check_length(domain: Element) -> None:
+    """What was started must be understood again when libvirt tells of it."""
+    length = len(format_xml(domain))
+    if length > MAXIMUM_CHARACTERS:
+        raise CreateFailed(f"{length} characters of XML are too many")
 
 
 def _parse(xml: str) -> Element:

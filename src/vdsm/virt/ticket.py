@@ -12,6 +12,8 @@ from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
 _VNC_PASSWORD_LENGTH = 8
+_LONGEST_TTL_S = 2**31 - 1
+"""68 years; much more is beyond what a date can tell."""
 
 
 async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing_connection: str) -> None:
@@ -21,8 +23,8 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
     refuses.
     """
     check_possible(shared, vm, Request.TICKET)
-    if ttl_s < 0:
-        raise InvalidArgument("ttl", "must not be negative")
+    if not 0 <= ttl_s <= _LONGEST_TTL_S:
+        raise InvalidArgument("ttl", f"must be between 0 and {_LONGEST_TTL_S}")
     expires_s = shared.clock.time() + ttl_s if ttl_s else None
     try:
         record = await shared.hypervisor.get_domain(vm.vm_id)
@@ -33,7 +35,7 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
         raise TicketFailed("the VM's monitor does not answer") from error
     except HypervisorRefused as error:
         # Without its cause, which may repeat the device and so the password.
-        raise VmRequestFailed(str(error).replace(password, "*****") if password else str(error)) from None
+        raise VmRequestFailed(error.reason.replace(password, "*****") if password else error.reason) from None
     await shared.save(vm, ticketValidTo=expires_s)
 
 

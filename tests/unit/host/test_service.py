@@ -12,6 +12,7 @@ from vdsm.api.errors import HardwareInfoFailed
 from vdsm.api.host import HostApi
 from vdsm.api.host_types import PackageVersion, StorageDomainVitals
 from vdsm.core.context import Request, set_request
+from vdsm.core.errors import InvalidArgument
 from vdsm.host.capabilities import CapabilitySettings, list_cluster_levels, list_cpu_flags
 from vdsm.host.cpu import read_cpus
 from vdsm.host.hypervisor import DomainXml, HostXml, HypervisorFacts
@@ -223,6 +224,15 @@ async def test_log_levels(make_host, level: str, number: int) -> None:
     logger = logging.getLogger("vdsm.test_log_levels")
     await make_host().service.set_log_level(level, logger.name)
     assert logger.level == number
+
+
+async def test_a_logger_is_not_made_by_being_named(make_host) -> None:
+    service = make_host().service
+    known = set(logging.root.manager.loggerDict)
+    for name in ("never.was", "x" * 1_000_000, "." * 100_000, "\0"):
+        with pytest.raises(InvalidArgument):
+            await service.set_log_level("DEBUG", name)
+    assert set(logging.root.manager.loggerDict) == known
 
 
 async def test_log_level_of_everything(make_host) -> None:

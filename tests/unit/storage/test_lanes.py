@@ -63,6 +63,33 @@ async def test_a_stuck_domain_fails_at_once_and_comes_back():
     lane.close()
 
 
+async def test_names_that_never_come_back_leave_neither_lanes_nor_threads():
+    lanes = Lanes(timeout_s=30.0, kept_count=3)
+    names = [f"{number:08x}" for number in range(20)]
+    for name in names:
+        assert await lanes.get(name).run(max, 1, 2) == 2
+    assert len(lanes) == 3
+    alive = [thread for thread in threading.enumerate() if thread.name.removeprefix("storage-") in names[:-3]]
+    for thread in alive:
+        await asyncio.to_thread(thread.join, 20)
+    assert not any(thread.is_alive() for thread in alive)
+    lanes.close()
+
+
+async def test_a_lane_with_work_is_never_forgotten():
+    released = threading.Event()
+    lanes = Lanes(timeout_s=30.0, kept_count=1)
+    busy = lanes.get("busy")
+    work = asyncio.create_task(busy.run(released.wait, 20))
+    await asyncio.sleep(0)
+    for name in "abc":
+        await lanes.get(name).run(max, 1, 2)
+    assert lanes.get("busy") is busy
+    released.set()
+    assert await work
+    lanes.close()
+
+
 async def test_domains_do_not_wait_for_each_other():
     released = threading.Event()
     lanes = Lanes(timeout_s=0.05)

@@ -22,7 +22,8 @@ from vdsm.virt.metadata import (
 
 TEXT = st.text(st.characters(min_codepoint=0x20, exclude_characters="\x7f\ufffe\uffff", exclude_categories=("Cs",)))
 NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True).filter(lambda n: n not in ("device", "custom"))
-SCALAR = st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
+LIMIT = 2**63
+SCALAR = st.one_of(TEXT, st.integers(-LIMIT, LIMIT - 1), st.booleans(), st.floats(-LIMIT, LIMIT, exclude_max=True))
 SCALARS = st.dictionaries(NAME, SCALAR, max_size=4)
 DEVICE = st.builds(
     DeviceMetadata,

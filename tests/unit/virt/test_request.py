@@ -71,6 +71,7 @@ def test_passwords_are_not_shown() -> None:
 
 
 DEEP = "<domain>" + "<a>" * 100 + "</a>" * 100 + "</domain>"
+NINES = "9" * 400
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,19 @@ DEEP = "<domain>" + "<a>" * 100 + "</a>" * 100 + "</domain>"
         domain_xml().replace("KiB", "parsec"),
         domain_xml(devices='<graphics type="vnc"/>'),
         '<!DOCTYPE d [<!ENTITY x "y">]>' + domain_xml(),
+        domain_xml(extra="<a>" * 2000 + "</a>" * 2000),
+        domain_xml(metadata=f'<device devtype="disk">{"<a>" * 100}{"</a>" * 100}</device>'),
+        domain_xml(extra="<a/>" * 30_000),
+        domain_xml(devices="<disk/>" * 1001),
+        domain_xml(metadata='<device devtype="disk" name="x"/>' * 1001),
+        domain_xml(extra=f"<description>{'x' * (1 << 20)}</description>"),
+        domain_xml().replace("65536", NINES),
+        domain_xml().replace("KiB", "b").replace("65536", NINES),
+        domain_xml().replace("<vcpu>1", f"<vcpu>{NINES}"),
+        domain_xml(extra=f"<clock adjustment='{NINES}'/>"),
+        domain_xml(metadata=f'<balloonTarget type="int">{NINES}</balloonTarget>'),
+        domain_xml(metadata='<pauseTime type="float">inf</pauseTime>'),
+        domain_xml(metadata='<pauseTime type="float">nan</pauseTime>'),
         domain_xml(
             metadata='<device devtype="disk" name="vda"><a>1</a></device>' * 2,
             devices='<disk><target dev="vda"/></disk>',
@@ -119,6 +133,11 @@ def test_xml_that_cannot_be_started_is_refused_with_code_9(xml: str) -> None:
         ({"drives": [{"path": "/a", "format": "vmdk"}]}, CreateFailed),
         ({"hda": "/a", "drives": [{"path": "/b", "interface": "ide", "index": 0}]}, CreateFailed),
         ({"devices": [{"type": "tpm"}]}, CreateFailed),
+        ({"devices": [{"type": "interface"}] * 1001}, CreateFailed),
+        ({"drives": [{"path": "/a"}] * 700}, CreateFailed),
+        ({"mac_addresses": "," * 1001}, CreateFailed),
+        ({"bridges": "," * 1001}, CreateFailed),
+        ({"custom": {"a": "x" * (1 << 20)}}, CreateFailed),
         ({"devices": [{"type": "nonsense"}]}, CreateFailed),
         ({"devices": [{"type": "disk"}]}, CreateFailed),
         ({"devices": [{"type": "disk", "device": "tape", "path": "/a"}]}, CreateFailed),

@@ -114,6 +114,8 @@ async def test_tickets_that_fail() -> None:
         await create(service, display="vnc")
         with pytest.raises(InvalidArgument):
             await service.set_ticket(VM_ID, "x", -1)
+        with pytest.raises(InvalidArgument):
+            await service.set_ticket(VM_ID, "x", 2**63 - 1)  # beyond all dates
         world.hypervisor.fail_next("update_device", HypervisorTimeout(VM_ID, "update device", 60.0))
         with pytest.raises(TicketFailed):
             await service.set_ticket(VM_ID, "x", 0)
