@@ -8,7 +8,7 @@ from vdsm.virt.children import wait_until
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
-from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery, state_of
+from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery
 from vdsm.virt.shared import Shared, list_volumes
 from vdsm.virt.vm import Vm
 
@@ -24,6 +24,8 @@ class Adopter:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._connected = asyncio.Event()
+        self._hidden: set[str] = set()
+        """Domains that are there and do not concern us."""
 
     def hurry(self) -> None:
         """libvirt answers again: recovery need not wait for its next try."""
@@ -40,26 +42,29 @@ class Adopter:
             except NodeError as error:
                 log.warning("VMs cannot be recovered yet: %s", error)
                 await wait_until(self._connected, shared.settings.retry_s, shared.clock)
-        adopted = [self._adopt(plan) for plan in plan_recovery(records, shared.settings.owner)]
-        await asyncio.gather(*(self._ask_pause_code(vm) for vm, plan in adopted if plan.asks_block_errors))
+        plans = plan_recovery(records, shared.settings.owner)
+        vms = [self._adopt(plan) for plan in plans]
+        await asyncio.gather(*(self._ask_pause_code(vm) for vm, plan in zip(vms, plans, strict=True) if plan.asks_why))
         shared.ready.set()
-        log.info("recovered %d VMs", len(adopted))
-        for vm, plan in adopted:
+        log.info("recovered %d VMs", len(vms))
+        for vm, plan in zip(vms, plans, strict=True):
             self._announce(vm, plan)
-        mine = [vm for vm, _ in adopted if vm.is_alive and not vm.is_external and list_volumes(vm)]
-        if mine:
-            shared.children.spawn(self._prepare_again(mine), "prepare the images of recovered VMs again")
 
     def look_again(self) -> None:
         """libvirt is back: compare all VMs with what it has, in the background."""
         self._shared.children.spawn(self._reconcile(), "compare the VMs with libvirt's")
 
     def look_at(self, vm_id: str) -> None:
-        """A domain that is not known was started: take it over if it concerns us, in the background."""
-        self._shared.children.spawn(self._adopt_one(vm_id), f"look at domain {vm_id}")
+        """A domain appeared that is not known, or was down: take it over if it concerns us, in the background."""
+        self._shared.children.spawn(self._look_at(vm_id), f"look at domain {vm_id}")
+
+    def find(self, vm_id: str) -> None:
+        """The domain runs, and nobody told so: look at it unless it is known to be none of our business."""
+        if vm_id not in self._hidden:
+            self.look_at(vm_id)
 
     def check(self, vm: Vm) -> None:
-        """A VM is no longer where it should be: ask libvirt about it, in the background."""
+        """A VM is not as it should be, or its XML changed: ask libvirt about it, in the background."""
         self._shared.children.spawn(self._check(vm), f"ask for VM {vm.vm_id}")
 
     async def _reconcile(self) -> None:
@@ -76,27 +81,35 @@ class Adopter:
             if record is None or not is_alive(record.state):
                 await self._check(vm)  # It may have started after libvirt made the list.
             else:
-                self._align(vm, record)
+                self._shared.align(vm, record)
+        self._hidden.clear()
         for record in records:
-            if record.vm_id not in self._shared.vms:
-                await self._take_over(record)
+            await self._take_over(record)
 
-    async def _adopt_one(self, vm_id: str) -> None:
+    async def _look_at(self, vm_id: str) -> None:
         try:
             record = await self._shared.hypervisor.get_domain(vm_id)
         except NodeError as error:
-            log.info("domain %s is gone again: %s", vm_id, error)
+            log.info("domain %s cannot be looked at: %s", vm_id, error)
             return
         await self._take_over(record)
 
     async def _take_over(self, record: DomainRecord) -> None:
-        plan = plan_adoption(record, self._shared.settings.owner)
-        if plan is None or record.vm_id in self._shared.vms:
+        """Others may define a domain of theirs step by step, so one that is off counts only when it names its owner.
+
+        A VM that was down and runs again, because its start outlived the daemon or somebody else started it, is up.
+        """
+        known = self._shared.vms.get(record.vm_id)
+        if known is not None and (known.state.status is not Status.DOWN or known.destroy_requested):
             return
-        vm, _ = self._adopt(plan)
-        if plan.asks_block_errors:
-            await self._ask_pause_code(vm)
-        self._announce(vm, plan)
+        plan = plan_adoption(record, self._shared.settings.owner)
+        if plan is None:
+            self._hidden.add(record.vm_id)
+        elif is_alive(record.state) or (known is None and plan.names_owner):
+            vm = self._adopt(plan)
+            if plan.asks_why:
+                await self._ask_pause_code(vm)
+            self._announce(vm, plan)
 
     async def _check(self, vm: Vm) -> None:
         try:
@@ -110,19 +123,16 @@ class Adopter:
             return
         if not vm.is_alive:
             return
-        if is_alive(record.state):
-            self._align(vm, record)
-        else:
+        if not is_alive(record.state):
             self._shared.end(vm, exit_of(record, None))
+            return
+        if vm.is_stale:
+            self._shared.read(vm, record)
+        self._shared.align(vm, record)
+        if vm.state.pause_code is PauseCode.OTHER:
+            await self._ask_pause_code(vm)
 
-    def _align(self, vm: Vm, record: DomainRecord) -> None:
-        seen = state_of(record)
-        if vm.state.status is Status.UP and seen.status is Status.PAUSED:
-            self._shared.apply(vm, Happening.SUSPENDED, pause_code=seen.pause_code)
-        elif vm.state.status is Status.PAUSED and seen.status is Status.UP:
-            self._shared.apply(vm, Happening.RESUMED)
-
-    def _adopt(self, plan: Adoption) -> tuple[Vm, Adoption]:
+    def _adopt(self, plan: Adoption) -> Vm:
         shared, record, view = self._shared, plan.record, plan.view
         metadata = VmMetadata() if view is None or view.metadata is None else view.metadata
         vm = Vm(
@@ -146,14 +156,23 @@ class Adopter:
                 "VM %s runs but its definition cannot be understood, so it is only watched: %s", vm.vm_id, plan.problem
             )
         shared.vms[vm.vm_id] = vm
-        return vm, plan
+        return vm
 
     def _announce(self, vm: Vm, plan: Adoption) -> None:
         """Tell of a VM that was found, and settle what an interrupted daemon left to do for it."""
-        self._shared.notify(vm, whole=True)
+        shared = self._shared
+        shared.notify(vm, whole=True)
+        if vm.is_external:
+            return
         if plan.writes_exit and vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
-            vm.cleanup = self._shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")
+            vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")
+        elif vm.is_alive:
+            if vm.metadata.exit is not None:
+                vm.metadata = vm.metadata.without_exit()
+                shared.children.spawn(shared.save(vm), f"forget how VM {vm.vm_id} had ended")
+            if list_volumes(vm):
+                shared.children.spawn(self._prepare_again(vm), f"prepare the images of VM {vm.vm_id} again")
 
     async def _settle(self, vm: Vm) -> None:
         await self._shared.save(vm)
@@ -170,21 +189,15 @@ class Adopter:
             code = PauseCode.NO_SPACE if PauseCode.NO_SPACE in codes else codes[0]
             self._shared.apply(vm, Happening.SUSPENDED, pause_code=code)
 
-    async def _prepare_again(self, vms: list[Vm]) -> None:
-        """Prepare the images of running VMs until it works: their storage comes back after the daemon does."""
-        waiting = [(vm, volume) for vm in vms for volume in list_volumes(vm)]
-        while waiting:
-            left = []
-            for vm, volume in waiting:
-                if not vm.is_alive:
-                    continue
+    async def _prepare_again(self, vm: Vm) -> None:
+        """Prepare the images of a running VM until it works: its storage comes back after the daemon does."""
+        for volume in list_volumes(vm):
+            while vm.is_alive:
                 try:
                     await self._shared.images.prepare(
                         volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id
                     )
+                    break
                 except NodeError as error:
                     log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
-                    left.append((vm, volume))
-            waiting = left
-            if waiting:
                 await self._shared.clock.sleep(_REPREPARE_EVERY_S)

@@ -4,10 +4,14 @@ The order makes every crash harmless. A tiny domain with the VM's metadata is de
 so that a daemon killed at any later instruction finds it: off without a recorded end means that the start was
 interrupted, and the VM is reported Down. Images are prepared after that, so that their ids are always found, and
 released when the VM ends.
+
+Where libvirt takes long to define a domain, the caller gets the answer while the request is still with libvirt. libvirt
+goes on with it when this daemon is killed, and the next one finds the domain or hears of it.
 """
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits
@@ -23,7 +27,7 @@ from vdsm.virt.ports import (
     NoSuchDomain,
     PreparedImage,
 )
-from vdsm.virt.recovery import is_alive, state_of
+from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
@@ -39,6 +43,14 @@ class Abandoned(Exception):
         self.end = end
 
 
+@dataclass(slots=True)
+class _Answer:
+    """What the caller of a start hears; `refusal` counts until the answer was given."""
+
+    is_given: bool = False
+    refusal: NodeError | None = None
+
+
 class Launcher:
     """Starts VMs, a few at once."""
 
@@ -46,38 +58,53 @@ class Launcher:
         self._shared = shared
         self._slots = asyncio.Semaphore(shared.settings.launches)
 
-    async def announce(self, vm: Vm, wish: Wish) -> ExitInfo | None:
-        """Put the VM's id and metadata into libvirt; when that cannot be, return how the VM will end.
+    async def begin(self, vm: Vm, wish: Wish) -> None:
+        """Start the VM in the background; return as soon as libvirt has its id and metadata, or takes long over that.
 
-        Raises HypervisorDown and HypervisorTimeout, and then nothing was announced as far as the caller should care.
+        Raises HypervisorDown and its like when libvirt cannot be asked; the VM is forgotten then.
         """
-        placeholder = format_xml(hostedits.build_placeholder(wish.view, wish.metadata))
+        shared = self._shared
+        shared.vms[vm.vm_id] = vm
+        answer = _Answer()
+        work = self._run(vm, wish, answer)
+        vm.launch = shared.children.spawn(work, f"start VM {vm.vm_id}", lambda error: self._fail(vm, error))
+        patience_s = shared.settings.announce_patience_s
         try:
-            await self._clear_id(vm)
-            await self._define(vm, placeholder)
-        except Abandoned as abandoned:
-            return abandoned.end
-        vm.has_domain = True
-        return None
-
-    def start(self, vm: Vm, wish: Wish, doom: ExitInfo | None) -> None:
-        """Go on with the start in the background; a doomed VM goes down instead."""
-        name = f"start VM {vm.vm_id}"
-        work = self._run(vm, wish, doom)
-        vm.launch = self._shared.children.spawn(work, name, lambda error: self._fail(vm, error))
+            if not await wait_until(vm.announced, patience_s, shared.clock):
+                log.warning("VM %s: libvirt has not taken it in within %s s, and is still at it", vm.vm_id, patience_s)
+        finally:
+            answer.is_given = True
+        if answer.refusal is not None:
+            raise answer.refusal
 
     def _fail(self, vm: Vm, error: BaseException) -> None:
         self._shared.end(vm, ExitInfo.of(ExitReason.GENERIC_ERROR, f"The start failed unexpectedly: {error!r}"))
 
-    async def _run(self, vm: Vm, wish: Wish, doom: ExitInfo | None) -> None:
+    async def _run(self, vm: Vm, wish: Wish, answer: "_Answer") -> None:
         try:
-            if doom is not None:
-                raise Abandoned(doom)
+            await self._announce(vm, wish)
+            vm.announced.set()
             await self._launch(vm, wish)
         except Abandoned as abandoned:
             await self._give_up(vm, abandoned.end)
         except NodeError as error:
-            await self._give_up(vm, ExitInfo.of(ExitReason.GENERIC_ERROR, str(error)))
+            if vm.announced.is_set() or answer.is_given:
+                await self._give_up(vm, ExitInfo.of(ExitReason.GENERIC_ERROR, str(error)))
+            else:
+                del self._shared.vms[vm.vm_id]
+                answer.refusal = error
+        finally:
+            vm.announced.set()
+
+    async def _announce(self, vm: Vm, wish: Wish) -> None:
+        """Put the VM's id and metadata into libvirt."""
+        await self._clear_id(vm)
+        vm.has_domain = True  # As far as anybody can tell from now on: a call that fails may have been heard.
+        try:
+            await self._define(vm, format_xml(hostedits.build_placeholder(wish.view, wish.metadata)))
+        except Abandoned:
+            vm.has_domain = False
+            raise
 
     async def _give_up(self, vm: Vm, end: ExitInfo) -> None:
         if vm.state.status is Status.DOWN:
@@ -90,6 +117,7 @@ class Launcher:
 
         Images are prepared outside the slots, so that a dead storage domain delays its own VMs only.
         """
+        _check_wanted(vm)
         choice = await self._shared.accelerator.get()
         hostedits.set_domain_type(wish.domain, choice.domain_type)
         images = await self._prepare(vm)
@@ -97,20 +125,12 @@ class Launcher:
         hostedits.set_leases(wish.domain, images)
         async with self._slots:
             _check_wanted(vm)
-            vm.is_starting = True
+            vm.is_starting, vm.early_end = True, None
             await self._shared.hypervisor.define(format_xml(wish.domain))
             _check_wanted(vm)
-            record = await self._power_on(vm)
-        if vm.state.status is Status.DOWN:
-            return
-        self._begin(vm, record)
-        if vm.destroy_requested:
-            return  # `destroy` waits for this task and then ends the VM.
-        if record is None:
-            record = await self._shared.refresh(vm)
-            self._align(vm, record)
-        if vm.is_alive:
-            self._shared.notify(vm, whole=True)
+            await self._power_on(vm)
+        if vm.state.status is not Status.DOWN:
+            await self._begin(vm)
 
     async def _prepare(self, vm: Vm) -> dict[str, PreparedImage]:
         images: dict[str, PreparedImage] = {}
@@ -130,19 +150,18 @@ class Launcher:
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, text)) from error
         return images
 
-    async def _power_on(self, vm: Vm) -> DomainRecord | None:
+    async def _power_on(self, vm: Vm) -> None:
         """Start the domain; a call that did not end is followed up until it is known what became of it."""
         try:
             await self._shared.hypervisor.start(vm.vm_id, paused=vm.metadata.launch_paused)
         except (HypervisorTimeout, HypervisorDown) as error:
             log.warning("VM %s: nobody knows whether it started: %s", vm.vm_id, error)
-            return await self._find_out(vm, error)
+            await self._find_out(vm, error)
         except HypervisorRefused as error:
             raise Abandoned(ExitInfo.of(ExitReason.START_REFUSED, str(error))) from error
-        return None
 
-    async def _find_out(self, vm: Vm, reason: NodeError) -> DomainRecord:
-        """Ask until libvirt tells whether the domain runs; the VM must not be called down while it may run."""
+    async def _find_out(self, vm: Vm, reason: NodeError) -> None:
+        """Ask until libvirt tells that the domain runs; the VM must not be called down while it may run."""
         while True:
             try:
                 record = await self._shared.hypervisor.get_domain(vm.vm_id)
@@ -155,27 +174,22 @@ class Launcher:
                 continue
             if not is_alive(record.state):
                 raise Abandoned(ExitInfo.of(ExitReason.START_REFUSED, str(reason)))
-            return record
+            return
 
-    def _begin(self, vm: Vm, record: DomainRecord | None) -> None:
+    async def _begin(self, vm: Vm) -> None:
+        """The VM runs: read what libvirt made of it, and tell. Events that came until now were not heard."""
         shared = self._shared
         happening = Happening.STARTED_PAUSED if vm.metadata.launch_paused else Happening.STARTED
         vm.state = vm.state.after(happening).seen(Status.POWERING_UP, shared.clock.monotonic())
-        if record is not None:
-            vm.xml = record.xml
-            try:
-                vm.view = parse_domain(record.xml)
-            except DomainInvalid as error:
-                log.warning("VM %s: its definition could not be read: %s", vm.vm_id, error)
-            self._align(vm, record)
-
-    def _align(self, vm: Vm, record: DomainRecord | None) -> None:
-        """Events that came before the VM counted as started were not heard: look whether it stands still already."""
-        if record is None or not is_alive(record.state) or vm.state.status is not Status.UP:
-            return
-        seen = state_of(record)
-        if seen.status is Status.PAUSED:
-            vm.state = vm.state.after(Happening.SUSPENDED, pause_code=seen.pause_code)
+        if vm.destroy_requested:
+            return  # `destroy` waits for this task and then ends the VM.
+        record = await shared.refresh(vm)
+        if record is not None and not is_alive(record.state):
+            shared.end(vm, vm.early_end or exit_of(record, None))
+        elif record is not None and vm.is_alive:
+            vm.state = vm.state.aligned(state_of(record.state, record.reason))
+        if vm.is_alive:
+            shared.notify(vm, whole=True)
 
     async def _clear_id(self, vm: Vm) -> None:
         """Remove what is left of an earlier VM of that id; one that runs, or is not ours, is in the way for good."""
@@ -183,7 +197,7 @@ class Launcher:
             record = await self._shared.hypervisor.get_domain(vm.vm_id)
         except NoSuchDomain:
             return
-        await self._remove_stale(record, f"A domain with the id {vm.vm_id} exists already")
+        await self._remove_stale(vm, record, f"A domain with the id {vm.vm_id} exists already")
 
     async def _define(self, vm: Vm, xml: str) -> None:
         try:
@@ -192,7 +206,7 @@ class Launcher:
             # A refusal may mean that the name is taken; looking first would cost every start a listing of all domains.
             for record in await self._shared.hypervisor.list_domains():
                 if record.name == vm.name:
-                    await self._remove_stale(record, str(error))
+                    await self._remove_stale(vm, record, str(error))
                     break
             else:
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
@@ -204,11 +218,10 @@ class Launcher:
         except HypervisorRefused as error:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
 
-    async def _remove_stale(self, record: DomainRecord, complaint: str) -> None:
-        if is_alive(record.state) or not self._is_ours(record):
-            raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, complaint))
+    async def _remove_stale(self, vm: Vm, record: DomainRecord, complaint: str) -> None:
         old = self._shared.vms.get(record.vm_id)
-        if old is not None and old.is_launching:
+        is_wanted = old is not None and old is not vm and old.state.status is not Status.DOWN
+        if is_wanted or is_alive(record.state) or not self._is_ours(record):
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, complaint))
         await self._shared.hypervisor.undefine(record.vm_id)
         if old is not None:

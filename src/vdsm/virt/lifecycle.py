@@ -1,10 +1,9 @@
 """States of a VM and the moves between them (facts §2.6, §2.7), pure; acting on them is left to the service.
 
     WaitForLaunch --started--> Up <--resumed/suspended--> Paused
-    Up, Paused --migrate--> Migration Source --ended--> as before
-    Up, Paused --save--> Saving State --ended--> as before
-    Restoring state, Migration Destination --started--> Up or Paused
     every state --stopped--> Down, which is final
+
+A VM that is found while it migrates or is saved or restored has that state until libvirt shows it Up or Paused.
 
 The status that callers see is the effective one: Up is told apart further by what the guest was last seen to do.
 """
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, StrEnum
 from typing import Self
+
+from vdsm.core.errors import shorten
 
 
 class Status(StrEnum):
@@ -110,7 +111,7 @@ class ExitInfo:
     @classmethod
     def of(cls, reason: ExitReason, message: str = "") -> Self:
         """The exit of that reason, with its own text unless there is a better one."""
-        return cls(int(reason.is_error), reason, message or reason.text)
+        return cls(int(reason.is_error), reason, shorten(message or reason.text))
 
 
 class Happening(Enum):
@@ -120,9 +121,6 @@ class Happening(Enum):
     STARTED_PAUSED = "started paused"
     SUSPENDED = "suspended"
     RESUMED = "resumed"
-    MIGRATION_STARTED = "migration started"
-    SAVE_STARTED = "save started"
-    TRANSFER_FAILED = "transfer failed"
     STOPPED = "stopped"
 
 
@@ -135,12 +133,6 @@ MOVES: Mapping[tuple[Status, Happening], Status] = {
     (Status.PAUSED, Happening.SUSPENDED): Status.PAUSED,
     (Status.PAUSED, Happening.RESUMED): Status.UP,
     (Status.UP, Happening.RESUMED): Status.UP,
-    (Status.UP, Happening.MIGRATION_STARTED): Status.MIGRATION_SOURCE,
-    (Status.PAUSED, Happening.MIGRATION_STARTED): Status.MIGRATION_SOURCE,
-    (Status.UP, Happening.SAVE_STARTED): Status.SAVING,
-    (Status.PAUSED, Happening.SAVE_STARTED): Status.SAVING,
-    (Status.MIGRATION_SOURCE, Happening.TRANSFER_FAILED): Status.UP,
-    (Status.SAVING, Happening.TRANSFER_FAILED): Status.UP,
     **{(status, Happening.STOPPED): Status.DOWN for status in Status if status is not Status.DOWN},
 }
 """Raw status and happening to the next raw status; what is not listed changes nothing."""
@@ -177,11 +169,19 @@ class VmState:
         if happening in (Happening.SUSPENDED, Happening.STARTED_PAUSED):
             code = pause_code or self.pause_code or PauseCode.BY_REQUEST
             return replace(self, status=status, cpus_stopped=True, pause_code=code)
-        if happening is Happening.TRANSFER_FAILED:
-            return replace(self, status=Status.PAUSED if self.cpus_stopped else Status.UP)
-        if happening in (Happening.STARTED, Happening.RESUMED):
-            return replace(self, status=status, cpus_stopped=False, pause_code=None)
-        return replace(self, status=status)
+        return replace(self, status=status, cpus_stopped=False, pause_code=None)
+
+    def aligned(self, found: Self) -> Self:
+        """The state with what libvirt says of the processors now; the same object when that is known already."""
+        if found.status is self.status:
+            return self
+        return replace(
+            self,
+            status=found.status,
+            cpus_stopped=found.cpus_stopped,
+            pause_code=found.pause_code,
+            post_copy=found.post_copy,
+        )
 
     def seen(self, guest_event: Status, now_s: float) -> Self:
         """The state after the guest was seen to power up, reboot or power down."""

@@ -10,7 +10,7 @@ from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
 
 from vdsm.core.errors import InvalidArgument
-from vdsm.virt.elements import check_text, element, format_xml
+from vdsm.virt.elements import check_text, element, format_xml, parse_int
 from vdsm.virt.lifecycle import ExitInfo, ExitReason
 from vdsm.virt.spec import VolumeRef
 
@@ -128,6 +128,10 @@ class VmMetadata:
             exitCode=exit_info.code, exitReason=int(exit_info.reason), exitMessage=exit_info.message, pauseTime=None
         )
 
+    def without_exit(self) -> Self:
+        """A copy for a VM that lives."""
+        return self.changed(exitCode=None, exitReason=None, exitMessage=None)
+
     def _float(self, key: str) -> float | None:
         value = self.values.get(key)
         return float(value) if isinstance(value, int | float) else None
@@ -197,19 +201,26 @@ def _parse_scalar(node: Element) -> Scalar:
         if hint == "bool":
             return text.lower() == "true" or (text.lower() != "false" and _is_nonzero(text))
         if hint == "int":
-            return int(text)
+            return parse_int(text)
         if hint == "float":
-            return float(text)
+            return _parse_float(text)
     except ValueError as error:
-        raise MetadataInvalid(f"{_local(node.tag)}: {text!r} is no {hint}") from error
+        raise MetadataInvalid(f"{_local(node.tag)}: {text[:40]!r} is no {hint}") from error
     return text
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not -(2.0**63) <= number < 2.0**63:  # nor is it NaN
+        raise ValueError("out of range")
+    return number
 
 
 def _is_nonzero(text: str) -> bool:
     if not text:
         raise ValueError("empty")
     try:
-        return int(text) != 0
+        return parse_int(text) != 0
     except ValueError:
         return False
 

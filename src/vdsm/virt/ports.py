@@ -119,8 +119,8 @@ class Hypervisor(Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
-    At most one call is in flight per VM; a call past its deadline is written off, and after that only `destroy`
-    reaches that VM until its qemu answers again.
+    At most one call is in flight per VM, the others wait in the order of asking; a call past its deadline is written
+    off, and after that only `destroy` reaches that VM until its qemu answers again.
     """
 
     async def capabilities_xml(self) -> str: ...

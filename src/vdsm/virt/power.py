@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vdsm.api.errors import DestroyFailed, ResetFailed, VmIsDown, VmRequestFailed, WrongState
+from vdsm.api.errors import DestroyFailed, ResetFailed, VmIsDown, WrongState
 from vdsm.core.errors import NodeError
 from vdsm.virt.children import wait_until
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Refusal, Request, Status, check_request
@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # libvirt's error numbers (virErrorNumber).
 _OPERATION_FAILED, _SYSTEM_ERROR, _OPERATION_INVALID = 9, 38, 55
+
+_MOST_GRACEFUL_ATTEMPTS = 10
+"""Each may take libvirt 15 s; a caller who asks for more gets the forced end after these."""
 
 
 def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
@@ -37,14 +40,14 @@ class Power:
     async def pause(self, vm: Vm) -> None:
         """Stop the VM's processors."""
         check_possible(self._shared, vm, Request.PAUSE)
-        async with self._cpu_lock(vm), self._watched(vm):
+        async with self._watched(vm):
             await self._shared.hypervisor.suspend(vm.vm_id)
         self._shared.apply(vm, Happening.SUSPENDED, pause_code=PauseCode.BY_REQUEST)
 
     async def resume(self, vm: Vm) -> None:
         """Let the VM's processors run on."""
         check_possible(self._shared, vm, Request.RESUME)
-        async with self._cpu_lock(vm), self._watched(vm):
+        async with self._watched(vm):
             await self._shared.hypervisor.resume(vm.vm_id)
         self._shared.apply(vm, Happening.RESUMED)
 
@@ -74,9 +77,9 @@ class Power:
         if vm.state.status is Status.WAIT_FOR_LAUNCH:
             reason = ExitReason.DESTROYED_DURING_STARTUP
         vm.ends_with = reason
-        if vm.is_launching and vm.launch is not None:
-            await self._await_launch(vm.launch)
         try:
+            if vm.launch is not None:
+                await self._await_start(vm, vm.launch)
             if vm.has_domain:
                 await self._kill(vm, graceful_attempts)
         except NodeError:
@@ -102,14 +105,18 @@ class Power:
         if self._shared.vms.get(vm.vm_id) is vm:
             del self._shared.vms[vm.vm_id]
 
-    async def _await_launch(self, launch: asyncio.Task[None]) -> None:
-        """Give a start that has reached libvirt its time: killed too early, the domain would start after its end."""
-        over = asyncio.Event()
-        launch.add_done_callback(lambda _: over.set())
-        await wait_until(over, self._shared.settings.command_timeout_s, self._shared.clock)
+    async def _await_start(self, vm: Vm, launch: asyncio.Task[None]) -> None:
+        """Give what has reached libvirt its time: removed too early, the domain would be there after its end."""
+        limit_s = self._shared.settings.command_timeout_s
+        if not await wait_until(vm.announced, limit_s, self._shared.clock):
+            raise DestroyFailed(vm.vm_id, f"libvirt has not taken it in yet, after another {limit_s} s")
+        if vm.is_launching:
+            over = asyncio.Event()
+            launch.add_done_callback(lambda _: over.set())
+            await wait_until(over, limit_s, self._shared.clock)
 
     async def _kill(self, vm: Vm, graceful_attempts: int) -> None:
-        for _ in range(max(0, graceful_attempts)):
+        for _ in range(min(max(0, graceful_attempts), _MOST_GRACEFUL_ATTEMPTS)):
             try:
                 await self._shared.hypervisor.destroy(vm.vm_id, graceful=True)
                 return
@@ -177,17 +184,6 @@ class Power:
         return [ShutdownMode.AGENT, ShutdownMode.ACPI] if has_acpi else [ShutdownMode.AGENT]
 
     @asynccontextmanager
-    async def _cpu_lock(self, vm: Vm) -> AsyncIterator[None]:
-        """One request on the processors at a time; who waits too long fails with code 100."""
-        shared = self._shared
-        limit_s = shared.settings.command_timeout_s * (20 + len(shared.vms)) / 20
-        await _acquire(vm.cpu_lock, limit_s, shared)
-        try:
-            yield
-        finally:
-            vm.cpu_lock.release()
-
-    @asynccontextmanager
     async def _watched(self, vm: Vm) -> AsyncIterator[None]:
         """Remember that the VM's monitor did not answer."""
         try:
@@ -195,25 +191,3 @@ class Power:
         except HypervisorTimeout:
             vm.monitor_failed = True
             raise
-
-
-async def _acquire(lock: asyncio.Lock, limit_s: float, shared: Shared) -> None:
-    if not lock.locked():
-        await lock.acquire()
-        return
-    waiter = asyncio.create_task(lock.acquire())
-    timer = asyncio.create_task(shared.clock.sleep(limit_s))
-    try:
-        await asyncio.wait({waiter, timer}, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        if waiter.done() and not waiter.cancelled():
-            lock.release()
-        waiter.cancel()
-        raise
-    finally:
-        timer.cancel()
-    if not waiter.done():
-        waiter.cancel()
-        await asyncio.wait({waiter})
-        if waiter.cancelled():
-            raise VmRequestFailed("the VM's processors are busy with another request")

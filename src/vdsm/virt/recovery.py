@@ -32,17 +32,22 @@ class Belonging(Enum):
 class Adoption:
     """One VM to take over.
 
-    `asks_block_errors` says that the pause code must still be asked for, `writes_exit` that its end is not recorded
-    yet, `problem` why its definition could not be understood.
+    `asks_why` says that the pause code must still be asked for, `writes_exit` that its end is not recorded yet,
+    `problem` why its definition could not be understood.
     """
 
     record: DomainRecord
     view: DomainView | None
     state: VmState
     is_external: bool
-    asks_block_errors: bool = False
+    asks_why: bool = False
     writes_exit: bool = False
     problem: str = ""
+
+    @property
+    def names_owner(self) -> bool:
+        """Whether the domain itself tells whose it is."""
+        return self.view is not None and self.view.metadata is not None and "owner" in self.view.metadata.values
 
 
 def plan_recovery(records: Iterable[DomainRecord], owner: str) -> list[Adoption]:
@@ -82,19 +87,19 @@ def is_alive(state: DomainState) -> bool:
     return state is not DomainState.SHUT_OFF
 
 
-def state_of(record: DomainRecord) -> VmState:
+def state_of(state: DomainState, reason: int) -> VmState:
     """The state that libvirt's tells of a living domain; a crashed guest that libvirt preserves stands still."""
-    if record.state is DomainState.CRASHED:
+    if state is DomainState.CRASHED:
         return VmState(Status.PAUSED, cpus_stopped=True, pause_code=PauseCode.OTHER)
-    if record.state is not DomainState.PAUSED:
-        incoming = record.state is DomainState.RUNNING and record.reason == _RUNNING_POST_COPY
+    if state is not DomainState.PAUSED:
+        incoming = state is DomainState.RUNNING and reason == _RUNNING_POST_COPY
         return VmState(Status.MIGRATION_DESTINATION if incoming else Status.UP)
-    if record.reason == _PAUSED_MIGRATION:
+    if reason == _PAUSED_MIGRATION:
         return VmState(Status.MIGRATION_SOURCE, cpus_stopped=True)
-    if record.reason == _PAUSED_POST_COPY:
+    if reason == _PAUSED_POST_COPY:
         return VmState(Status.MIGRATION_SOURCE, cpus_stopped=True, pause_code=PauseCode.POST_COPY, post_copy=True)
     codes = {_PAUSED_IO_ERROR: PauseCode.OTHER, _PAUSED_POST_COPY_FAILED: PauseCode.POST_COPY}
-    return VmState(Status.PAUSED, cpus_stopped=True, pause_code=codes.get(record.reason, PauseCode.BY_REQUEST))
+    return VmState(Status.PAUSED, cpus_stopped=True, pause_code=codes.get(reason, PauseCode.BY_REQUEST))
 
 
 def exit_of(record: DomainRecord, metadata: VmMetadata | None) -> ExitInfo:
@@ -111,7 +116,7 @@ def _with_state(adoption: Adoption, metadata: VmMetadata | None) -> Adoption:
     record = adoption.record
     if is_alive(record.state):
         asks = record.state is DomainState.PAUSED and record.reason == _PAUSED_IO_ERROR
-        return replace(adoption, state=state_of(record), asks_block_errors=asks)
+        return replace(adoption, state=state_of(record.state, record.reason), asks_why=asks)
     unrecorded = metadata is None or metadata.exit is None
     state = VmState(Status.DOWN, exit=exit_of(record, metadata))
     return replace(adoption, state=state, writes_exit=unrecorded and not adoption.is_external)
@@ -121,4 +126,4 @@ def _adopt_unreadable(record: DomainRecord, problem: str) -> Adoption | None:
     """Nobody knows whose it is, so it is only watched; one that does not run is none of our business."""
     if not is_alive(record.state):
         return None
-    return Adoption(record, None, state_of(record), is_external=True, problem=problem)
+    return Adoption(record, None, state_of(record.state, record.reason), is_external=True, problem=problem)

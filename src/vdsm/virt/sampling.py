@@ -1,17 +1,21 @@
 """Takes one sample of all VMs at a time; what the figures mean is left to `stats`."""
 
 import logging
+from collections.abc import Mapping
 
 from vdsm.core.errors import NodeError
 from vdsm.virt.adopt import Adopter
+from vdsm.virt.lifecycle import Status
+from vdsm.virt.ports import DomainState
+from vdsm.virt.recovery import state_of
 from vdsm.virt.shared import Shared
-from vdsm.virt.stats import Sample
+from vdsm.virt.stats import Sample, Value
 
 log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Keeps the last two samples of every VM."""
+    """Keeps the last two samples of every VM, and notices what libvirt's events did not tell."""
 
     def __init__(self, shared: Shared, adopter: Adopter) -> None:
         self._shared = shared
@@ -33,8 +37,15 @@ class Sampler:
             if values:
                 vm.window = vm.window.then(Sample.of(bulk.taken_at_s, values))
                 vm.monitor_failed = False
-            elif vm.is_alive and vm.vm_id not in bulk.missing:
+            elif vm.vm_id in bulk.missing:
+                continue
+            if vm.is_alive and (not values or vm.is_stale or _status_of(values) is not vm.state.status):
                 self._adopter.check(vm)
-        for vm in alive:
-            if vm.is_stale and vm.is_alive:
-                await shared.refresh(vm)
+        for vm_id in bulk.stats:
+            known = shared.vms.get(vm_id)
+            if known is None or known.state.status is Status.DOWN:
+                self._adopter.find(vm_id)
+
+
+def _status_of(values: Mapping[str, Value]) -> Status:
+    return state_of(DomainState(values.get("state.state", 1)), int(values.get("state.reason", 0))).status

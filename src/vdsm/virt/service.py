@@ -5,7 +5,6 @@ from vdsm.api.vm import VmInfo, VmParameters
 from vdsm.api.vm_types import VmStats
 from vdsm.core.clock import Clock
 from vdsm.core.periodic import repeat
-from vdsm.core.undo import Undo
 from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.launch import Launcher
@@ -69,7 +68,7 @@ class VmService:
         await self._sampler.sample()
 
     async def create(self, vm_id: str, parameters: VmParameters) -> VmInfo:
-        """Accept a VM and start it in the background; the VM is in libvirt when this returns."""
+        """Accept a VM and start it in the background; libvirt has it, or is taking it in, when this returns."""
         shared = self._shared
         shared.check_ready()
         settings = shared.settings
@@ -93,13 +92,8 @@ class VmService:
         )
         if vm.vm_id in shared.vms:
             raise VmExists(vm.vm_id)
-        with Undo() as undo:
-            shared.vms[vm.vm_id] = vm
-            undo.push(shared.vms.pop, vm.vm_id, None)
-            doom = await self._launcher.announce(vm, wish)
-            undo.forget()
         info = build_info(vm, shared.clock)
-        self._launcher.start(vm, wish, doom)
+        await self._launcher.begin(vm, wish)
         return info
 
     async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:

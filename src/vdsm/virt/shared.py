@@ -18,6 +18,7 @@ from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, format_metadata
 from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
+from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event
 from vdsm.virt.spec import HostFacts, VolumeRef
 from vdsm.virt.vm import Vm
@@ -48,6 +49,8 @@ class VirtSettings:
     shutdown_timeout_s: int = 120
     retry_s: float = 5.0
     launches: int = 4
+    announce_patience_s: float = 2.0
+    """How long the caller of `create` waits for libvirt to take the VM in."""
     relabel_disks: bool = False
 
 
@@ -106,6 +109,13 @@ class Shared:
         if (vm.state.effective(now_s), vm.state.pause_code) != before:
             self.notify(vm, io_error=io_error)
 
+    def align(self, vm: Vm, record: DomainRecord) -> None:
+        """Take over what libvirt says of a living VM's processors, and tell when that is news."""
+        before = vm.state
+        vm.state = before.aligned(state_of(record.state, record.reason))
+        if vm.state is not before:
+            self.notify(vm)
+
     def see(self, vm: Vm, guest_event: Status) -> None:
         """The guest was seen to power up, reboot or power down."""
         now_s = self.clock.monotonic()
@@ -129,24 +139,25 @@ class Shared:
         vm.cleanup = self.children.spawn(self._clean_up(vm), f"clean up after VM {vm.vm_id}")
 
     async def save(self, vm: Vm, **values: Scalar | None) -> None:
-        """Change scalars of the VM's metadata, here and in libvirt; a failure there is logged, not raised."""
+        """Change scalars of the VM's metadata, here and in libvirt; a failure there is logged, not raised.
+
+        The hypervisor takes one call at a time for a VM, in the order of asking: the last change is what stays.
+        """
         if vm.is_external:
             return
         vm.metadata = vm.metadata.changed(**values)
-        async with vm.metadata_lock:
-            if not vm.has_domain:
-                return
-            try:
-                await self.hypervisor.set_metadata(vm.vm_id, format_metadata(vm.metadata), VM_PREFIX, VM_URI)
-            except NodeError as error:
-                log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
+        if not vm.has_domain:
+            return
+        try:
+            await self.hypervisor.set_metadata(vm.vm_id, format_metadata(vm.metadata), VM_PREFIX, VM_URI)
+        except NodeError as error:
+            log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
 
     async def release_images(self, vm: Vm) -> None:
-        """Tear down the VM's images, but for those that another living VM uses; failures are logged."""
-        used = {volume.image_id for other in self.vms.values() if other.is_alive for volume in list_volumes(other)}
+        """Tear down the VM's images, but for those that another VM uses; failures are logged."""
         vm.has_images = False
         for volume in list_volumes(vm):
-            if volume.image_id in used:
+            if self._is_used(volume, vm):
                 continue
             try:
                 await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
@@ -154,21 +165,30 @@ class Shared:
                 log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
                 vm.has_images = True
 
+    def _is_used(self, volume: VolumeRef, vm: Vm) -> bool:
+        """Whether another VM that is not down, so also one that starts, has that image."""
+        others = (other for other in self.vms.values() if other is not vm and other.state.status is not Status.DOWN)
+        return any(volume.image_id == used.image_id for other in others for used in list_volumes(other))
+
     async def refresh(self, vm: Vm) -> DomainRecord | None:
         """Read the VM's XML again; when that fails, the VM is stale and None is returned."""
         vm.is_stale = True
         try:
             record = await self.hypervisor.get_domain(vm.vm_id)
-            vm.view = parse_domain(record.xml)
-        except HypervisorTimeout:
-            vm.monitor_failed = True
-            return None
-        except (NodeError, DomainInvalid) as error:
+        except NodeError as error:
+            vm.monitor_failed = vm.monitor_failed or isinstance(error, HypervisorTimeout)
             log.warning("VM %s: its definition could not be read: %s", vm.vm_id, error)
             return None
-        vm.xml = record.xml
-        vm.is_stale = False
+        self.read(vm, record)
         return record
+
+    def read(self, vm: Vm, record: DomainRecord) -> None:
+        """Take over the VM's XML as libvirt has it now."""
+        vm.xml, vm.is_stale = record.xml, False
+        try:
+            vm.view = parse_domain(record.xml)
+        except DomainInvalid as error:
+            log.warning("VM %s: its definition cannot be understood: %s", vm.vm_id, error)
 
     async def _clean_up(self, vm: Vm) -> None:
         await self.save(vm)

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
-from vdsm.virt.lifecycle import ExitReason, PauseCode, Status, VmState
+from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.stats import Window
 
@@ -51,16 +51,18 @@ class Vm:
     is_stale: bool = False
     """Its XML changed and has not been read again yet."""
 
+    announced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when libvirt knows of it, or when that came to nothing."""
     is_starting: bool = False
     """Whether its start has reached libvirt, from where nobody can call it back."""
+    early_end: ExitInfo | None = None
+    """How it ended, told by libvirt before its start came back."""
     shutdown_requested: bool = False
     destroy_requested: bool = False
     ends_with: ExitReason | None = None
     """Why it is about to end, when we know better than libvirt's event will."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     rebooted: asyncio.Event = field(default_factory=asyncio.Event)
-    cpu_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    metadata_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None

@@ -17,9 +17,9 @@ from vdsm.virt.vm import Vm
 log = logging.getLogger(__name__)
 
 # Numbers of virDomainEventType and of its details.
-_STARTED, _SUSPENDED, _RESUMED, _STOPPED, _SHUTDOWN = 2, 3, 4, 5, 6
+_DEFINED, _STARTED, _SUSPENDED, _RESUMED, _STOPPED, _SHUTDOWN = 0, 2, 3, 4, 5, 6
 _SUSPENDED_IO_ERROR = 2
-_STOPPED_SHUTDOWN, _STOPPED_FAILED = 0, 5
+_STOPPED_SHUTDOWN = 0
 _SHUTDOWN_BY_HOST = 2
 _GRAPHICS_INITIALIZE, _GRAPHICS_DISCONNECT = 1, 2
 _WATCHDOG_ACTIONS = {0: "ignore", 1: "pause", 2: "reset", 3: "destroy", 4: "shutdown", 5: "log"}
@@ -54,8 +54,8 @@ class Watcher:
             self._adopter.look_again()
             return
         vm = self._shared.vms.get(event.vm_id)
-        if vm is None:
-            if event.kind is EventKind.LIFECYCLE and event.detail[:1] == (_STARTED,):
+        if vm is None or vm.state.status is Status.DOWN:
+            if event.kind is EventKind.LIFECYCLE and event.detail[:1] in ((_DEFINED,), (_STARTED,)):
                 self._adopter.look_at(event.vm_id)
             return
         handler = self._handlers.get(event.kind)
@@ -79,8 +79,6 @@ class Watcher:
             vm.shutdown_requested = True
         elif what == _STOPPED:
             self._on_stopped(vm, detail)
-        elif what == _STARTED and vm.state.status is Status.DOWN:
-            log.warning("VM %s was started by somebody else; it stays down for us until it is destroyed", vm.vm_id)
 
     def _on_suspended(self, vm: Vm, detail: int) -> None:
         if detail != _SUSPENDED_IO_ERROR:
@@ -99,12 +97,15 @@ class Watcher:
             self._shared.children.spawn(self._shared.save(vm, pauseTime=None), f"forget the pause of VM {vm.vm_id}")
 
     def _on_stopped(self, vm: Vm, detail: int) -> None:
-        if vm.is_launching and detail == _STOPPED_FAILED:
-            return  # The start itself tells, and knows better why.
         reason = exit_of_event(detail)
         if detail == _STOPPED_SHUTDOWN and vm.shutdown_requested:
             reason = ExitReason.SHUT_DOWN_BY_ADMINISTRATOR
-        self._shared.end(vm, ExitInfo.of(vm.ends_with or reason))
+        end = ExitInfo.of(vm.ends_with or reason)
+        if vm.launch is not None and vm.state.status is Status.WAIT_FOR_LAUNCH:
+            # Of its start, which will tell, or of an earlier VM with that id.
+            vm.early_end = end
+        else:
+            self._shared.end(vm, end)
 
     def _on_reboot(self, vm: Vm, event: HypervisorEvent) -> None:
         shared = self._shared

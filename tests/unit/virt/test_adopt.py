@@ -3,12 +3,15 @@
 import pytest
 from msgspec import UNSET
 
-from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml
+from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status, until
 from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorTimeout
 
 OTHER_ID = "cccccccc-0000-4000-8000-00000000000c"
+VOLUME_METADATA = '<device devtype="disk" name="vda">{}</device>'.format(
+    "".join(f"<{key[:-3]}ID>{value}</{key[:-3]}ID>" for key, value in VOLUME.items())
+)
 FOREIGN = domain_xml(OTHER_ID, "foreign", metadata="<owner>/elsewhere</owner>")
 
 
@@ -191,3 +194,69 @@ async def test_while_libvirt_is_away_figures_tell_their_age() -> None:
         world.hypervisor.come_up()
         await world.clock.advance(15)
         assert (await service.get_stats(VM_ID)).monitor_response == 0
+
+
+async def test_a_start_that_outlived_the_daemon_is_found_and_its_images_are_prepared_again() -> None:
+    world = World()
+    await world.hypervisor.define(domain_xml(metadata="<owner>/</owner>" + VOLUME_METADATA))
+    async with world.ready() as service:
+        await settle()
+        assert await status(service) == "Down" and world.images.prepared == []
+        await world.hypervisor.start(VM_ID, paused=False)  # libvirtd had the request already
+        await settle()
+        assert world.statuses() == ["Down", "Up"]
+        assert world.images.prepared == [VOLUME["image_id"]]
+        world.hypervisor.end_guest(VM_ID)
+    async with world.ready() as service:
+        assert (await service.get_stats(VM_ID)).exit_reason == 7
+
+
+async def test_what_others_define_is_left_alone_until_it_runs() -> None:
+    world = World()
+    async with world.ready() as service:
+        await world.hypervisor.define(domain_xml(metadata=""))  # the root's by its metadata, which names no owner
+        await settle()
+        assert await service.list_vms() == []
+        await world.hypervisor.start(VM_ID, paused=False)
+        await settle()
+        assert await status(service) == "Up"
+
+
+async def test_samples_notice_what_no_event_told() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        await create(service, OTHER_ID, name="other")
+        listeners, world.hypervisor._listeners = world.hypervisor._listeners, []
+        world.hypervisor.pause_on_error(VM_ID, "hda")
+        unheard = "dddddddd-0000-4000-8000-00000000000d"
+        await world.hypervisor.define(domain_xml(unheard, "foreign", metadata="<owner>/elsewhere</owner>"))
+        await world.hypervisor.start(unheard, paused=False)
+        await settle()
+        world.hypervisor._listeners = listeners
+        await service.sample()
+        await settle()
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.pause_code) == ("Paused", "ENOSPC")
+        assert await status(service, unheard) == "Up" and await status(service, OTHER_ID) == "Powering up"
+        world.hypervisor._listeners = []
+        await world.hypervisor.resume(VM_ID)
+        await settle()
+        await service.sample()
+        await settle()
+        assert await status(service) == "Powering up"
+
+
+async def test_a_definition_that_could_not_be_read_is_read_with_a_later_sample() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, OTHER_ID, name="other")
+        world.images.may_go_on.clear()
+        await service.create(VM_ID, parameters(drives=[VOLUME], display="vnc"))
+        world.hypervisor.fail_next("get_domain", HypervisorTimeout(VM_ID, "look", 60.0))
+        world.images.may_go_on.set()
+        await settle()
+        assert (await service.get_stats(VM_ID)).display_port == "-1"
+        await service.sample()
+        await settle()
+        assert (await service.get_stats(VM_ID)).display_port != "-1"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status, until
-from vdsm.api.errors import NoSuchVm, VmExists
+from vdsm.api.errors import DestroyFailed, NoSuchVm, VmExists
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import GeneralFailure
 from vdsm.virt.domain import parse_domain
@@ -147,9 +147,11 @@ async def test_a_crash_in_the_code_of_one_start_takes_nobody_along() -> None:
 async def test_a_start_that_times_out_is_not_called_down_while_it_may_run() -> None:
     world = World()
     async with world.ready() as service:
+        world.images.may_go_on.clear()
         await service.create(VM_ID, parameters(drives=[VOLUME]))
         world.hypervisor.fail_next("start", HypervisorTimeout(VM_ID, "start", 60.0))
         world.hypervisor.fail_next("get_domain", HypervisorTimeout(VM_ID, "look", 60.0))
+        world.images.may_go_on.set()
         await settle()
         assert await status(service) == "WaitForLaunch" and world.images.prepared
         await world.hypervisor.start(VM_ID, paused=False)  # what the written-off call does in the end
@@ -160,9 +162,8 @@ async def test_a_start_that_times_out_is_not_called_down_while_it_may_run() -> N
 async def test_a_start_that_timed_out_and_came_to_nothing() -> None:
     world = World()
     async with world.ready() as service:
-        await service.create(VM_ID, parameters(drives=[VOLUME]))
         world.hypervisor.fail_next("start", HypervisorDown("libvirtd ended"))
-        await settle()
+        await create(service, drives=[VOLUME])
         assert await exit_of(world) == (ExitReason.START_REFUSED, 1)
         assert world.images.prepared == []
 
@@ -320,3 +321,152 @@ async def test_events_of_an_unknown_domain_mean_nothing() -> None:
         world.hypervisor.emit(HypervisorEvent(OTHER_ID, EventKind.REBOOT))
         await settle()
         assert await service.list_vms() == []
+
+
+class SlowLibvirt:
+    """Takes its time over the next definition, and finishes it whatever becomes of the daemon, as libvirtd does."""
+
+    def __init__(self, world: World) -> None:
+        self.go_on = asyncio.Event()
+        self.failure: Exception | None = None
+        self._define = world.hypervisor.define
+        self._work: list[asyncio.Task[None]] = []
+        world.hypervisor.define = self.define  # type: ignore[method-assign]
+
+    async def define(self, xml: str) -> None:
+        work = asyncio.create_task(self._finish(xml))
+        self._work.append(work)
+        await asyncio.shield(work)
+
+    async def _finish(self, xml: str) -> None:
+        await self.go_on.wait()
+        if self.failure is not None:
+            raise self.failure
+        await self._define(xml)
+
+
+async def test_where_libvirt_takes_long_the_answer_comes_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters()))
+        await settle()
+        assert not creating.done()
+        await world.clock.advance(2)
+        assert (await creating).status == await status(service) == "WaitForLaunch"
+        assert "still at it" in caplog.text
+        with pytest.raises(VmExists):
+            await service.create(VM_ID, parameters())
+        libvirt.go_on.set()
+        await until(lambda: world.events)
+        assert world.statuses() == ["Powering up"]
+
+
+async def test_once_answered_for_the_vm_goes_down_when_libvirt_does_not_take_it_in() -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters()))
+        await world.clock.advance(2)
+        await creating
+        libvirt.failure = HypervisorTimeout(VM_ID, "define", 600.0)
+        libvirt.go_on.set()
+        await settle()
+        assert await exit_of(world) == (ExitReason.GENERIC_ERROR, 1)
+        await service.destroy(VM_ID)
+        assert await service.list_vms() == []
+
+
+async def test_a_caller_who_gives_up_does_not_stop_the_start() -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters()))
+        await settle()
+        creating.cancel()
+        await asyncio.wait({creating})
+        libvirt.go_on.set()
+        await until(lambda: world.events)
+        assert await status(service) == "Powering up"
+
+
+async def test_killed_while_libvirt_takes_the_vm_in_the_next_daemon_hears_of_it() -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters(drives=[VOLUME])))
+        await world.clock.advance(2)
+        await creating
+    async with world.ready() as service:
+        assert await service.list_vms() == []
+        libvirt.go_on.set()
+        await until(lambda: world.events)
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.exit_code) == ("Down", 1) and "interrupted" in str(stats.exit_message)
+        await service.destroy(VM_ID)
+        assert world.hypervisor.domains == {}
+
+
+async def test_destroyed_while_libvirt_takes_it_in_nothing_is_left() -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters()))
+        await world.clock.advance(2)
+        await creating
+        destroying = asyncio.create_task(service.destroy(VM_ID))
+        await settle()
+        assert not destroying.done()
+        libvirt.go_on.set()
+        await destroying
+        await settle()
+        assert await exit_of(world) == (ExitReason.DESTROYED_DURING_STARTUP, 1)
+        assert await service.list_vms() == [] and world.hypervisor.domains == {}
+        await create(service)
+        assert await status(service) == "Powering up"
+
+
+async def test_destroy_does_not_wait_for_ever_for_libvirt() -> None:
+    world = World()
+    async with world.ready() as service:
+        libvirt = SlowLibvirt(world)
+        creating = asyncio.create_task(service.create(VM_ID, parameters()))
+        await world.clock.advance(2)
+        await creating
+        destroying = asyncio.create_task(service.destroy(VM_ID))
+        await world.clock.advance(61)
+        with pytest.raises(DestroyFailed):
+            await destroying
+        libvirt.go_on.set()
+        await until(lambda: world.events)
+        assert await status(service) == "Powering up"
+
+
+async def test_a_vm_that_starts_keeps_its_name_and_its_images() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, OTHER_ID, name="other", drives=[VOLUME])
+        world.images.may_go_on.clear()
+        second = {**VOLUME, "image_id": "55555555-0000-4000-8000-000000000005", "index": 1}
+        await service.create(VM_ID, parameters(drives=[{**VOLUME, "index": 0}, second]))
+        await until(lambda: world.images.waiting)
+        await create(service, "dddddddd-0000-4000-8000-00000000000d")  # of the same name
+        assert await exit_of(world, "dddddddd-0000-4000-8000-00000000000d") == (ExitReason.GENERIC_ERROR, 1)
+        await service.destroy(OTHER_ID)
+        assert world.images.prepared == [VOLUME["image_id"]]
+        world.images.may_go_on.set()
+        await settle()
+        assert await status(service) == "Powering up"
+
+
+async def test_the_end_of_an_earlier_vm_is_not_the_end_of_this_one() -> None:
+    world = World()
+    async with world.ready() as service:
+        world.images.may_go_on.clear()
+        await service.create(VM_ID, parameters(drives=[VOLUME]))
+        world.hypervisor.emit(HypervisorEvent(VM_ID, EventKind.LIFECYCLE, (5, 1)))
+        await settle()
+        assert await status(service) == "WaitForLaunch"
+        world.images.may_go_on.set()
+        await settle()
+        assert await status(service) == "Powering up"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status, until
-from vdsm.api.errors import DestroyFailed, NoSuchVm, ResetFailed, VmIsDown, VmRequestFailed, WrongState
+from vdsm.api.errors import DestroyFailed, NoSuchVm, ResetFailed, VmIsDown, WrongState
 from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorRefused, HypervisorTimeout
 
@@ -182,7 +182,15 @@ async def test_destroy_tells_of_the_end_and_leaves_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("failures", "attempts", "calls"),
-    [([FAILED], 1, 2), ([SYSTEM], 1, 2), ([FAILED, SYSTEM], 2, 3), ([STUCK], 3, 2), ([], 0, 1), ([FAILED], 5, 2)],
+    [
+        ([FAILED], 1, 2),
+        ([SYSTEM], 1, 2),
+        ([FAILED, SYSTEM], 2, 3),
+        ([STUCK], 3, 2),
+        ([], 0, 1),
+        ([FAILED], 5, 2),
+        ([FAILED] * 10, 2**63, 11),
+    ],
 )
 async def test_destroy_is_graceful_first(failures: list[Exception], attempts: int, calls: int) -> None:
     world = World()
@@ -290,28 +298,3 @@ async def test_external_vms_are_destroyed_but_never_removed() -> None:
         assert await service.list_vms() == []
         assert not [call for call in world.hypervisor.calls if call[0] in ("undefine", "set_metadata")]
         assert "elsewhere" in before and "elsewhere" in world.record()
-
-
-async def test_one_request_on_the_processors_at_a_time_and_no_longer_than_the_limit() -> None:
-    world = World()
-    async with world.ready() as service:
-        await create(service)
-        go_on = asyncio.Event()
-        suspend = world.hypervisor.suspend
-
-        async def slow_suspend(vm_id: str) -> None:
-            await go_on.wait()
-            await suspend(vm_id)
-
-        world.hypervisor.suspend = slow_suspend  # type: ignore[method-assign]
-        first = asyncio.create_task(service.pause(VM_ID))
-        await settle()
-        second = asyncio.create_task(service.resume(VM_ID))
-        await settle()
-        await world.clock.advance(60 * 21 / 20 + 1)
-        with pytest.raises(VmRequestFailed):
-            await second
-        go_on.set()
-        await first
-        await service.resume(VM_ID)
-        assert await status(service) != "Paused"

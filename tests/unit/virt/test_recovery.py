@@ -42,7 +42,7 @@ def adopt(
 def test_living_domains(state: DomainState, reason: int, status: Status, pause_code: PauseCode | None) -> None:
     plan = adopt(state, reason)
     assert (plan.state.status, plan.state.pause_code) == (status, pause_code)
-    assert plan.asks_block_errors == (reason == 5)
+    assert plan.asks_why == (reason == 5)
     assert not plan.writes_exit
 
 
