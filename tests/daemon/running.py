@@ -97,7 +97,8 @@ class Running:
     async def rpc(self, method: str, params: dict[str, Any] | list[Any] | None = None, flow_id: str = "") -> Any:
         """One JSON-RPC call over STOMP over TCP. Raises CallFailed."""
         if self._rpc is None:
-            self._rpc = await connect_async(self.address)
+            # No heart-beats: a loop that several tests share stands still between them.
+            self._rpc = await connect_async(self.address, incoming_heartbeat_ms=0)
         return await self._rpc.call(method, params, flow_id=flow_id)
 
     async def xmlrpc(self, method: str, *parameters: Any, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
         Path(folder).mkdir()
 
     assert await s.ok("ping") == {}
-    await s.ok("setLogLevel", 30, "script")
+    await s.ok("setLogLevel", 30, "http")
     for name, member in (("getVdsCapabilities", "info"), ("getVdsStats", "info"), ("getVdsHardwareInfo", "info")):
         assert list(await s.ok(name)) == [member]
     assert await s.ok("list") == {"vmList": []}

@@ -19,6 +19,9 @@ Schema = str | list[Any]
 NUMBER_LIMIT = 2**63
 """No figure of a node needs more; larger ones, infinity and what is no number are refused at the door."""
 
+LONGEST_TEXT = 300
+"""Characters of an error's parts: what was sent is not sent back whole, nor logged."""
+
 PRIMITIVES: dict[Any, str] = {str: "string", int: "int", float: "float", bool: "boolean"}
 
 
@@ -26,9 +29,9 @@ class BadValue(Exception):
     """A value does not fit its declaration; `where` names it in the caller's words."""
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
-        self.where = where
-        self.reason = reason
+        self.where = where[:LONGEST_TEXT]
+        self.reason = reason[:LONGEST_TEXT]
+        super().__init__(f"{self.where}: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)
