@@ -57,7 +57,7 @@ unit: ## unit, contract and whole-daemon tests: no libvirt, no root
 
 system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(ready)
-	$(PYTEST) -q -n $(JOBS) --dist loadgroup tests/system
+	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system
 
 bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 	$(ready)
@@ -65,7 +65,7 @@ bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	$(ready)
-	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadgroup $(fast_tests) tests/system
+	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
 
 requirements: ## write requirements*.txt anew from requirements*.in
 	$(ready)

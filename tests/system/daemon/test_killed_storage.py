@@ -12,8 +12,6 @@ from tests.system.private_libvirtd import PrivateLibvirtd
 from tests.system.vdsmd import Pool, Vdsmd, Volume, kill_during
 from vdsm.core.ids import BLANK_UUID
 
-pytestmark = pytest.mark.xdist_group("killed storage")
-
 LONGEST_LIFE_S = 0.6
 VOLUMES = 8
 """About so many are kept: creating and deleting balance."""

@@ -28,8 +28,6 @@ from tests.system.vdsmd import (
 )
 from vdsm.wire.tls import TlsFiles, make_client_context
 
-pytestmark = pytest.mark.xdist_group("restart")
-
 LASTING = ("vmName", "kvmEnable", "acpiEnable", "displayInfo", "displayType", "displayIp", "displayPort", "hash")
 """Figures that a restart must not change."""
 STOP_LIMIT_S = 3.0

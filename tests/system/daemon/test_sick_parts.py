@@ -15,8 +15,6 @@ from tests.system.private_libvirtd import PrivateLibvirtd
 from tests.system.vdsmd import NOT_READY, CallFailed, Pool, Vdsmd, Volume, poll
 from vdsm.wire.client import Client
 
-pytestmark = pytest.mark.xdist_group("sick parts")
-
 VMS = 20
 CALLS = 15
 GROWTH, NOISE_S = 1.5, 0.03

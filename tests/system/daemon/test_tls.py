@@ -18,8 +18,6 @@ from vdsm import pki
 from vdsm.wire.client import Address, connect
 from vdsm.wire.tls import TlsFiles, make_client_context
 
-pytestmark = pytest.mark.xdist_group("tls")
-
 STOMP = b"CONNECT\naccept-version:1.2\n\n\0"
 HTTP = b"GET /api/v1/host/capabilities HTTP/1.1\r\nHost: localhost\r\n\r\n"
 XML_RPC = (

@@ -15,8 +15,6 @@ from tests.system.private_libvirtd import PrivateLibvirtd
 from tests.system.vdsmd import LIMIT_S, CallFailed, Pool, Vdsmd, Volume, make_id, poll
 from vdsm.wire.client import Client
 
-pytestmark = pytest.mark.xdist_group("vm life")
-
 CONSOLES = "run/ovirt-vmconsole-console"
 REPOSITORY = Path(__file__).parents[3]
 
