@@ -6,8 +6,8 @@ does is left to the one who uses it.
 
 import configparser
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,16 +28,9 @@ class InvalidSetting(NodeError):
     found: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
-    reason: str
-    minimum: float | None
-    maximum: float | None
-
-
 def setting(default: T, reason: str, *, minimum: float | None = None, maximum: float | None = None) -> T:
     """Declare a field as a setting; the bounds are for numbers and include their ends."""
-    return field(default=default, metadata={"note": _Note(reason, minimum, maximum)})
+    return field(default=default, metadata={"reason": reason, "minimum": minimum, "maximum": maximum})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,43 +61,21 @@ class Vars:
     user_shutdown_timeout: int = setting(30, "s that users of a guest are warned before it shuts down", minimum=0)
     qemu_drive_cache: str = setting("none", "cache mode of disks that ask for none of their own")
     fake_kvm_support: bool = setting(False, "pass for a host with KVM where there is none, for tests with an engine")
-    fake_kvm_architecture: str = setting("x86_64", "architecture to pass for then")
     fake_kvm_memory: int = setting(0, "MiB of memory to pass for then; 0: as it is", minimum=0)
     host_mem_reserve: int = setting(256, "MiB kept for the host", minimum=0)
     extra_mem_reserve: int = setting(65, "MiB kept for other programs", minimum=0)
     guest_ram_overhead: int = setting(65, "MiB that a VM takes beside its own memory", minimum=0)
     report_host_threads_as_cores: bool = setting(False, "count threads as cores")
-    nowait_domain_stats: bool = setting(True, "leave a VM out of a sample rather than wait for it")
-    time_sync_cont_enable: bool = setting(False, "set a guest's clock when it is resumed")
 
 
 @dataclass(frozen=True, slots=True)
 class Irs:
     """Storage, as older configuration files call it."""
 
-    repository: str = setting("", "root of mounts and links; empty: rhev/data-center under the daemon's root")
     thread_pool_size: int = setting(10, "storage tasks that work at once", minimum=1, maximum=1000)
     max_tasks: int = setting(500, "storage tasks that may wait", minimum=1)
-    sd_health_check_delay: float = setting(10.0, "s between checks of a storage domain", minimum=0.1)
     task_resource_default_timeout: int = setting(120_000, "ms that a task waits for a storage lock", minimum=0)
-    prepare_image_timeout: int = setting(600_000, "ms that preparing an image waits for its lock", minimum=0)
     process_pool_timeout: float = setting(60.0, "s until an operation on storage counts as stuck", minimum=1)
-    maximum_domains_in_pool: int = setting(100, "domains that a pool may have", minimum=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Rpc:
-    """Calls from clients."""
-
-    worker_timeout: float = setting(60.0, "s after which a call that still runs is reported in the log", minimum=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Performance:
-    """Memory in huge pages."""
-
-    reserved_hugepage_count: int = setting(0, "huge pages that are not for VMs", minimum=0)
-    reserved_hugepage_size: str = setting("none", "their size in KiB; none: the machine's default size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +95,7 @@ class Virt:
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class Limits:
     """Bounds that keep one client from hurting others."""
 
     frame_bytes: int = setting(16 * MIB, "largest STOMP frame or HTTP body", minimum=65536)
@@ -176,21 +147,15 @@ class Settings:
     addresses: Addresses = Addresses()
     vars: Vars = Vars()
     irs: Irs = Irs()
-    rpc: Rpc = Rpc()
-    performance: Performance = Performance()
     libvirt: Libvirt = Libvirt()
     virt: Virt = Virt()
-    wire: Wire = Wire()
+    wire: Limits = Limits()
     storage: Storage = Storage()
     log: Log = Log()
 
     def with_port(self, port: int) -> "Settings":
         """The same, but listening on another port."""
         return replace(self, addresses=replace(self.addresses, management_port=port))
-
-    def get_repository(self, paths: Paths) -> Path:
-        """The root of storage links and mounts."""
-        return Path(self.irs.repository) if self.irs.repository else paths.repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +193,13 @@ class Setting:
         return "words between commas" if self.is_list else "text"
 
     def parse(self, text: str) -> object:
-        """The value that the text stands for; ValueError when it stands for none."""
+        """The value that the text stands for; ValueError or KeyError when it stands for none."""
         if self.words:
             if text not in self.words:
                 raise ValueError(text)
             return text
         if self.type is bool:
-            return configparser.ConfigParser.BOOLEAN_STATES[text.lower()] if text else _refuse(text)
+            return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
         if self.type is int or self.type is float:
             return self._parse_number(text)
         return tuple(part.strip() for part in text.split(",") if part.strip()) if self.is_list else text
@@ -248,10 +213,6 @@ class Setting:
         return number
 
 
-def _refuse(text: str) -> object:
-    raise ValueError(text)
-
-
 def format_value(value: object) -> str:
     """A setting's value as it is written in a file."""
     if isinstance(value, bool):
@@ -263,18 +224,11 @@ def format_value(value: object) -> str:
 
 def list_settings() -> tuple[Setting, ...]:
     """Every setting in the order of declaration."""
-    found = []
-    for section, group in get_type_hints(Settings).items():
-        if not is_dataclass(group):
-            raise TypeError(f"{section} is not a group of settings")
-        hints = get_type_hints(group)
-        for member in fields(group):
-            note: _Note = member.metadata["note"]
-            declared = Setting(
-                section, member.name, hints[member.name], member.default, note.reason, note.minimum, note.maximum
-            )
-            found.append(declared)
-    return tuple(found)
+    return tuple(
+        Setting(section, member.name, get_type_hints(group)[member.name], member.default, **member.metadata)
+        for section, group in get_type_hints(Settings).items()
+        for member in fields(group)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +279,8 @@ def parse_settings(texts: Iterable[tuple[str, str]]) -> LoadedSettings:
                 values.setdefault(section, {})[key] = declared.parse(value)
             except (ValueError, KeyError):
                 raise InvalidSetting(file, f"[{section}] {key}", declared.expected, value) from None
-    return LoadedSettings(_build(values), tuple(warnings))
+    groups = {section: group(**values.get(section, {})) for section, group in get_type_hints(Settings).items()}
+    return LoadedSettings(Settings(**groups), tuple(warnings))
 
 
 def _read_ini(file: str, text: str) -> list[tuple[str, str, str]]:
@@ -342,15 +297,6 @@ def _suggest(section: str, key: str, known: Mapping[tuple[str, str], Setting]) -
     spoken = [f"[{known_section}] {known_key}" for known_section, known_key in known]
     close = difflib.get_close_matches(f"[{section}] {key}", spoken, n=1, cutoff=0.85)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _build(values: Mapping[str, Mapping[str, object]]) -> Settings:
-    groups: dict[str, object] = {}
-    make_settings: Callable[..., Settings] = Settings
-    for section, group in get_type_hints(Settings).items():
-        make: Callable[..., object] = group
-        groups[section] = make(**values.get(section, {}))
-    return make_settings(**groups)
 
 
 def format_settings(settings: Settings) -> str:

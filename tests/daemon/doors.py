@@ -74,12 +74,12 @@ async def show_origin(request: HttpRequest) -> Response:
 
 
 @asynccontextmanager
-async def opened(limits: Limits = LIMITS, pki: Path | None = None) -> AsyncIterator["House"]:
+async def opened(limits: Limits = LIMITS, pki: Path | None = None, **options: Any) -> AsyncIterator["House"]:
     """Doors without a socket yet."""
     calls = Calls()
     app = Starlette(routes=[Route("/origin", show_origin, methods=["GET", "POST"])])
     contexts = ServerContexts(TlsFiles.below(pki)) if pki else None
-    doors = Doors(JsonRpc(calls.invoke, limits), app, limits, contexts)
+    doors = Doors(JsonRpc(calls.invoke, limits), app, limits, contexts, **options)
     try:
         yield House(doors, calls)
     finally:
@@ -87,9 +87,9 @@ async def opened(limits: Limits = LIMITS, pki: Path | None = None) -> AsyncItera
 
 
 @asynccontextmanager
-async def listening(limits: Limits = LIMITS, pki: Path | None = None) -> AsyncIterator["House"]:
+async def listening(limits: Limits = LIMITS, pki: Path | None = None, **options: Any) -> AsyncIterator["House"]:
     """Doors open on a loopback port: TLS when there are certificates."""
-    async with opened(limits, pki) as house:
+    async with opened(limits, pki, **options) as house:
         house.port = await house.doors.open_tcp("127.0.0.1", 0, tls=pki is not None)
         yield house
 

@@ -294,3 +294,13 @@ async def test_closing_waits_for_answers_to_be_sent():
         house.calls.release.set()
         await house.doors.close(10)
         assert (await visitor.get_answer())["result"] is True
+
+
+async def test_where_requests_are_taken_is_for_the_caller_to_say():
+    async with listening(request_queues=("here",)) as house, house.visit() as visitor:
+        await visitor.subscribe("mine")
+        body = b'{"jsonrpc":"2.0","method":"Test.echo","id":1,"params":[1]}'
+        visitor.send("SEND", body, destination="here", reply_to="mine")
+        assert (await visitor.get_answer())["result"] == [1]
+        visitor.send("SEND", body, destination=REQUESTS, reply_to="mine")
+        assert await visitor.get_error() == "Subscription not available"

@@ -1,6 +1,6 @@
 """Settings: what may be written, what is said about the rest, and that what is printed can be read again."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +11,12 @@ from vdsm.core.paths import Paths
 from vdsm.settings import (
     InvalidSetting,
     Settings,
-    Wire,
     format_settings,
     list_settings,
     load_settings,
     parse_settings,
     settings_schema,
 )
-from vdsm.wire.ports import Limits
 
 # Defaults of facts §7.4, typed in from there.
 FACTS = {
@@ -37,10 +35,8 @@ FACTS = {
     ("vars", "host_mem_reserve"): 256,
     ("vars", "extra_mem_reserve"): 65,
     ("vars", "guest_ram_overhead"): 65,
-    ("vars", "nowait_domain_stats"): True,
     ("irs", "thread_pool_size"): 10,
     ("irs", "max_tasks"): 500,
-    ("rpc", "worker_timeout"): 60,
 }
 
 
@@ -67,18 +63,14 @@ def test_values_are_read_by_their_type(paths: Paths) -> None:
     write(
         paths.config_file,
         "[addresses]\nmanagement_port=54322\nrequest_queues = a , b,\n[vars]\nssl = False\nvm_sample_interval: 2.5\n"
-        "[virt]\naccelerator = tcg\n[irs]\nrepository = /a%(b)s/50%\n",
+        "qemu_drive_cache = /a%(b)s/50%\n[virt]\naccelerator = tcg\n",
     )
     settings = load_settings(paths).settings
     assert settings.addresses.management_port == 54322
     assert settings.addresses.request_queues == ("a", "b")
     assert (settings.vars.ssl, settings.vars.vm_sample_interval) == (False, 2.5)
     assert settings.virt.accelerator == "tcg"
-    assert settings.get_repository(paths) == Path("/a%(b)s/50%")
-
-
-def test_the_repository_hangs_from_the_root_unless_set(paths: Paths) -> None:
-    assert Settings().get_repository(paths) == paths.root / "rhev/data-center"
+    assert settings.vars.qemu_drive_cache == "/a%(b)s/50%"
 
 
 @pytest.mark.parametrize(
@@ -163,13 +155,6 @@ def test_every_setting_is_printed_and_published_with_its_reason() -> None:
     for declared in list_settings():
         assert f"# {declared.reason}" in printed
         assert sections[declared.section][declared.key]["reason"] == declared.reason
-
-
-def test_the_bounds_of_the_doors_are_settings() -> None:
-    assert {(f.name, f.default) for f in fields(Limits)} == {
-        (declared.key, declared.default) for declared in list_settings() if declared.section == "wire"
-    }
-    assert Limits(**{f.name: getattr(Wire(), f.name) for f in fields(Wire)}) == Limits()
 
 
 @given(st.text(max_size=200))

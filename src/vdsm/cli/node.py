@@ -42,7 +42,7 @@ class Problem:
     is_warning: bool = False
 
 
-def list_folders(paths: Paths, settings: Settings) -> tuple[Folder, ...]:
+def list_folders(paths: Paths) -> tuple[Folder, ...]:
     """Every folder that the daemon needs, outer ones first (facts §7.3)."""
     return (
         Folder(paths.config, 0o755, is_ours=False),
@@ -52,7 +52,7 @@ def list_folders(paths: Paths, settings: Settings) -> tuple[Folder, ...]:
         Folder(paths.run / "payload", 0o755),
         Folder(paths.state, 0o755),
         Folder(paths.log, 0o755),
-        Folder(settings.get_repository(paths), 0o755),
+        Folder(paths.repository, 0o755),
     )
 
 
@@ -95,7 +95,7 @@ def find_problems(paths: Paths, now: datetime | None = None) -> Iterator[Problem
         yield Problem(str(error))
         return
     yield from (Problem(warning, is_warning=True) for warning in loaded.warnings)
-    for folder in list_folders(paths, loaded.settings):
+    for folder in list_folders(paths):
         if not folder.path.is_dir():
             yield Problem(f"{folder.path}: {'not a folder' if folder.path.exists() else 'missing'}")
     if loaded.settings.vars.ssl:

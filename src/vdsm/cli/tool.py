@@ -87,7 +87,7 @@ def _configure(paths: Paths, force: bool, qemu_group: bool | None) -> int:
     settings = load_settings(paths).settings
     group_id = settings.storage.owner_gid
     owner, qemu = find_owners(paths, group_id)
-    done = _print_each(make_folders(list_folders(paths, settings), owner, force=force))
+    done = _print_each(make_folders(list_folders(paths), owner, force=force))
     done += _print_each(write_config(paths))
     done += _print_each(map(str, pki.ensure(paths.pki, owner=owner, qemu=qemu)))
     if qemu_group if qemu_group is not None else is_real_node(paths) and has_group(group_id):

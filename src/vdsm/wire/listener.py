@@ -9,14 +9,14 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vdsm.core.errors import NodeError
 from vdsm.wire.detect import LONGEST_WORD, Spoken, detect
 from vdsm.wire.http import App, HttpServer
 from vdsm.wire.peer import Door, Peer, get_peer
-from vdsm.wire.ports import Calls, Limits
+from vdsm.wire.ports import REQUEST_QUEUES, Calls, Limits
 from vdsm.wire.stomp_server import StompServer
 from vdsm.wire.tls import ServerContexts, is_named_by_certificate
 
@@ -48,9 +48,11 @@ class Doors:
         limits: Limits,
         contexts: ServerContexts | None = None,
         verify_client_cert: bool = False,
+        *,
+        request_queues: Iterable[str] = REQUEST_QUEUES,
     ) -> None:
         self.limits = limits
-        self.stomp = StompServer(calls, limits)
+        self.stomp = StompServer(calls, limits, request_queues)
         self.http = HttpServer(app, limits)
         self.contexts = contexts
         self.verify_client_cert = verify_client_cert

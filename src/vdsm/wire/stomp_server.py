@@ -15,7 +15,7 @@ from vdsm.core.context import Request
 from vdsm.wire.heartbeat import HeartBeat, parse_heartbeat
 from vdsm.wire.jsonrpc import is_unaddressed
 from vdsm.wire.peer import Peer
-from vdsm.wire.ports import DEFAULT_ANSWERS, FLOW_HEADER, REQUEST_QUEUES, Calls, Limits
+from vdsm.wire.ports import DEFAULT_ANSWERS, FLOW_HEADER, Calls, Limits
 from vdsm.wire.runner import CallRunner
 from vdsm.wire.stomp import Frame, FrameError, FrameReader, format_frame
 from vdsm.wire.subscriptions import Subscriptions
@@ -46,7 +46,7 @@ class Subscription:
 class StompServer:
     """All STOMP connections of the daemon and the message bus between them."""
 
-    def __init__(self, calls: Calls, limits: Limits, request_queues: Iterable[str] = REQUEST_QUEUES) -> None:
+    def __init__(self, calls: Calls, limits: Limits, request_queues: Iterable[str]) -> None:
         self.limits = limits
         self.subscriptions: Subscriptions[Subscription] = Subscriptions()
         self._calls = calls
