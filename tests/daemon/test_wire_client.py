@@ -213,12 +213,16 @@ async def test_what_a_refused_frame_said_is_told_when_the_connection_ends():
             await client.call("Test.hold")
 
 
-@pytest.mark.parametrize(
-    "data", [b"\xff\n\n\0", b"MESSAGE\n\nnot json\0", b"MESSAGE\n\n[1]\0", b"MESSAGE\n\n" + b"[" * 9000 + b"\0"]
-)
-def test_what_cannot_be_understood_is_a_connection_failure(data):
+def test_bytes_that_are_no_frames_are_a_connection_failure():
     with pytest.raises(ConnectionFailed):
-        Session().feed(data)
+        Session().feed(b"\xff\n\n\0")
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[1]", b"[" * 9000, b'{"id":{}}', b'"\xff"'])
+def test_messages_that_cannot_be_understood_are_skipped(body):
+    session = Session()
+    session.feed(b"MESSAGE\n\n" + body + b'\0MESSAGE\n\n{"method":"next"}\0')
+    assert [notice.method for notice in session.notices] == ["next"]
 
 
 def test_answers_nobody_waits_for_are_dropped():

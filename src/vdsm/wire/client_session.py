@@ -129,7 +129,7 @@ class Session:
                     self._take(frame, answered)
                 elif frame.command == "ERROR":
                     self.refusal = frame.body.decode(errors="replace")
-        except (FrameError, ValueError, RecursionError) as error:
+        except FrameError as error:
             raise ConnectionFailed(f"the node sent what cannot be understood: {error}") from error
         return answered
 
@@ -150,7 +150,10 @@ class Session:
         return ConnectionFailed(f"{where} closed the connection" + (f": {self.refusal}" if self.refusal else ""))
 
     def _take(self, frame: Frame, answered: list[str]) -> None:
-        answer = _decode(frame.body)
+        try:
+            answer = _decode(frame.body)
+        except (ValueError, RecursionError):
+            return  # anybody may publish anything where we listen
         if answer.method is not None:
             headers = frame.headers
             source = headers.get("destination", ""), headers.get("subscription", "")
