@@ -234,7 +234,6 @@ class HypervisorContract:
             hypervisor.set_metadata(vm_id, "<vm/>", "ovirt-vm", METADATA_URI),
             hypervisor.update_device(vm_id, VNC.format("")),
             hypervisor.block_errors(vm_id),
-            hypervisor.screenshot(vm_id),
         ]
         for call in calls:
             with pytest.raises(NoSuchDomain) as failure:
@@ -253,7 +252,6 @@ class HypervisorContract:
             hypervisor.resume(vm_id),
             hypervisor.update_device(vm_id, VNC.format("")),
             hypervisor.block_errors(vm_id),
-            hypervisor.screenshot(vm_id),
         ]
         for call in calls:
             with pytest.raises(HypervisorRefused, match="not running"):
@@ -300,8 +298,6 @@ class HypervisorContract:
         hypervisor = world.hypervisor
         await hypervisor.start(vm_id, paused=False)
         assert await hypervisor.block_errors(vm_id) == {}
-        media_type, picture = await hypervisor.screenshot(vm_id)
-        assert media_type.startswith("image/") and picture
         await hypervisor.reset(vm_id)
         await world.events.wait_for(vm_id, EventKind.REBOOT)
 

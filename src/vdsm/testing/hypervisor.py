@@ -24,7 +24,6 @@ from vdsm.virt.ports import (
     ShutdownMode,
 )
 
-PICTURE = ("image/png", b"\x89PNG\r\n\x1a\n")
 _OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT = 9, 27, 55, 86  # libvirt's error numbers
 _NO_SPACE = 2  # virDomainDiskErrorCode
 
@@ -266,10 +265,6 @@ class FakeHypervisor(HypervisorWorld):
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return dict((await self._find_active("block_errors", vm_id)).errors)
-
-    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
-        await self._find_active("screenshot", vm_id)
-        return PICTURE
 
     async def sample(self) -> BulkSample:
         await self._enter("sample")

@@ -79,11 +79,7 @@ class EventKind(Enum):
     IO_ERROR = "io_error"  # text: reason such as ENOSPC; names: (source path, alias)
     GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type)
     WATCHDOG = "watchdog"  # detail: (action,)
-    AGENT = "agent"  # detail: (state, reason)
     DEVICE_REMOVED = "device_removed"  # names: (alias,)
-    BLOCK_JOB = "block_job"
-    JOB_COMPLETED = "job_completed"
-    BLOCK_THRESHOLD = "block_threshold"
     CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
     DISCONNECTED = "disconnected"  # vm_id is empty
 
@@ -165,10 +161,6 @@ class Hypervisor(Protocol):
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         """virDomainGetDiskErrors: target name to error number (2 is no space)."""
-        ...
-
-    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
-        """Media type and picture of the first screen."""
         ...
 
     async def sample(self) -> BulkSample:

@@ -17,7 +17,6 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
     ("REBOOT", (), HypervisorEvent(VM, EventKind.REBOOT)),
     ("RTC_CHANGE", (-3600,), HypervisorEvent(VM, EventKind.RTC_CHANGE, (-3600,))),
     ("WATCHDOG", (2,), HypervisorEvent(VM, EventKind.WATCHDOG, (2,))),
-    ("AGENT_LIFECYCLE", (1, 2), HypervisorEvent(VM, EventKind.AGENT, (1, 2))),
     (
         "IO_ERROR_REASON",
         ("/disk", "virtio-disk0", 1, "enospc"),
@@ -29,17 +28,6 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
         HypervisorEvent(VM, EventKind.GRAPHICS, (0,), names=("192.0.2.7", "vnc")),
     ),
     ("DEVICE_REMOVED", ("net1",), HypervisorEvent(VM, EventKind.DEVICE_REMOVED, names=("net1",))),
-    ("BLOCK_JOB_2", ("vda", 2, 3), HypervisorEvent(VM, EventKind.BLOCK_JOB, (2, 3), names=("vda",))),
-    (
-        "BLOCK_THRESHOLD",
-        ("vda", None, 1024, 10),
-        HypervisorEvent(VM, EventKind.BLOCK_THRESHOLD, (1024, 10), names=("vda", "")),
-    ),
-    (
-        "JOB_COMPLETED",
-        ({"downtime": 19, "success": True},),
-        HypervisorEvent(VM, EventKind.JOB_COMPLETED, text='{"downtime": 19, "success": true}'),
-    ),
 ]
 
 

@@ -273,7 +273,7 @@ class TestCalls:
         with pytest.raises(HypervisorTimeout, match="suspend"):
             await calls.on_vm(VM, "resume", lambda domain: pytest.fail("reached libvirt"))
         with pytest.raises(HypervisorTimeout):
-            await calls.slow_on_vm(VM, "start", lambda domain: pytest.fail("reached libvirt"))
+            await calls.on_vm(VM, "start", lambda domain: pytest.fail("reached libvirt"), calls.starts)
         assert await calls.destroy(VM, lambda domain: "destroyed") == "destroyed"
         assert await calls.destroy(VM, lambda domain: "again") == "again"
 
@@ -290,11 +290,31 @@ class TestCalls:
                     await asyncio.sleep(0.001)
 
     async def test_destroy_goes_beside_a_call_that_takes_its_time(self, calls: Calls, domain: Domain) -> None:
-        start = asyncio.create_task(calls.slow_on_vm(VM, "start", lambda domain: domain.suspend()))
+        start = asyncio.create_task(calls.on_vm(VM, "start", lambda domain: domain.suspend(), calls.starts))
         await asyncio.sleep(0)
         assert await calls.destroy(VM, lambda domain: "destroyed") == "destroyed"
         domain.gate.set()
         assert await start is True
+
+    async def test_definitions_that_take_long_leave_room_for_others(self, calls: Calls, domain: Domain) -> None:
+        ids = [VM[:-1] + str(number) for number in range(5)]
+        begun: list[str] = []
+
+        def define(vm_id: str) -> bool:
+            begun.append(vm_id)
+            return domain.suspend()
+
+        defining = [
+            asyncio.create_task(calls.for_vm(vm_id, "define", lambda _, vm_id=vm_id: define(vm_id), calls.definitions))
+            for vm_id in ids
+        ]
+        async with asyncio.timeout(LIMIT_S):
+            while len(begun) < 2:
+                await asyncio.sleep(0.001)
+        assert await calls.on_vm(VM[:-1] + "9", "resume", lambda domain: "resumed") == "resumed"
+        assert begun == ids[:2]
+        domain.gate.set()
+        assert await asyncio.gather(*defining) == [True] * 5
 
     async def test_ids_that_libvirt_cannot_know(self, calls: Calls) -> None:
         with pytest.raises(NoSuchDomain):

@@ -21,8 +21,9 @@ class CallSettings:
     """Deadlines. `vm_command_timeout_s` is the setting `vars.vm_command_timeout` (rpc facts §7.4)."""
 
     vm_command_timeout_s: float = 60.0
-    slow_timeout_s: float = 600.0  # starting a VM may allocate hundreds of GiB
-    slow_limit: int = 4
+    slow_timeout_s: float = 600.0  # a start may allocate hundreds of GiB, a definition make libvirt probe its qemus
+    starts_limit: int = 4
+    definitions_limit: int = 2
     destroy_patience_s: float = 1.0  # how long destroy waits for a call in flight before it goes beside it
 
 
@@ -35,7 +36,8 @@ class Calls:
         self._settings = settings
         self._lanes = Lanes()
         self._destroy_lanes = Lanes()
-        self._slow = Turnstile(settings.slow_limit)
+        self.starts = Turnstile(settings.starts_limit)
+        self.definitions = Turnstile(settings.definitions_limit)
 
     async def on_host(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
         """A call on no VM in particular. When it gives no answer in time, libvirtd is stuck: HypervisorDown."""
@@ -50,39 +52,40 @@ class Calls:
         except CallExpired:
             raise HypervisorDown(f"{what} did not answer within {timeout_s} s") from None
 
-    async def on_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
+    async def on_vm(
+        self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T], turnstile: Turnstile | None = None
+    ) -> T:
         """A call on a VM that exists, after those asked for earlier."""
-        return await self.for_vm(vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)))
+        return await self.for_vm(
+            vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)), turnstile
+        )
 
-    async def for_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
-        """A call that takes the VM's lane, for a VM that may not exist yet."""
-        timeout_s = self._settings.vm_command_timeout_s
-        self._check(vm_id)
-        await self._lanes.enter(vm_id, what, timeout_s)
-        return await self._make(vm_id, what, function, timeout_s, [self._lanes])
+    async def for_vm(
+        self, vm_id: str, what: str, function: Callable[[libvirt.virConnect], T], turnstile: Turnstile | None = None
+    ) -> T:
+        """A call that takes the VM's lane, for a VM that may not exist yet.
 
-    async def slow_on_vm(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
-        """A call that may take minutes; only a few of them run at once."""
-        timeout_s = self._settings.slow_timeout_s
+        One that passes a turnstile may take minutes, and only a few of its kind run at once.
+        """
+        timeout_s = self._settings.vm_command_timeout_s if turnstile is None else self._settings.slow_timeout_s
         self._check(vm_id)
         held: list[Hold] = []
-        async with contextlib.AsyncExitStack() as undo:
+        with contextlib.ExitStack() as undo:
             undo.callback(_leave, held, vm_id)
             await self._lanes.enter(vm_id, what, timeout_s)
             held.append(self._lanes)
-            await self._slow.enter(vm_id, what, timeout_s)
-            held.append(self._slow)
+            if turnstile is not None:
+                await turnstile.enter(vm_id, what, timeout_s)
+                held.append(turnstile)
             undo.pop_all()
-        return await self._make(
-            vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, held
-        )
+        return await self._make(vm_id, what, function, timeout_s, held)
 
     async def destroy(self, vm_id: str, function: Callable[[libvirt.virDomain], T]) -> T:
         """The call that reaches a VM whose other call is stuck; one at a time, beyond the pool's limits."""
         what, timeout_s = "destroy", self._settings.vm_command_timeout_s
         self._check(vm_id)
         held: list[Hold] = []
-        async with contextlib.AsyncExitStack() as undo:
+        with contextlib.ExitStack() as undo:
             undo.callback(_leave, held, vm_id)
             await self._destroy_lanes.enter(vm_id, what, timeout_s)
             held.append(self._destroy_lanes)

@@ -1,7 +1,6 @@
 """libvirt's events and the state of the link, over one connection that is opened again when lost; virt reacts."""
 
 import asyncio
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -132,43 +131,24 @@ class EventWatcher:
 
 def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     """A callback for each of libvirt's events that the node follows (rpc facts §8.4), in libvirt's own signatures."""
-    return {**_make_state_callbacks(emit), **_make_device_callbacks(emit)}
 
+    def tell(domain: _Domain, kind: EventKind, *detail: int, text: str = "", names: tuple[str, ...] = ()) -> None:
+        emit(HypervisorEvent(domain.UUIDString(), kind, detail, text, names))
 
-def _make_state_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def on_lifecycle(_: _Connection, domain: _Domain, event: int, detail: int, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.LIFECYCLE, (event, detail)))
+        tell(domain, EventKind.LIFECYCLE, event, detail)
 
     def on_reboot(_: _Connection, domain: _Domain, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.REBOOT))
+        tell(domain, EventKind.REBOOT)
 
     def on_rtc_change(_: _Connection, domain: _Domain, offset_s: int, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.RTC_CHANGE, (offset_s,)))
+        tell(domain, EventKind.RTC_CHANGE, offset_s)
 
     def on_watchdog(_: _Connection, domain: _Domain, action: int, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.WATCHDOG, (action,)))
+        tell(domain, EventKind.WATCHDOG, action)
 
-    def on_agent(_: _Connection, domain: _Domain, state: int, reason: int, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.AGENT, (state, reason)))
-
-    def on_job_completed(_: _Connection, domain: _Domain, figures: Mapping[str, int | str | bool], __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.JOB_COMPLETED, text=json.dumps(figures)))
-
-    return {
-        libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: on_lifecycle,
-        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: on_reboot,
-        libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: on_rtc_change,
-        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: on_watchdog,
-        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: on_agent,
-        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: on_job_completed,
-    }
-
-
-def _make_device_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def on_io_error(_: _Connection, domain: _Domain, path: str, alias: str, action: int, reason: str, __: None) -> None:
-        emit(
-            HypervisorEvent(domain.UUIDString(), EventKind.IO_ERROR, (action,), reason or "", (path or "", alias or ""))
-        )
+        tell(domain, EventKind.IO_ERROR, action, text=reason or "", names=(path or "", alias or ""))
 
     def on_graphics(
         _: _Connection,
@@ -180,25 +160,17 @@ def _make_device_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
         _subject: object,
         __: None,
     ) -> None:
-        names = (str(remote.get("node") or ""), scheme or "")
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.GRAPHICS, (phase,), names=names))
+        tell(domain, EventKind.GRAPHICS, phase, names=(str(remote.get("node") or ""), scheme or ""))
 
     def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.DEVICE_REMOVED, names=(alias,)))
-
-    def on_block_job(_: _Connection, domain: _Domain, target: str, kind: int, status: int, __: None) -> None:
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.BLOCK_JOB, (kind, status), names=(target,)))
-
-    def on_block_threshold(
-        _: _Connection, domain: _Domain, target: str, path: str | None, threshold: int, excess: int, __: None
-    ) -> None:
-        names = (target, path or "")
-        emit(HypervisorEvent(domain.UUIDString(), EventKind.BLOCK_THRESHOLD, (threshold, excess), names=names))
+        tell(domain, EventKind.DEVICE_REMOVED, names=(alias,))
 
     return {
+        libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: on_lifecycle,
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: on_reboot,
+        libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: on_rtc_change,
+        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: on_watchdog,
         libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: on_io_error,
         libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS: on_graphics,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
-        libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2: on_block_job,
-        libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD: on_block_threshold,
     }

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from uuid import UUID
 
 import libvirt
 from defusedxml.common import DefusedXmlException
@@ -15,8 +16,6 @@ from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
 from vdsm.core.clock import Clock, SystemClock
-from vdsm.core.errors import GeneralFailure
-from vdsm.core.ids import is_uuid
 from vdsm.virt.ports import (
     BulkSample,
     DomainRecord,
@@ -31,8 +30,6 @@ from vdsm.virt.ports import (
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2.0
-SCREENSHOT_LIMIT_BYTES = 256 * 2**20
-_STREAM_CHUNK_BYTES = 256 * 2**10
 _UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -112,15 +109,12 @@ class LibvirtHypervisor:
         )
 
     async def define(self, xml: str) -> None:
-        vm_id = _parse_vm_id(xml)
-        if is_uuid(vm_id):
-            await self._calls.for_vm(vm_id, "define", lambda connection: _define(connection, xml))
-        else:
-            await self._calls.on_host("define", lambda connection: _define(connection, xml))
+        calls = self._calls
+        await calls.for_vm(_parse_vm_id(xml), "define", lambda connection: _define(connection, xml), calls.definitions)
 
     async def start(self, vm_id: str, *, paused: bool) -> None:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
-        await self._calls.slow_on_vm(vm_id, "start", lambda domain: domain.createWithFlags(flags))
+        await self._calls.on_vm(vm_id, "start", lambda domain: domain.createWithFlags(flags), self._calls.starts)
 
     async def undefine(self, vm_id: str) -> None:
         with contextlib.suppress(NoSuchDomain):
@@ -154,9 +148,6 @@ class LibvirtHypervisor:
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return await self._calls.on_vm(vm_id, "block errors", lambda domain: domain.diskErrors())
-
-    async def screenshot(self, vm_id: str) -> tuple[str, bytes]:
-        return await self._calls.for_vm(vm_id, "screenshot", lambda connection: _take_screenshot(connection, vm_id))
 
     async def sample(self) -> BulkSample:
         return await self._sampler.sample()
@@ -205,8 +196,8 @@ def _list_domains(connection: libvirt.virConnect) -> list[DomainRecord]:
 
 def _parse_vm_id(xml: str) -> str:
     try:
-        return fromstring(xml).findtext("uuid", "").strip()
-    except (ParseError, DefusedXmlException) as error:
+        return str(UUID(fromstring(xml).findtext("uuid", "")))
+    except (ParseError, DefusedXmlException, ValueError) as error:
         raise HypervisorRefused(f"not a domain: {error}", libvirt.VIR_ERR_XML_ERROR) from error
 
 
@@ -225,16 +216,3 @@ def _set_metadata(domain: libvirt.virDomain, element: str, prefix: str, uri: str
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
             raise
         set_it(libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-
-
-def _take_screenshot(connection: libvirt.virConnect, vm_id: str) -> tuple[str, bytes]:
-    stream = connection.newStream()
-    media_type = connection.lookupByUUIDString(vm_id).screenshot(stream, 0)
-    picture = bytearray()
-    while chunk := stream.recv(_STREAM_CHUNK_BYTES):
-        picture += chunk
-        if len(picture) > SCREENSHOT_LIMIT_BYTES:
-            stream.abort()
-            raise GeneralFailure(f"the screenshot of VM {vm_id} is larger than {SCREENSHOT_LIMIT_BYTES} bytes")
-    stream.finish()
-    return media_type, bytes(picture)
