@@ -9,8 +9,9 @@ from pathlib import Path
 
 from msgspec import Raw
 
+from bench.async_client import connect_async
 from vdsm.core.context import Request
-from vdsm.wire.client import Address, connect, connect_async
+from vdsm.wire.client import Address, connect
 from vdsm.wire.jsonrpc import JsonRpc
 from vdsm.wire.listener import Doors
 from vdsm.wire.ports import Limits

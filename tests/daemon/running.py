@@ -18,6 +18,7 @@ from xmlrpc.client import ServerProxy
 import pytest
 
 import vdscli
+from bench.async_client import AsyncClient, connect_async
 from vdsm.api.events import Event, TaskChanged, VmStatusChanged
 from vdsm.core.clock import Clock
 from vdsm.core.context import INTERNAL, Request
@@ -27,7 +28,7 @@ from vdsm.settings import Settings
 from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import ProbeResult
 from vdsm.wire.bus import Numbered
-from vdsm.wire.client import Address, AsyncClient, connect_async
+from vdsm.wire.client import Address
 from vdsm.wire.tls import TlsFiles
 
 PATIENCE_S = 30.0
@@ -98,7 +99,7 @@ class Running:
         """One JSON-RPC call over STOMP over TCP. Raises CallFailed."""
         if self._rpc is None:
             # No heart-beats: a loop that several tests share stands still between them.
-            self._rpc = await connect_async(self.address, incoming_heartbeat_ms=0)
+            self._rpc = await connect_async(self.address)
         return await self._rpc.call(method, params, flow_id=flow_id)
 
     async def xmlrpc(self, method: str, *parameters: Any, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bench.async_client import connect_async
 from tests.daemon.doors import House, listening, opened, wait_for
 from vdsm import pki
 from vdsm.wire.client import (
@@ -16,10 +17,9 @@ from vdsm.wire.client import (
     Client,
     ConnectionFailed,
     connect,
-    connect_async,
 )
 from vdsm.wire.client_session import Session
-from vdsm.wire.ports import EVENTS, Limits
+from vdsm.wire.ports import EVENTS
 from vdsm.wire.tls import TlsFiles
 
 
@@ -196,14 +196,6 @@ async def test_the_async_client_keeps_many_calls_apart_and_gives_deadlines():
         with pytest.raises(CallFailed):
             await client.call("Test.fail")
         assert not client._calls and not client._session.waiting
-
-
-async def test_a_silent_node_is_given_up():
-    async with listening(Limits(heartbeat_ms=60_000)) as house:
-        client = await connect_async(plain(house), incoming_heartbeat_ms=20)
-        with pytest.raises(ConnectionFailed, match="silent"):
-            await client.call("Test.hold")
-        await client.close()
 
 
 async def test_what_a_refused_frame_said_is_told_when_the_connection_ends():

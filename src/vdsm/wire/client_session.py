@@ -15,7 +15,6 @@ from vdsm.wire.tls import TlsFiles
 
 REQUESTS = REQUEST_QUEUES[0]
 EVENTS_KEPT = 10_000
-HEARTBEAT_GRACE = 0.2
 _LIMITS = Limits(frame_bytes=256 * MIB)
 
 Params = Mapping[str, Any] | Sequence[Any]
@@ -85,13 +84,12 @@ _encode = msgspec.json.encode
 class Session:
     """The bytes of one connection. `waiting` has the ids of calls without an answer, `answers` those that came."""
 
-    def __init__(self, incoming_heartbeat_ms: int = 0) -> None:
+    def __init__(self) -> None:
         self._reader = FrameReader(_LIMITS)
         self._reply_to = str(uuid.uuid4())
         self._prefix = uuid.uuid4().hex
         self._last = 0
         self._last_subscription = 0
-        self._heartbeat_ms = int(incoming_heartbeat_ms * (1 - HEARTBEAT_GRACE))
         self._head = self._format_head("")
         self.notices: deque[Notice] = deque(maxlen=EVENTS_KEPT)
         self.answers: dict[str, Answer] = {}
@@ -101,7 +99,7 @@ class Session:
 
     def get_greeting(self) -> bytes:
         """What to send first."""
-        greeting = format_frame("CONNECT", (("accept-version", "1.2"), ("heart-beat", f"0,{self._heartbeat_ms}")))
+        greeting = format_frame("CONNECT", (("accept-version", "1.2"), ("heart-beat", "0,0")))
         return greeting + self.format_subscription(self._reply_to)[1]
 
     def format_subscription(self, destination: str) -> tuple[str, bytes]:
