@@ -125,3 +125,15 @@ async def test_secrets_are_in_no_line(told: tuple[Running, Lines]) -> None:
     assert "START VM.setTicket(" in text and "START VM.create(" in text
     assert [secret for secret in SECRETS if secret in text] == []
     assert next(secrets, None) is None, "every secret was sent"
+
+
+async def test_large_values_are_not_logged_whole(told: tuple[Running, Lines]) -> None:
+    daemon, read = told
+    await daemon.rpc("Host.echo", {"message": "x" * 100_000})
+    with pytest.raises(CallFailed):
+        await daemon.rpc("Task.getStatus", {"taskID": "y" * 100_000})
+    with pytest.raises(CallFailed):
+        await daemon.rpc("VM.getStats", {"vmID": ["z" * 100_000]})
+    lines = [line for line in read() if " [api] " in line]
+    assert sum("Host.echo" in line for line in lines) == 2
+    assert max(map(len, lines)) < 3000

@@ -24,6 +24,9 @@ Method = Callable[..., Awaitable[Any]]
 SLOW_S = 1.0
 """Calls that take longer are logged with their duration (facts §1.5)."""
 
+LOGGED_TEXT = 2000
+"""Characters of a call's parameters, of its result or of its failure that a log line shows."""
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder().decode
 
@@ -98,7 +101,7 @@ def invalid(verb: Verb, error: BadValue) -> NodeError:
 def refuse(binding: Binding, error: NodeError, request: Request) -> NodeError:
     """Log a call whose parameters could not be read; gives the error for the caller."""
     set_request(request)
-    log.info("FINISH %s error=%s from=%s", binding.verb.ovirt, error, _format_origin(request))
+    log.info("FINISH %s error=%s from=%s", binding.verb.ovirt, _shorten(error), _format_origin(request))
     return error
 
 
@@ -138,13 +141,13 @@ class Dispatcher:
         set_request(request)
         debug = log.isEnabledFor(logging.DEBUG)
         if debug:
-            log.debug("START %s(%s) from=%s", verb.ovirt, mask(arguments), _format_origin(request))
+            log.debug("START %s(%s) from=%s", verb.ovirt, _shorten(mask(arguments)), _format_origin(request))
         start = time.monotonic()
         try:
             result = await binding.method(**arguments)
         except NodeError as error:
             took, origin = time.monotonic() - start, _format_origin(request)
-            log.info("FINISH %s error=%s from=%s (%.2f s)", verb.ovirt, error, origin, took)
+            log.info("FINISH %s error=%s from=%s (%.2f s)", verb.ovirt, _shorten(error), origin, took)
             raise
         except Exception as error:
             log.exception("FINISH %s error=%r from=%s", verb.ovirt, error, _format_origin(request))
@@ -153,7 +156,7 @@ class Dispatcher:
         if took > SLOW_S:
             log.info("FINISH %s from=%s (%.2f s)", verb.ovirt, _format_origin(request), took)
         elif debug:
-            log.debug("FINISH %s return=%s from=%s", verb.ovirt, mask(result), _format_origin(request))
+            log.debug("FINISH %s return=%s from=%s", verb.ovirt, _shorten(mask(result)), _format_origin(request))
         return result
 
 
@@ -162,6 +165,12 @@ def _format_origin(request: Request) -> str:
     if request.client_host == INTERNAL.client_host:
         return INTERNAL.client_host
     return f"{request.client_host},{request.client_port}"
+
+
+def _shorten(value: object) -> str:
+    """Large values are no matter of the log (facts §8.1)."""
+    text = str(value)
+    return text if len(text) <= LOGGED_TEXT else f"{text[:LOGGED_TEXT]}..."
 
 
 def _parse(binding: Binding, params: msgspec.Raw) -> dict[str, Any]:
