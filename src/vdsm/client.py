@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 from vdsm.core.masking import mask
 from vdsm.local import choose_certificate, find_paths
-
-if TYPE_CHECKING:
-    from vdsm.wire.client import Address, Notice
+from vdsm.wire import client as wire
 
 NAMESPACES = (
     "Host",
@@ -49,93 +47,73 @@ class Error(Exception):
     """Whatever this client raises about a connection or a call."""
 
 
+@dataclass(eq=False, repr=False)
 class ConnectionError(Error):
     """The daemon could not be reached."""
 
-    def __init__(self, host: str, port: int, use_tls: bool, timeout: float, reason: object) -> None:
-        self.host = host
-        self.port = port
-        self.use_tls = use_tls
-        self.timeout = timeout
-        self.reason = reason
-        super().__init__(host, port, use_tls, timeout, reason)
+    host: str
+    port: int
+    use_tls: bool
+    timeout: float
+    reason: object
 
     def __str__(self) -> str:
         where = f"{self.host}:{self.port}" if self.port else self.host
         return f"Connection to {where} with use_tls={self.use_tls}, timeout={self.timeout:g} failed: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
 class MissingSchemaError(Error):
     """The client's own files are incomplete. Kept for programs that catch it: this client needs no such files."""
 
-    def __init__(self, reason: object) -> None:
-        self.reason = reason
-        super().__init__(reason)
+    reason: object
 
     def __str__(self) -> str:
         return f"Missing API schema: {self.reason}"
 
 
-class ClientError(Error):
+@dataclass(eq=False, repr=False)
+class _CallError(Error):
+    cmd: str
+    params: Mapping[str, object]
+
+    def _tell(self, outcome: str) -> str:
+        return f"Command {self.cmd} with args {mask(self.params)} {outcome}"
+
+
+@dataclass(eq=False, repr=False)
+class ClientError(_CallError):
     """A call could not be sent, or its answer not be understood."""
 
-    def __init__(self, cmd: str, params: Mapping[str, object], reason: object) -> None:
-        self.cmd = cmd
-        self.params = params
-        self.reason = reason
-        super().__init__(cmd, params, reason)
+    reason: object
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {mask(self.params)} failed: {self.reason}"
+        return self._tell(f"failed: {self.reason}")
 
 
-class TimeoutError(Error):
+@dataclass(eq=False, repr=False)
+class TimeoutError(_CallError):
     """No answer came in time; the daemon may still do what was asked."""
 
-    def __init__(self, cmd: str, params: Mapping[str, object], timeout: float) -> None:
-        self.cmd = cmd
-        self.params = params
-        self.timeout = timeout
-        super().__init__(cmd, params, timeout)
+    timeout: float
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {mask(self.params)} timed out after {self.timeout:g} seconds"
+        return self._tell(f"timed out after {self.timeout:g} seconds")
 
 
-class ServerError(Error):
+@dataclass(eq=False, repr=False)
+class ServerError(_CallError):
     """The daemon refused or failed; `code` is the number of the facts' §10."""
 
-    def __init__(self, cmd: str, params: Mapping[str, object], code: int, resp_msg: str) -> None:
-        self.cmd = cmd
-        self.params = params
-        self.code = code
-        self.resp_msg = resp_msg
-        super().__init__(cmd, params, code, resp_msg)
+    code: int
+    resp_msg: str
 
     def __str__(self) -> str:
-        return f"Command {self.cmd} with args {mask(self.params)} failed:\n(code={self.code}, message={self.resp_msg})"
+        return self._tell(f"failed:\n(code={self.code}, message={self.resp_msg})")
 
 
-class Link(Protocol):
-    """What this module needs of a connection; `vdsm.wire.client.Client` is one."""
-
-    def call(self, method: str, params: Mapping[str, object], timeout_s: float | None, flow_id: str) -> object:
-        """Do one call and give its result."""
-
-    def subscribe(self, destination: str) -> str:
-        """Have events delivered; gives the subscription's id."""
-
-    def unsubscribe(self, id: str) -> None:
-        """End a subscription."""
-
-    def publish(self, destination: str, body: bytes) -> None:
-        """Send a JSON body to all who listen to destination."""
-
-    def get_event(self, timeout_s: float) -> "Notice | None":
-        """The next event, None when there is none within the time."""
-
-    def close(self) -> None:
-        """End the connection."""
+class Closed(Error):
+    """The client was used after `close`."""
 
 
 class Namespace:
@@ -179,7 +157,7 @@ class Client:
 
     def __init__(
         self,
-        open_link: Callable[[], Link],
+        open_link: Callable[[], wire.Client],
         timeout: float = DEFAULT_TIMEOUT_S,
         namespaces: tuple[str, ...] = NAMESPACES,
         nr_retries: int = 1,
@@ -198,7 +176,7 @@ class Client:
         self._flow = threading.local()
         self._subscriptions: dict[str, _Subscription] = {}
         self._pump: threading.Thread | None = None
-        self._link: Link | None = open_link()
+        self._link: wire.Client | None = open_link()
         self._used_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -271,7 +249,7 @@ class Client:
         if pump is not None and pump is not threading.current_thread():
             pump.join()
 
-    def _get_link(self) -> Link:
+    def _get_link(self) -> wire.Client:
         """The connection, made anew if it died unused."""
         with self._lock:
             if self._link is not None and self._is_dead(self._link):
@@ -284,20 +262,18 @@ class Client:
                 self._start_pump()
             return self._link
 
-    def _is_dead(self, link: Link) -> bool:
-        from vdsm.wire.client import ConnectionFailed
-
+    def _is_dead(self, link: wire.Client) -> bool:
         if time.monotonic() - self._used_s < self._idle_s:
             return False
         try:
             event = link.get_event(0.001)
-        except ConnectionFailed:
+        except wire.ConnectionFailed:
             return True
         self._used_s = time.monotonic()
         self._deliver(event)
         return False
 
-    def _reopen(self) -> Link:
+    def _reopen(self) -> wire.Client:
         for _ in range(self._retries):
             if self._closed.is_set():
                 break
@@ -315,21 +291,19 @@ class Client:
             self._pump.start()
 
     def _run_pump(self) -> None:
-        from vdsm.wire.client import CallTimedOut, ConnectionFailed
-
         while not self._closed.is_set():
             try:
                 self._deliver(self._get_link().get_event(_PUMP_TURN_S))
-            except (ConnectionFailed, CallTimedOut):
+            except (wire.ConnectionFailed, wire.CallTimedOut):
                 self._used_s = 0.0  # the next _get_link looks at the connection
             except (ConnectionError, Closed):
                 return  # the next call connects again, and starts a new pump
 
-    def _deliver(self, event: "Notice | None") -> None:
+    def _deliver(self, event: wire.Notice | None) -> None:
         if event is None:
             return
         with self._lock:
-            queues = [s.queue for s in self._subscriptions.values() if _reaches(event.destination, s.destination)]
+            queues = [s.queue for s in self._subscriptions.values() if s.link_id == event.subscription]
         for queue in queues:
             if queue is not None:
                 queue.put({"jsonrpc": "2.0", "method": event.method, "params": event.params})
@@ -338,20 +312,14 @@ class Client:
 @contextmanager
 def _translated(cmd: str, params: Mapping[str, object], timeout_s: float) -> Iterator[None]:
     """Failures of the wire come out under the names that programs catch."""
-    from vdsm.wire.client import CallFailed, CallTimedOut, ConnectionFailed
-
     try:
         yield
-    except CallFailed as error:
+    except wire.CallFailed as error:
         raise ServerError(cmd, params, error.code, error.message) from error
-    except CallTimedOut as error:
+    except wire.CallTimedOut as error:
         raise TimeoutError(cmd, params, timeout_s) from error
-    except (ConnectionFailed, TypeError, ValueError) as error:
+    except (wire.ConnectionFailed, TypeError, ValueError) as error:
         raise ClientError(cmd, params, error) from error
-
-
-class Closed(Error):
-    """The client was used after `close`."""
 
 
 def connect(
@@ -373,16 +341,13 @@ def connect(
     heart-beats in ms: they are taken and not needed, since a dead connection is noticed when it is used. Raises
     ConnectionError.
     """
-    from vdsm.wire.client import ConnectionFailed
-    from vdsm.wire.client import connect as open_wire
-
     address = _make_address(host, port, use_tls, root, socket_path)
 
-    def open_link() -> Link:
+    def open_link() -> wire.Client:
         try:
             _check_files(address)
-            return open_wire(address, timeout)
-        except (ConnectionFailed, OSError) as error:
+            return wire.connect(address, timeout)
+        except (wire.ConnectionFailed, OSError) as error:
             where, at = (str(socket_path), 0) if socket_path else (host, port)
             raise ConnectionError(where, at, address.tls is not None, timeout, error) from error
 
@@ -390,23 +355,16 @@ def connect(
     return Client(open_link, timeout, namespaces, nr_retries)
 
 
-def _make_address(host: str, port: int, use_tls: bool, root: Path | None, socket_path: Path | None) -> "Address":
-    from vdsm.wire.client import Address
-
+def _make_address(host: str, port: int, use_tls: bool, root: Path | None, socket_path: Path | None) -> wire.Address:
     if socket_path is not None:
-        return Address(socket_path=socket_path)
+        return wire.Address(socket_path=socket_path)
     if not use_tls:
-        return Address(host, port)
-    return Address(host, port, choose_certificate(find_paths(root).pki))
+        return wire.Address(host, port)
+    return wire.Address(host, port, choose_certificate(find_paths(root).pki))
 
 
-def _check_files(address: "Address") -> None:
+def _check_files(address: wire.Address) -> None:
     """OSError that names the file, which TLS itself does not, when one of the certificates cannot be read."""
     if address.tls is not None:
         for path in (address.tls.key, address.tls.certificate, address.tls.authority):
             path.open("rb").close()
-
-
-def _reaches(destination: str, subscribed: str) -> bool:
-    """Whether a message for a destination is for those who subscribed to that, or to a parent of it (facts §1.4)."""
-    return destination == subscribed or destination.startswith(f"{subscribed}.")
