@@ -16,7 +16,7 @@ import click
 
 from vdsm import __version__, pki
 from vdsm.adapters import systemd
-from vdsm.adapters.accelerator import KvmProbe
+from vdsm.adapters.accelerator import KvmProbe, find_closed_device
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
@@ -31,6 +31,7 @@ from vdsm.api.host_types import StorageDomainVitals
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
+from vdsm.cli.accounts import find_usual_qemu_user
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.core.paths import Paths
@@ -93,11 +94,15 @@ class RealMachine:
         calls = CallSettings(vm_command_timeout_s=settings.vars.vm_command_timeout)
         self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
         self.hypervisor: Hypervisor = self._libvirt
-        self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json")
+        self._qemu_user = find_usual_qemu_user()
+        self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json", qemu_user=self._qemu_user)
 
     async def open(self) -> None:
         """Connect to libvirt; it is no failure when it does not answer yet."""
         await self._libvirt.open()
+        trouble = find_closed_device(self._qemu_user)
+        if trouble is not None:
+            log.warning("%s", trouble)
 
     async def close(self) -> None:
         """Leave libvirt; VMs run on."""
@@ -191,6 +196,7 @@ class Node:
             ownership=choose_owner(owner),
             clock=self.clock,
             lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
+            short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
         )
 
         async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Measures whether KVM runs guest code at speed; what follows from the result is left to `virt.accelerator`.
+"""Measures whether KVM runs guest code at speed, and who may use it; what follows is left to `virt.accelerator`.
 
 A machine may offer /dev/kvm, pass libvirt's checks and still emulate every instruction. So a boot sector is run that
 enters 64-bit mode, spins a counted loop and leaves; its source is `tools/boot-sectors/probe.S`.
@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import platform
+import pwd
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0  # an honest KVM needs a tenth of it
 GOOD_STATUS = 35  # what isa-debug-exit makes of the probe's last instruction
+KVM_DEVICE = Path("/dev/kvm")
 EMULATORS = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm")
 PROBE = (
     bytes.fromhex(
@@ -49,13 +52,15 @@ class KvmProbe:
         self,
         cache_file: Path,
         *,
-        kvm_device: Path = Path("/dev/kvm"),
+        qemu_user: str | None = None,
+        kvm_device: Path = KVM_DEVICE,
         boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id"),
         accelerator: str = "kvm",
         deadline_s: float = DEADLINE_S,
         run: Runner = run_async,
     ) -> None:
         self._cache_file = cache_file
+        self._qemu_user = qemu_user
         self._kvm_device = kvm_device
         self._boot_id_file = boot_id_file
         self._accelerator = accelerator
@@ -63,11 +68,11 @@ class KvmProbe:
         self._run = run
 
     async def measure(self) -> ProbeResult:
-        """FAST, SLOW, or ABSENT when there is no KVM that this process may use. Takes at most the deadline.
+        """FAST, SLOW, or ABSENT when there is no KVM that this process and qemu's user may use, within the deadline.
 
         The probe knows x86 only; elsewhere KVM counts as fast where it exists.
         """
-        if not self._kvm_device.exists():
+        if not self._kvm_device.exists() or find_closed_device(self._qemu_user, self._kvm_device) is not None:
             return ProbeResult.ABSENT
         if platform.machine() != "x86_64":
             return ProbeResult.FAST
@@ -119,3 +124,29 @@ class KvmProbe:
 
     def _read_boot_id(self) -> str:
         return self._boot_id_file.read_text().strip()
+
+
+def find_closed_device(user: str | None, device: Path = KVM_DEVICE) -> str | None:
+    """Why VMs are slow to create here, when qemu's user may not open the KVM device; None when all is well.
+
+    libvirt takes such a KVM for one that may be opened any moment, and probes its emulators again at every definition.
+    """
+    try:
+        found, entry = device.stat(), pwd.getpwnam(user or "")
+    except (FileNotFoundError, KeyError):
+        return None
+    if user is None or may_open(found, entry.pw_uid, os.getgrouplist(user, entry.pw_gid)):
+        return None
+    return (
+        f"{device} (mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}:{found.st_gid}) is closed to qemu's "
+        f"user {user}, so libvirt probes its emulators for half a minute whenever a VM is defined; "
+        f"`chgrp kvm {device} && chmod 660 {device}`, as udev does where it runs, ends that"
+    )
+
+
+def may_open(found: os.stat_result, user_id: int, group_ids: Collection[int]) -> bool:
+    """Whether that user may read and write; the first class that fits decides, as in the kernel."""
+    if user_id == 0:
+        return True
+    shift = 6 if found.st_uid == user_id else 3 if found.st_gid in group_ids else 0
+    return found.st_mode >> shift & 0o6 == 0o6

@@ -163,9 +163,12 @@ def _print_each(lines: Iterable[str]) -> int:
 
 
 def _report(paths: Paths, *, with_warnings: bool) -> int:
-    from vdsm.cli.node import find_problems
+    from vdsm.adapters.accelerator import find_closed_device
+    from vdsm.cli.node import Problem, find_problems
 
     problems = [problem for problem in find_problems(paths) if with_warnings or not problem.is_warning]
+    if with_warnings and (closed := find_closed_device(find_usual_qemu_user())) is not None:
+        problems.append(Problem(closed, is_warning=True))
     for problem in problems:
         print(f"warning: {problem.text}" if problem.is_warning else problem.text, file=sys.stderr)
     return int(any(not problem.is_warning for problem in problems))

@@ -148,6 +148,15 @@ def test_settings_are_printed_as_they_are_and_as_they_would_be(
     assert "\nmanagement_port = 54321\n" in capsys.readouterr().out
 
 
+def test_a_closed_kvm_is_a_warning(
+    configured: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdsm.adapters.accelerator.find_closed_device", lambda user: "/dev/kvm is closed to qemu")
+    assert run(configured, "validate-config") == 0
+    assert "warning: /dev/kvm is closed to qemu" in capsys.readouterr().err
+    assert run(configured, "is-configured") == 0
+
+
 @pytest.mark.parametrize(("words", "status"), [(["bogus"], 1), (["configure", "--bogus"], 2), (["settings", "x"], 2)])
 def test_wrong_words(root: Path, words: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(root, *words) == status
