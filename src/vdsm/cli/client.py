@@ -21,6 +21,7 @@ from vdsm.api.catalogue import GROUPS
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.cli.completion import SHELLS, complete_argument, format_script
 from vdsm.cli.group import Group
+from vdsm.cli.units import format_printable
 from vdsm.core.errors import NodeError
 from vdsm.local import LocalDaemon, find_local_daemon, find_paths
 
@@ -251,7 +252,10 @@ def _print_script(context: click.Context, parameter: click.Parameter, shell: str
     help="A JSON object with the arguments, for those that are not text; - reads it from standard input.",
 )
 @click.option(
-    "--gluster-enabled", is_flag=True, help="Accepted anywhere and ignored: the management of Gluster is not served."
+    "--gluster-enabled",
+    is_flag=True,
+    expose_value=False,
+    help="Accepted anywhere and ignored: the management of Gluster is not served.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON even on a terminal.")
 @click.option("--table", is_flag=True, help="Print tables even into a file or a pipe.")
@@ -275,7 +279,6 @@ def command(
     flow_id: str | None,
     timeout: float,
     file: str | None,
-    gluster_enabled: bool,
     as_json: bool,
     table: bool,
 ) -> None:
@@ -289,35 +292,16 @@ def command(
         raise click.UsageError("--json and --table exclude each other")
     if socket is not None and (host is not None or port is not None or insecure):
         raise click.UsageError("--socket excludes --host, --port and --insecure")
-    target = choose_target(host, port, insecure, socket, root, timeout, flow_id)
-    as_table = table or (sys.stdout.isatty() and not as_json)
-    context.obj = Session(target, file, as_table, context.obj)
-
-
-def choose_target(
-    host: str | None,
-    port: int | None,
-    insecure: bool,
-    socket: Path | None,
-    root: Path | None,
-    timeout_s: float,
-    flow_id: str | None,
-) -> Target:
-    """What was asked for; where nothing was, the socket of the root's daemon when there is one, else its TCP door."""
     paths = find_paths(root)
     if socket is None and host is None and port is None and not insecure and paths.socket.is_socket():
         socket = paths.socket
     # The configuration here says nothing of other hosts, and must not be in the way of calling them.
     known = find_local_daemon(paths) if host is None and socket is None else LocalDaemon("", client.DEFAULT_PORT, True)
-    return Target(
-        host=host or known.host,
-        port=port or known.port,
-        use_tls=not insecure and known.use_tls,
-        socket=socket,
-        root=root,
-        timeout_s=timeout_s,
-        flow_id=flow_id,
+    target = Target(
+        host or known.host, port or known.port, not insecure and known.use_tls, socket, root, timeout, flow_id
     )
+    as_table = table or (sys.stdout.isatty() and not as_json)
+    context.obj = Session(target, file, as_table, context.obj)
 
 
 def _parse_arguments(arguments: tuple[str, ...]) -> dict[str, object]:
@@ -355,9 +339,7 @@ def _print_table(verb: Verb, result: object) -> None:
 
 
 def _print_error(text: str) -> None:
-    # What a daemon says may hold what a terminal would obey.
-    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    print(f"{PROGRAM}: {printable}", file=sys.stderr)
+    print(f"{PROGRAM}: {format_printable(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vdsm.api.declare import Ovirt, Verb
 from vdsm.api.vm_types import DisplayInfo
-from vdsm.cli.units import format_figure, format_label
+from vdsm.cli.units import format_figure, format_label, format_printable
 from vdsm.cli.views import COLUMNS, SUMMARIES
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
@@ -46,11 +46,6 @@ def print_answer(console: Console, verb: Verb, answer: Json) -> None:
         console.print(part)
     if isinstance(answer, dict) and hint in SUMMARIES:
         console.print(Text("This is a summary: --json prints everything.", style="dim"))
-
-
-def format_printable(text: str) -> str:
-    """Text without what a terminal would obey: control characters come out escaped, line breaks stay."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def list_fields(struct: type[Struct]) -> dict[str, Field]:

@@ -1,4 +1,4 @@
-"""Figures as people read them: sizes, durations, times. Which figure has which unit is told by a field's name."""
+"""Figures and texts as people read them. Which figure has which unit is told by a field's name."""
 
 import math
 from datetime import datetime
@@ -62,6 +62,11 @@ def format_duration(seconds: int | float) -> str:
         if count or parts:
             parts.append(f"{count} {unit}" if count else "")
     return ("-" if seconds < 0 else "") + " ".join(part for part in parts[:2] if part)
+
+
+def format_printable(text: str) -> str:
+    """Text without what a terminal would obey: control characters come out escaped, line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _format_time(epoch_s: float) -> str:
