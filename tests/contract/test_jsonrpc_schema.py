@@ -1,4 +1,4 @@
-"""The published JSON-RPC schema against the table of contract facts: names, order and kinds that oVirt's clients rely on."""
+"""The published JSON-RPC schema against the table of contract facts: what oVirt's clients rely on."""
 
 import copy
 import json
@@ -56,7 +56,9 @@ def faults(fact_types, fact, our_types, ours, where, seen=()):
             if field["name"] not in known:
                 yield f"{where}.{field['name']} is missing"
             else:
-                yield from faults(fact_types, field["type"], our_types, known[field["name"]], f"{where}.{field['name']}", seen)
+                yield from faults(
+                    fact_types, field["type"], our_types, known[field["name"]], f"{where}.{field['name']}", seen
+                )
 
 
 def verb_faults(name, ours):
