@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.daemon.hostile_node import Ground, ground_of
 from tests.daemon.running import Furniture, Running, furnish, running
 from vdsm import pki
 from vdsm.testing.clock import VirtualClock
@@ -33,6 +34,13 @@ async def daemon(root: Path, certificates: Path) -> AsyncIterator[Running]:
     async with running(root, certificates) as daemon:
         await daemon.node.vms.wait_ready()
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def ground(certificates: Path) -> Iterator[Ground]:
+    """A furnished daemon that is attacked, again and again, and watched closely."""
+    with ground_of(certificates) as ground:
+        yield ground
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

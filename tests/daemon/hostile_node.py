@@ -7,18 +7,19 @@ import asyncio
 import logging
 import os
 import sys
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.daemon.hostile_clients import Reply, is_unforeseen
-from tests.daemon.hostile_values import VERBS, Word
+from tests.daemon.hostile_values import Word
 from tests.daemon.running import Furniture, Running, choose_settings, describe_volume, furnish, make_id, running
 from vdsm.api.declare import Verb
-from vdsm.core.errors import NodeError
+
+T = TypeVar("T")
 
 OWNER = (36, 36)
 LONGEST_LINE = 4000
@@ -32,6 +33,25 @@ _CHANGES = {
     "shutil.rmtree": (0,),
 }
 """Which arguments of what the interpreter tells of are paths that change."""
+
+
+PLAIN: dict[str, Any] = {
+    "size_bytes": 1 << 20,
+    "format": "COW",
+    "allocation": "SPARSE",
+    "disk_type": "DATA",
+    "block_size_bytes": 512,
+    "level": "INFO",
+    "ttl_s": 60,
+    "scsi_key": "",
+    "scsi_fencing": "false",
+    "version": 5,
+    "zero": False,
+    "force": False,
+    "previous_id": -1,
+    "previous_lease_version": -1,
+}
+"""What parameters of these names may be anywhere."""
 
 
 class Intrusions:
@@ -77,6 +97,8 @@ class Complaints(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not INTRUSIONS.is_watching:
+            return  # of other tests
         line = record.getMessage()
         if record.exc_info or record.levelno >= logging.ERROR:
             self.found.append(self.format(record))
@@ -137,9 +159,7 @@ class Siege:
             "remote_path": made.folder,
             **dict.fromkeys(("name", "message", "password", "description"), "of a test"),
             **dict.fromkeys(("host_id", "master_version"), 1),
-            **dict(size_bytes=1 << 20, format="COW", allocation="SPARSE", disk_type="DATA", block_size_bytes=512),
-            **dict(level="INFO", ttl_s=60, scsi_key="", scsi_fencing="false", version=5, zero=False, force=False),
-            **dict(previous_id=-1, previous_lease_version=-1),
+            **PLAIN,
             **dict.fromkeys(("renewal_s", "lease_s", "io_timeout_s", "lease_retries", "delay_s", "timeout_s"), 1),
         }
         if verb.name in ("vm.create", "volume.create", "domain.create", "pool.create"):
@@ -300,4 +320,27 @@ async def besieged(parent: Path, certificates: Path) -> AsyncIterator[Siege]:
             logging.getLogger().setLevel(level)
 
 
-__all__ = ["VERBS", "NodeError", "Siege", "besieged", "uuid"]
+class Ground:
+    """A siege that lasts for many examples, each a run of its loop."""
+
+    def __init__(self, runner: asyncio.Runner, siege: Siege) -> None:
+        self._runner = runner
+        self.siege = siege
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run the work on the daemon's loop and watch over files meanwhile."""
+        with self.siege.watching():
+            return self._runner.run(work)
+
+
+@contextmanager
+def ground_of(certificates: Path) -> Iterator[Ground]:
+    """A besieged daemon of its own."""
+    with tempfile.TemporaryDirectory(prefix="vdsm-") as folder, asyncio.Runner() as runner:
+        Path(folder).chmod(0o755)
+        stack = AsyncExitStack()
+        siege = runner.run(stack.enter_async_context(besieged(Path(folder), certificates)))
+        try:
+            yield Ground(runner, siege)
+        finally:
+            runner.run(stack.aclose())

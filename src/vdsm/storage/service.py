@@ -17,6 +17,9 @@ from vdsm.storage.repository import Repository
 
 log = logging.getLogger("storage.service")
 
+LONGEST_PLACE = 4096
+"""The kernel takes no longer path."""
+
 WHERE = {
     DomainType.LOCALFS: ("connection", "path"),
     DomainType.NFS: ("connection", "export"),
@@ -31,6 +34,8 @@ def get_place(type: DomainType, connection: Connection) -> str:
     for name in WHERE.get(type, ("connection",)):
         place = getattr(connection, name)
         if isinstance(place, str) and place:
+            if len(place) > LONGEST_PLACE:
+                raise InvalidParameterException(name="connection", value=f"{len(place)} characters")
             return place
     raise InvalidParameterException(name="connection", value="")
 
