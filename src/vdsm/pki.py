@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -49,6 +50,11 @@ class Owner:
     group_id: int | None = None
     group_readable: bool = False
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """User and group as chown takes them: -1 for what stays as it is."""
+        return -1 if self.user_id is None else self.user_id, -1 if self.group_id is None else self.group_id
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -59,8 +65,8 @@ class Pair:
     certificate: Path
     authority: Path | None = None
     owner: Owner = Owner()
-    names: tuple[str, ...] = ()
-    """Host names and addresses; without any the certificate is a person's or a program's."""
+    is_server: bool = False
+    """Whether it is shown under the host's names; else the certificate is a person's or a program's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +87,14 @@ def list_own_names() -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def list_pairs(pki: Path, owner: Owner, qemu: Owner, names: tuple[str, ...]) -> tuple[Pair, ...]:
+def _list_pairs(pki: Path, owner: Owner, qemu: Owner) -> Iterator[Pair]:
     """The certificates of a node: the daemon's, a client's, and those that qemu shows for migration and SPICE."""
-    server, client = pki / "keys/vdsmkey.pem", pki / "keys/clientkey.pem"
-    pairs = [
-        Pair("vdsm", server, pki / "certs/vdsmcert.pem", None, owner, names),
-        Pair("vdsm-client", client, pki / "certs/clientcert.pem", None, owner),
-    ]
+    yield Pair("vdsm", pki / "keys/vdsmkey.pem", pki / "certs/vdsmcert.pem", None, owner, is_server=True)
+    yield Pair("vdsm-client", pki / "keys/clientkey.pem", pki / "certs/clientcert.pem", None, owner)
     for purpose in ("libvirt-migrate", "libvirt-spice"):
-        folder = pki / purpose
-        files = folder / "server-key.pem", folder / "server-cert.pem", folder / "ca-cert.pem"
-        pairs.append(Pair(purpose, *files, qemu, names))
-    return tuple(pairs)
+        place = pki / purpose
+        files = place / "server-key.pem", place / "server-cert.pem", place / "ca-cert.pem"
+        yield Pair(purpose, *files, qemu, is_server=True)
 
 
 def ensure(
@@ -100,19 +102,20 @@ def ensure(
     *,
     owner: Owner = Owner(),
     qemu: Owner | None = None,
-    names: tuple[str, ...] | None = None,
+    names: tuple[str, ...] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Finding]:
     """Make what is missing and renew what expires below pki, and tell what was done; nothing when all is well.
 
-    Safe to call at any time, also by two processes at once and under a running daemon. Raises PkiUnusable when files
-    of a foreign authority are broken, OSError when the folder cannot be written.
+    Safe to call at any time, also by two processes at once and under a running daemon. What `names` leaves open is
+    asked of the resolver, and only when a server's certificate is made. Raises PkiUnusable when files of a foreign
+    authority are broken, OSError when the folder cannot be written.
     """
-    pairs = list_pairs(pki, owner, qemu or owner, names if names is not None else list_own_names())
+    pairs = tuple(_list_pairs(pki, owner, qemu or owner))
     for folder in {pki / "keys", pki / "certs", *(pair.key.parent for pair in pairs)}:
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(pki):
-        authority = _Authority(pki, owner, now())
+        authority = _Authority(pki, owner, now(), names)
         findings = list(authority.ensure())
         for pair in pairs:
             findings += _ensure_pair(authority, pair)
@@ -122,8 +125,9 @@ def ensure(
 class _Authority:
     """The one authority whose certificates the node accepts; its key is here only when the node made it."""
 
-    def __init__(self, pki: Path, owner: Owner, now: datetime) -> None:
+    def __init__(self, pki: Path, owner: Owner, now: datetime, names: tuple[str, ...]) -> None:
         self.now = now
+        self._given_names = names
         self.certificate_file = pki / "certs/cacert.pem"
         self.key_file = pki / "keys/cakey.pem"
         self._owner = owner
@@ -160,22 +164,27 @@ class _Authority:
     def sign(self, pair: Pair, key: Key) -> x509.Certificate:
         """A certificate for a pair's key. A server's is a client's too: a daemon calls others with it (facts §1.2)."""
         assert self.key is not None and self.certificate is not None
-        common_name = pair.names[0] if pair.names else pair.name
+        common_name = self._names[0] if pair.is_server else pair.name
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "vdsm"),
                 x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
             ]
         )
-        uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if pair.names else [])]
+        uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if pair.is_server else [])]
         end = min(self.now + LEAF_LIFE, self.certificate.not_valid_after_utc)
         builder = self._begin(subject, key, end)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        if pair.names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(_list_alternatives(pair.names)), critical=False)
+        if pair.is_server:
+            alternatives = x509.SubjectAlternativeName(_list_alternatives(self._names))
+            builder = builder.add_extension(alternatives, critical=False)
         return builder.sign(self.key, hashes.SHA256())
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return self._given_names or list_own_names()
 
     def _sign_own(self, name: x509.Name) -> x509.Certificate:
         assert self.key is not None
@@ -222,7 +231,7 @@ def _ensure_pair(authority: _Authority, pair: Pair) -> Iterator[Finding]:
     if pair.authority is not None:
         content = authority.certificate_file.read_bytes()
         if not pair.authority.exists() or pair.authority.read_bytes() != content:
-            _write(pair.authority, content, 0o644, pair.owner)
+            write_file(pair.authority, content, 0o644, pair.owner)
 
 
 def _find_fault(authority: _Authority, key: Key | None, certificate: x509.Certificate | None) -> str | None:
@@ -253,17 +262,10 @@ def _same_key(certificate: x509.Certificate, key: Key) -> bool:
 
 def _usage(**given: bool) -> x509.KeyUsage:
     every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
     )
-    return x509.KeyUsage(**{name: given.get(name, False) for name in every})
+    names = (*every.split(), "encipher_only", "decipher_only")
+    return x509.KeyUsage(**{name: given.get(name, False) for name in names})
 
 
 def _list_alternatives(names: Iterable[str]) -> Iterator[x509.GeneralName]:
@@ -290,16 +292,16 @@ def _load_key(path: Path) -> Key | None:
 
 
 def _write_certificate(path: Path, certificate: x509.Certificate, owner: Owner) -> None:
-    _write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644, owner)
+    write_file(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644, owner)
 
 
 def _write_key(path: Path, key: Key, owner: Owner) -> None:
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     content = key.private_bytes(encoding, form, serialization.NoEncryption())
-    _write(path, content, 0o640 if owner.group_readable else 0o600, owner)
+    write_file(path, content, 0o640 if owner.group_readable else 0o600, owner)
 
 
-def _write(path: Path, content: bytes, mode: int, owner: Owner) -> None:
+def write_file(path: Path, content: bytes, mode: int, owner: Owner = Owner()) -> None:
     """Replace a file as a whole: on disk, with its mode and owner, before it gets its name."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -307,9 +309,7 @@ def _write(path: Path, content: bytes, mode: int, owner: Owner) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        if owner.user_id is not None or owner.group_id is not None:
-            user_id = -1 if owner.user_id is None else owner.user_id
-            os.fchown(descriptor, user_id, -1 if owner.group_id is None else owner.group_id)
+        os.fchown(descriptor, *owner.numbers)
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     fresh.rename(path)

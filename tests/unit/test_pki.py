@@ -45,6 +45,11 @@ def test_a_second_run_changes_nothing(folder):
     assert read_all(folder) == before
 
 
+def test_a_slow_resolver_delays_nobody_whose_certificates_are_well(folder, monkeypatch):
+    monkeypatch.setattr(pki, "list_own_names", lambda: pytest.fail("the resolver was asked"))
+    assert pki.ensure(folder) == []
+
+
 def test_certificates_are_signed_and_fit_for_their_use(folder):
     authority = load(folder / "certs/cacert.pem")
     server, client = load(folder / "certs/vdsmcert.pem"), load(folder / "certs/clientcert.pem")

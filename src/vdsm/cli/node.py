@@ -77,13 +77,7 @@ def write_config(paths: Paths) -> Iterator[str]:
     text = CONFIG_HEAD + "".join(f"{line if not line or line[0] in '#[' else f'#{line}'}\n" for line in lines)
     if paths.config_file.exists():
         return
-    fresh = paths.config_file.with_name(".vdsm.conf.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(paths.config_file)
+    pki.write_file(paths.config_file, text.encode(), 0o644)
     yield f"{paths.config_file}: made"
 
 
@@ -144,9 +138,7 @@ def _find_fault(folder: Folder, owner: pki.Owner) -> str:
 
 def _get_owner(folder: Folder, owner: pki.Owner) -> tuple[int, int]:
     """Numeric user and group; -1 for what stays as it is."""
-    if not folder.is_ours:
-        return -1, -1
-    return (-1 if owner.user_id is None else owner.user_id), (-1 if owner.group_id is None else owner.group_id)
+    return owner.numbers if folder.is_ours else (-1, -1)
 
 
 def _put_right(folder: Folder, owner: pki.Owner) -> None:

@@ -4,7 +4,6 @@ Calling the daemon is left to `vdsm-client`.
 """
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from vdsm.cli.group import Group, get_status
 from vdsm.core.errors import NodeError
 from vdsm.core.paths import Paths
 from vdsm.local import find_paths
-from vdsm.settings import Settings, format_settings, load_settings, settings_schema
+from vdsm.settings import Settings, format_settings, load_settings
 
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
@@ -126,32 +125,10 @@ def renew_certificates(paths: Paths) -> int:
     return int(any(finding.done == "expiring" for finding in findings))
 
 
-@command.command(context_settings=dict(_CONTEXT))
-@click.option("--defaults", is_flag=True, help="The defaults instead of what is configured.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with types and bounds.")
-@click.pass_obj
-def settings(paths: Paths, defaults: bool, as_json: bool) -> None:
-    """Print every setting with its value, its default and its reason, in the form of the configuration file."""
-    _print_settings(Settings() if defaults else load_settings(paths).settings, as_json)
-
-
 @command.command("show-default-config", context_settings=dict(_CONTEXT))
 def show_default_config() -> None:
     """Print the configuration of a node that has no configuration file."""
-    _print_settings(Settings(), as_json=False)
-
-
-def _print_settings(values: Settings, as_json: bool) -> None:
-    if not as_json:
-        print(format_settings(values), end="")
-        return
-    schema = settings_schema()
-    sections = schema["sections"]
-    assert isinstance(sections, dict)
-    for section, entries in sections.items():
-        for key, entry in entries.items():
-            entry["value"] = getattr(getattr(values, section), key)
-    print(json.dumps(schema, indent=4, sort_keys=True))
+    print(format_settings(Settings()), end="")
 
 
 def _print_each(lines: Iterable[str]) -> int:
