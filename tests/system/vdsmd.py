@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
-from vdsm.wire.client import Address, CallFailed, Client, ClientFailure, ConnectionFailed, connect
+from vdsm.wire.client import Address, CallFailed, Client, ConnectionFailed, connect
 from vdsm.wire.tls import TlsFiles
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -105,9 +105,8 @@ class Vdsmd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         log = self.discard()
-        if kind is not None:
-            print(f"--- the log of the daemon on {self.root} ---\n{log[-20_000:]}")  # noqa: T201 (shown when a test fails)
-        else:
+        print(f"--- the log of the daemon on {self.root} ---\n{log[-20_000:]}")  # noqa: T201 (shown when a test fails)
+        if kind is None:
             fault = _FAULT.search(log)
             assert fault is None, f"the daemon's log has a fault:\n{log[max(0, fault.start() - 2000) :][:6000]}"
 
@@ -228,11 +227,6 @@ class Vdsmd:
             self.call("Task.clear", taskID=task_id)
         return dict(status)
 
-    def do_task(self, method: str, **params: object) -> None:
-        """Call a long verb and wait for its success."""
-        status = self.wait_task(self.call(method, **params))
-        assert status["code"] == 0, f"{method} failed: {status['message']} ({status['code']})"
-
     # VMs.
 
     def create_vm(self, *, vm_id: str | None = None, wait: bool = True, **parameters: object) -> str:
@@ -268,9 +262,6 @@ def kill_during(daemon: Vdsmd, life_s: float, work: Callable[[], None]) -> None:
         work()
     except ConnectionFailed:
         pass
-    except CallFailed:
-        if not timer.finished.is_set():
-            raise
     finally:
         timer.cancel()
         timer.join()
@@ -412,19 +403,3 @@ class Volume:
     format: str = "COW"
     allocation: str = "SPARSE"
     parent_id: str = BLANK_UUID
-
-
-__all__ = [
-    "LIMIT_S",
-    "NOT_READY",
-    "CallFailed",
-    "ClientFailure",
-    "ConnectionFailed",
-    "Pool",
-    "Vdsmd",
-    "Volume",
-    "kill_during",
-    "make_environment",
-    "make_id",
-    "poll",
-]

@@ -17,7 +17,6 @@ import pytest
 from tests.system.private_libvirtd import PrivateLibvirtd
 from tests.system.vdsmd import (
     LIMIT_S,
-    CallFailed,
     Pool,
     Vdsmd,
     Volume,
@@ -26,6 +25,7 @@ from tests.system.vdsmd import (
     make_id,
     poll,
 )
+from vdsm.wire.client import CallFailed
 from vdsm.wire.tls import TlsFiles, make_client_context
 
 LASTING = ("vmName", "kvmEnable", "acpiEnable", "displayInfo", "displayType", "displayIp", "displayPort", "hash")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.system.private_libvirtd import PrivateLibvirtd
-from tests.system.vdsmd import NOT_READY, CallFailed, Pool, Vdsmd, Volume, poll
-from vdsm.wire.client import Client
+from tests.system.vdsmd import NOT_READY, Pool, Vdsmd, Volume, poll
+from vdsm.wire.client import CallFailed, Client
 
 VMS = 20
 CALLS = 15

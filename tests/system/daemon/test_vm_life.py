@@ -12,8 +12,8 @@ import pytest
 
 from tests.system.kernel import make_kernel
 from tests.system.private_libvirtd import PrivateLibvirtd
-from tests.system.vdsmd import LIMIT_S, CallFailed, Pool, Vdsmd, Volume, make_id, poll
-from vdsm.wire.client import Client
+from tests.system.vdsmd import LIMIT_S, Pool, Vdsmd, Volume, make_id, poll
+from vdsm.wire.client import CallFailed, Client
 
 CONSOLES = "run/ovirt-vmconsole-console"
 REPOSITORY = Path(__file__).parents[3]
@@ -47,6 +47,12 @@ def _no_vms_left(node: Vdsmd, libvirtd: PrivateLibvirtd) -> Iterator[None]:
 
 def read_domain(libvirtd: PrivateLibvirtd, vm_id: str) -> ElementTree.Element:
     return ElementTree.fromstring(libvirtd.run("virsh", "-q", "dumpxml", "--security-info", vm_id))
+
+
+def get_attribute(domain: ElementTree.Element, path: str, name: str) -> str:
+    found = domain.find(path)
+    assert found is not None, f"the domain has no {path}"
+    return found.get(name, "")
 
 
 class Console:
@@ -125,11 +131,11 @@ def test_everything_of_the_dictionary_form(
 
     domain = read_domain(libvirtd, vm_id)
     assert domain.get("type") == "qemu"
-    sources = {disk.get("device"): disk.find("source") for disk in domain.iterfind("devices/disk")}
-    assert sources["cdrom"].get("file") == str(node.root / "cd.iso")
-    assert os.path.realpath(sources["disk"].get("file")) == str(pool_of_node.get_data_path(volume))
+    sources = {disk.get("device"): get_attribute(disk, "source", "file") for disk in domain.iterfind("devices/disk")}
+    assert sources["cdrom"] == str(node.root / "cd.iso")
+    assert os.path.realpath(sources["disk"]) == str(pool_of_node.get_data_path(volume))
     assert domain.findtext("devices/rng/backend") == "/dev/urandom"
-    assert domain.find("devices/memballoon").get("model") == "virtio"
+    assert get_attribute(domain, "devices/memballoon", "model") == "virtio"
     stats = poll(lambda: (s := node.get_stats(vm_id)).get("disks") and s, "the VM is sampled")
     assert stats["kvmEnable"] == "false"
     assert stats["displayType"] == "vnc" and int(stats["displayPort"]) >= 5900
@@ -164,7 +170,8 @@ def test_the_xml_form(node: Vdsmd, pool_of_node: Pool, libvirtd: PrivateLibvirtd
     assert stats["vmName"] == "of xml"
     poll(lambda: b"from the xml form\nthe initrd\n" in log.read_bytes(), "the guest says what it was given")
     domain = read_domain(libvirtd, vm_id)
-    assert os.path.realpath(domain.find("devices/disk/source").get("file")) == str(pool_of_node.get_data_path(volume))
+    path = get_attribute(domain, "devices/disk/source", "file")
+    assert os.path.realpath(path) == str(pool_of_node.get_data_path(volume))
     [info] = node.call("Host.getVMFullList", vmList=[vm_id])
     assert info["vmName"] == "of xml" and vm_id in info["xml"]
 
@@ -175,8 +182,9 @@ def test_a_spice_display(node: Vdsmd, libvirtd: PrivateLibvirtd) -> None:
     assert shown["displayType"] == "qxl"
     assert [display["type"] for display in shown["displayInfo"]] == ["spice"]
     node.call("VM.setTicket", vmID=vm_id, password="a longer password", ttl=60, existingConnAction="disconnect")
-    graphics = read_domain(libvirtd, vm_id).find("devices/graphics")
-    assert (graphics.get("passwd"), graphics.get("connected")) == ("a longer password", "disconnect")
+    domain = read_domain(libvirtd, vm_id)
+    assert get_attribute(domain, "devices/graphics", "passwd") == "a longer password"
+    assert get_attribute(domain, "devices/graphics", "connected") == "disconnect"
 
 
 def test_a_ticket_opens_the_display(node: Vdsmd, libvirtd: PrivateLibvirtd) -> None:
