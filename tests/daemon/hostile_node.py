@@ -54,6 +54,47 @@ PLAIN: dict[str, Any] = {
 """What parameters of these names may be anywhere."""
 
 
+_WORTH = ("domain_type", "version", "vm_ids", "block_size_bytes")
+"""Parameters that may miss, and are given all the same: without them a call gets less far."""
+
+
+def list_good(verb: Verb, made: Furniture, other_folder: Path) -> dict[str, Any]:
+    """Arguments that the verb would take on that furniture, by our names; what is to be made has new ids."""
+    known: dict[str, Any] = {
+        "pool_id": made.pool_id,
+        "domain_id": made.domain_id,
+        "image_id": made.image_id,
+        "volume_id": made.volume_id,
+        "vm_id": made.vm_id,
+        "task_id": made.task_id,
+        "master_domain_id": made.domain_id,
+        "domain_ids": [made.domain_id],
+        "volume_ids": [made.volume_id],
+        "vm_ids": [made.vm_id],
+        "connections": [{"id": make_id(), "connection": made.folder}],
+        "domain_type": "LOCALFS",
+        "arguments": {"remote_path": str(other_folder)},
+        "domain_class": "Data",
+        "remote_path": made.folder,
+        **dict.fromkeys(("name", "message", "password", "description"), "of a test"),
+        **dict.fromkeys(("host_id", "master_version"), 1),
+        **PLAIN,
+        **dict.fromkeys(("renewal_s", "lease_s", "io_timeout_s", "lease_retries", "delay_s", "timeout_s"), 1),
+        **_make_fresh(verb.name),
+    }
+    return {p.name: known[p.name] for p in verb.parameters if p.name in known and (p.required or p.name in _WORTH)}
+
+
+def _make_fresh(name: str) -> dict[str, Any]:
+    fresh = make_id()
+    if name == "vm.create":
+        parameters = {"vm_id": fresh, "name": f"vm-{fresh[:8]}", "memory_mib": 16, "display": "vnc"}
+        return {"vm_id": fresh, "parameters": parameters}
+    if name == "volume.create":
+        return {"volume_id": fresh, "image_id": make_id()}
+    return {"domain.create": {"domain_id": fresh}, "pool.create": {"pool_id": fresh}}.get(name, {})
+
+
 class Intrusions:
     """Paths that this process changed outside of the folders where it may: the interpreter tells of every attempt.
 
@@ -140,40 +181,7 @@ class Siege:
         }[word.name]
 
     def get_good(self, verb: Verb) -> dict[str, Any]:
-        made = self.made
-        known: dict[str, Any] = {
-            "pool_id": made.pool_id,
-            "domain_id": made.domain_id,
-            "image_id": made.image_id,
-            "volume_id": made.volume_id,
-            "vm_id": made.vm_id,
-            "task_id": made.task_id,
-            "master_domain_id": made.domain_id,
-            "domain_ids": [made.domain_id],
-            "volume_ids": [made.volume_id],
-            "vm_ids": [made.vm_id],
-            "connections": [{"id": make_id(), "connection": made.folder}],
-            "domain_type": "LOCALFS",
-            "arguments": {"remote_path": str(self.other_folder)},
-            "domain_class": "Data",
-            "remote_path": made.folder,
-            **dict.fromkeys(("name", "message", "password", "description"), "of a test"),
-            **dict.fromkeys(("host_id", "master_version"), 1),
-            **PLAIN,
-            **dict.fromkeys(("renewal_s", "lease_s", "io_timeout_s", "lease_retries", "delay_s", "timeout_s"), 1),
-        }
-        if verb.name in ("vm.create", "volume.create", "domain.create", "pool.create"):
-            known |= self._make_fresh(verb.name)
-        return {p.name: known[p.name] for p in verb.parameters if p.name in known and (p.required or p.name in _WORTH)}
-
-    def _make_fresh(self, name: str) -> dict[str, Any]:
-        fresh = make_id()
-        if name == "vm.create":
-            parameters = {"vm_id": fresh, "name": f"vm-{fresh[:8]}", "memory_mib": 16, "display": "vnc"}
-            return {"vm_id": fresh, "parameters": parameters}
-        if name == "volume.create":
-            return {"volume_id": fresh, "image_id": make_id()}
-        return {"domain_id": fresh} if name == "domain.create" else {"pool_id": fresh}
+        return list_good(verb, self.made, self.other_folder)
 
     # What must hold.
 
@@ -264,10 +272,6 @@ class Siege:
         )
         await self.daemon.finish(task)
         await self.daemon.node.storage.runner.clear(task)
-
-
-_WORTH = ("domain_type", "version", "vm_ids", "block_size_bytes")
-"""Parameters that may miss, and are given all the same: without them a call gets less far."""
 
 
 def list_tree(folder: Path) -> dict[str, tuple[int, int]]:

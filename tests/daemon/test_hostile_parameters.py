@@ -15,7 +15,7 @@ from tests.daemon.running import make_id
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 calls = st.tuples(attacks(), st.sampled_from(DIALECTS))
-STEP = 1 if SOAK_FACTOR else 67
+STEP = 1 if SOAK_FACTOR else 101
 """Of the values in turn, quick runs take every so manieth: a prime, so that all verbs and values have theirs."""
 CHECKED_AFTER = 40
 
