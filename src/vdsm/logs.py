@@ -18,38 +18,13 @@ from vdsm.core.context import current_request
 from vdsm.core.errors import InvalidArgument, shorten
 from vdsm.core.masking import mask
 
-__all__ = ["LogOutput", "mask", "open_logs", "set_log_level"]
-
-LEVELS = {
-    "DEBUG": logging.DEBUG,
-    "INFO": logging.INFO,
-    "WARNING": logging.WARNING,
-    "WARN": logging.WARNING,
-    "ERROR": logging.ERROR,
-    "CRITICAL": logging.CRITICAL,
-    "CRIT": logging.CRITICAL,
-}
+LEVELS = logging.getLevelNamesMapping() | {"CRIT": logging.CRITICAL}
 _SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _DROP_FROM = ((0.9, logging.ERROR), (0.8, logging.WARNING), (0.7, logging.INFO), (0.6, logging.DEBUG))
 """When the queue is fuller than so much, records of that level and below are dropped (facts §8.1)."""
 _REPORT_EVERY_S = 60.0
 _LONGEST_CHARACTERS = 20_000
 """Of one record: messages repeat what callers sent, and thousands of them may wait."""
-
-
-def parse_level(level: str | int) -> int:
-    """The number of a level that is given by name or, as old callers do, by number; InvalidArgument for any other."""
-    text = str(level).strip().upper()
-    if text in LEVELS:
-        return LEVELS[text]
-    if text.isascii() and text.isdigit() and int(text) <= 100:
-        return int(text)
-    raise InvalidArgument("level", f"expected one of {', '.join(LEVELS)}, got {str(level)[:64]!r}")
-
-
-def set_log_level(level: str | int, name: str = "") -> None:
-    """Set the level of a logger (the root one without a name) until the process ends; InvalidArgument for no level."""
-    logging.getLogger(name or None).setLevel(parse_level(level))
 
 
 _Records = queue.SimpleQueue[logging.LogRecord | None]
@@ -183,21 +158,23 @@ def open_logs(
     `levels` are `logger=LEVEL` for single loggers. Raises InvalidArgument for a level that is none, OSError for a file
     that cannot be written.
     """
-    number = parse_level(level)
-    named = [_parse_named_level(text) for text in levels]
-    output = _open_file(file) if file is not None else logging.StreamHandler(stream or sys.stderr)
+    named = {"": _parse_level(level)}
+    for text in levels:
+        name, _, word = text.partition("=")
+        named[name.strip()] = _parse_level(word.strip().upper())
+    output: logging.Handler = logging.StreamHandler(stream or sys.stderr)
+    if file is not None:
+        output = _WatchedFile(file, encoding="utf-8", errors="backslashreplace")
     opened = LogOutput(output, queue_records)
-    logging.getLogger().setLevel(number)
-    for name, named_level in named:
-        logging.getLogger(name or None).setLevel(named_level)
+    for name, number in named.items():
+        logging.getLogger(name or None).setLevel(number)
     return opened
 
 
-def _parse_named_level(text: str) -> tuple[str, int]:
-    name, separator, level = text.partition("=")
-    if not separator:
-        raise InvalidArgument("levels", f"expected logger=LEVEL, got {text!r}")
-    return name.strip(), parse_level(level)
+def _parse_level(text: str) -> int:
+    if text not in LEVELS:
+        raise InvalidArgument("level", f"expected one of {', '.join(LEVELS)}, got {text!r}")
+    return LEVELS[text]
 
 
 class _WatchedFile(logging.handlers.WatchedFileHandler):
@@ -208,7 +185,3 @@ class _WatchedFile(logging.handlers.WatchedFileHandler):
         with suppress(PermissionError):  # another's file that may be written: its mode is the owner's affair
             os.fchmod(opened.fileno(), 0o644)
         return opened
-
-
-def _open_file(file: Path) -> logging.Handler:
-    return _WatchedFile(file, encoding="utf-8", errors="backslashreplace")

@@ -42,7 +42,7 @@ def test_this_machines_figures_agree_with_each_other() -> None:
     machine = read_machine(MachineFiles())
     assert machine.cpus.threads >= machine.cpus.cores >= machine.cpus.sockets >= 1
     assert machine.memory_mib > 0 and machine.system.kernel
-    sample = take_sample(MachineFiles(), now_s=0.0, ksmd_pid=None, reserved_pages={}, disks={"/tmp": Path("/tmp")})
+    sample = take_sample(MachineFiles(), now_s=0.0, ksmd_pid=None, disks={"/tmp": Path("/tmp")})
     assert set(sample.cpus) == set(machine.cpus.online)
     assert sample.meminfo["MemTotal"] // 1024 == machine.memory_mib
     assert sample.cpu.total >= sample.cpu.user + sample.cpu.system > 0

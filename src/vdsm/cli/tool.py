@@ -13,7 +13,7 @@ import click
 
 from vdsm import __version__
 from vdsm.cli.accounts import add_to_group, find_owners, find_usual_qemu_user, has_group, is_real_node, parse_qemu_user
-from vdsm.cli.group import Group, get_status
+from vdsm.cli.group import Group, UnknownWord
 from vdsm.core.errors import NodeError
 from vdsm.core.paths import Paths
 from vdsm.local import find_paths
@@ -27,7 +27,6 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 class _Actions(Group):
     kind = "action"
-    unknown_status = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name=PROGRAM, standalone_mode=False)
     except click.UsageError as error:
         error.show()
-        return get_status(error)
+        return 1 if isinstance(error, UnknownWord) else error.exit_code
     except click.Abort:
         return 130
     except (NodeError, OSError) as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from vdsm.api.host_types import HostCapabilities, NetworkCapabilities, NumaNode, PackageVersion, SelinuxStatus
 from vdsm.host.cpu import Cpus, read_cpus
@@ -114,14 +114,7 @@ def make_capabilities(
     initiators = system.hba_inventory.iscsi
     host = hypervisor.host if hypervisor else None
     return HostCapabilities(
-        networks=networks.networks,
-        bridges=networks.bridges,
-        bondings=networks.bondings,
-        nics=networks.nics,
-        vlans=networks.vlans,
-        nameservers=networks.nameservers,
-        ipv6_supported=networks.ipv6_supported,
-        uncommitted_changes=networks.uncommitted_changes,
+        **asdict(networks),
         kvm=kvm,
         cores=cpus.threads if settings.threads_as_cores else cpus.cores,
         threads=cpus.threads,

@@ -41,33 +41,25 @@ def list_hugepage_sizes(files: Files, folder: str = _HUGEPAGES) -> list[int]:
     return sorted(int(name[10:-2]) for name in names if name.startswith("hugepages-") and name.endswith("kB"))
 
 
-def read_hugepages(files: Files, reserved: Mapping[int, int]) -> dict[str, HugepageStats]:
-    """The counters of huge pages by size in KiB; `reserved` pages by size are not for VMs."""
-    found = {}
-    for size in list_hugepage_sizes(files):
-        counters = {name: files.read_number(f"{_HUGEPAGES}/hugepages-{size}kB/{name}") for name in _COUNTERS}
-        free = counters["free_hugepages"] or 0
-        mempolicy = counters["nr_hugepages_mempolicy"]
-        found[str(size)] = HugepageStats(
-            pages=counters["nr_hugepages"] or 0,
-            free=free,
-            reserved=counters["resv_hugepages"] or 0,
-            surplus=counters["surplus_hugepages"] or 0,
-            overcommit=counters["nr_overcommit_hugepages"] or 0,
-            mempolicy=UNSET if mempolicy is None else mempolicy,
-            free_for_vms=max(0, free - reserved.get(size, 0)),
-        )
-    return found
+def read_hugepages(files: Files) -> dict[str, HugepageStats]:
+    """The counters of huge pages by size in KiB."""
+    return {str(size): _read_counters(files, f"{_HUGEPAGES}/hugepages-{size}kB") for size in list_hugepage_sizes(files)}
 
 
-_COUNTERS = (
-    "nr_hugepages",
-    "free_hugepages",
-    "resv_hugepages",
-    "surplus_hugepages",
-    "nr_overcommit_hugepages",
-    "nr_hugepages_mempolicy",
-)
+def _read_counters(files: Files, folder: str) -> HugepageStats:
+    def read(name: str) -> int:
+        return files.read_number(f"{folder}/{name}") or 0
+
+    mempolicy = files.read_number(f"{folder}/nr_hugepages_mempolicy")
+    return HugepageStats(
+        pages=read("nr_hugepages"),
+        free=read("free_hugepages"),
+        reserved=read("resv_hugepages"),
+        surplus=read("surplus_hugepages"),
+        overcommit=read("nr_overcommit_hugepages"),
+        mempolicy=UNSET if mempolicy is None else mempolicy,
+        free_for_vms=read("free_hugepages"),  # none are kept for others
+    )
 
 
 def read_ksm(files: Files) -> dict[str, int]:

@@ -83,8 +83,5 @@ class Networks(Protocol):
 
     async def get_statistics(self) -> NetworkStatistics: ...
 
-    def has_uncommitted_changes(self) -> bool:
-        """Whether the last change of networks waits for its confirmation for the next boot."""
-
     async def find_interface(self, address: str) -> str:
         """The device that owns an address; empty for none."""

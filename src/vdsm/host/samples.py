@@ -99,9 +99,7 @@ def find_ksmd(files: Files) -> int | None:
     return None
 
 
-def take_sample(
-    files: Files, *, now_s: float, ksmd_pid: int | None, reserved_pages: Mapping[int, int], disks: Mapping[str, Path]
-) -> HostSample:
+def take_sample(files: Files, *, now_s: float, ksmd_pid: int | None, disks: Mapping[str, Path]) -> HostSample:
     """Look once at everything; `disks` are folders by the name that they are reported under. Blocks."""
     stat = files.read("/proc/stat") or ""
     cpu, cpus = parse_cpu_times(stat)
@@ -116,7 +114,7 @@ def take_sample(
         load=_read_load(files),
         meminfo=parse_meminfo(files.read("/proc/meminfo") or ""),
         ksm=read_ksm(files),
-        hugepages=read_hugepages(files, reserved_pages),
+        hugepages=read_hugepages(files),
         disks=_read_disks(files, disks),
         hugepage_mode=parse_hugepage_mode(files.read("/sys/kernel/mm/transparent_hugepage/enabled") or ""),
         boot_time_s=parse_boot_time(stat),

@@ -2,23 +2,16 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from vdsm.api.errors import HardwareInfoFailed
 from vdsm.api.host import LogLevel
-from vdsm.api.host_types import (
-    HardwareInfo,
-    HostCapabilities,
-    HostStats,
-    NetworkCapabilities,
-    NetworkStatistics,
-    PackageVersion,
-)
+from vdsm.api.host_types import HardwareInfo, HostCapabilities, HostStats, NetworkStatistics, PackageVersion
 from vdsm.core.clock import Clock
 from vdsm.core.context import current_request
 from vdsm.core.errors import InvalidArgument, NodeError
@@ -37,11 +30,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """The host's settings; `reserved_hugepages` are counts by size in KiB that are not for VMs."""
+    """The host's settings."""
 
     capabilities: CapabilitySettings = CapabilitySettings()
     sample_interval_s: float = 15.0
-    reserved_hugepages: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +60,7 @@ class HostService:
         self._release = release
         self._started_s = clock.monotonic()
         self._sampling = asyncio.Lock()
-        self._sample: HostSample | None = None
-        self._stats: HostStats | None = None
+        self._look: tuple[HostSample | None, HostSample, NetworkStatistics] | None = None
         self._ksmd_pid: int | None = None
         self._installed: dict[str, str] = {}
         self._hypervisor: HypervisorFacts | None = None
@@ -125,14 +116,6 @@ class HostService:
         )
         return pretend_kvm(capabilities, machine.cpus, hypervisor, settings) if settings.fake_kvm else capabilities
 
-    async def get_network_capabilities(self) -> NetworkCapabilities:
-        """The part of the capabilities that tells of networks."""
-        return await self._ports.networks.get_capabilities()
-
-    async def get_network_statistics(self) -> NetworkStatistics:
-        """The counters of every network device, read now."""
-        return await self._ports.networks.get_statistics()
-
     async def get_hardware_info(self) -> HardwareInfo:
         """The firmware's tables; they do not change while the machine runs. Raises HardwareInfoFailed."""
         if self._hardware is None:
@@ -145,59 +128,41 @@ class HostService:
 
     async def get_stats(self) -> HostStats:
         """The last sample's figures with their age, and what is counted now."""
-        if self._stats is None or self._sample is None:
-            await self._take_first_sample()
-        assert self._stats is not None and self._sample is not None
-        moment = self._get_moment(self._sample)
-        return replace(
-            self._stats,
-            elapsed_s=moment.elapsed_s,
-            sample_age_s=moment.sample_age_s,
-            date_time=moment.date_time,
-            vms=moment.vms.total,
-            vms_active=moment.vms.active,
-            vms_migrating=moment.vms.migrating,
-            incoming_migrations=moment.vms.incoming,
-            outgoing_migrations=moment.vms.outgoing,
-            storage_domains=moment.storage_domains,
-            uncommitted_changes=moment.uncommitted_changes,
-        )
+        if self._look is None:
+            await self._take_first_look()
+        assert self._look is not None
+        before, after, networks = self._look
+        return make_stats(before, after, networks, self._get_moment(after))
 
     async def sample(self) -> None:
-        """Look at the machine once more, and keep the figures between this look and the one before."""
+        """Look at the machine once more; figures are those between this look and the one before."""
         async with self._sampling:
-            await self._take_sample()
+            await self._take_look()
 
     async def _keep_sampling(self) -> None:
         await repeat(self.sample, every_s=self._settings.sample_interval_s, clock=self._clock, name="host sample")
 
-    async def _take_first_sample(self) -> None:
+    async def _take_first_look(self) -> None:
         async with self._sampling:
-            if self._stats is None:
-                await self._take_sample()
+            if self._look is None:
+                await self._take_look()
 
-    async def _take_sample(self) -> None:
-        before = self._sample
-        after = await asyncio.to_thread(self._look, self._clock.monotonic())
+    async def _take_look(self) -> None:
+        before = self._look[1] if self._look else None
+        after = await asyncio.to_thread(self._take_sample, self._clock.monotonic())
         try:
             networks = await self._ports.networks.get_statistics()
         except NodeError as error:
             log.warning("network statistics are missing from this sample: %s", error)
             networks = NetworkStatistics()
-        self._stats = make_stats(before, after, networks, self._get_moment(after))
-        self._sample = after
+        self._look = before, after, networks
 
-    def _look(self, now_s: float) -> HostSample:
-        if self._sample is None:
+    def _take_sample(self, now_s: float) -> HostSample:
+        if self._look is None:
             self._ksmd_pid = find_ksmd(self._ports.files)
-        return take_sample(
-            self._ports.files,
-            now_s=now_s,
-            ksmd_pid=self._ksmd_pid,
-            reserved_pages=self._settings.reserved_hugepages,
-            # The names are the facts'; the folders are ours, which may hang from a root of their own.
-            disks={"/tmp": Path("/tmp"), "/var/log": self._paths.log.parent, "/run/vdsm": self._paths.run},
-        )
+        # The names are the facts'; the folders are ours, which may hang from a root of their own.
+        disks = {"/tmp": Path("/tmp"), "/var/log": self._paths.log.parent, "/run/vdsm": self._paths.run}
+        return take_sample(self._ports.files, now_s=now_s, ksmd_pid=self._ksmd_pid, disks=disks)
 
     def _get_moment(self, sample: HostSample) -> Moment:
         now_s = self._clock.monotonic()
@@ -207,7 +172,6 @@ class HostService:
             date_time=datetime.fromtimestamp(self._clock.time(), UTC).strftime("%Y-%m-%dT%H:%M:%S GMT"),
             vms=self._ports.vms.count(),
             storage_domains=dict(self._ports.storage.list_vitals()),
-            uncommitted_changes=self._ports.networks.has_uncommitted_changes(),
         )
 
     async def _ask_hypervisor(self, kind: str) -> HypervisorFacts | None:

@@ -40,7 +40,6 @@ class Moment:
     date_time: str
     vms: VmCounts
     storage_domains: dict[str, StorageDomainVitals]
-    uncommitted_changes: bool
 
 
 def get_cpu_load(before: CpuTimes | None, after: CpuTimes) -> Load:
@@ -136,6 +135,6 @@ def make_stats(before: HostSample | None, after: HostSample, networks: NetworkSt
         ksm_merge_across_nodes=_get_flag(ksm, "merge_across_nodes"),
         ksm_shared_mib=_get_merged_mib(ksm),
         ksm_cpu_percent=int(ksmd.user + ksmd.system) if ksmd else UNSET,
-        uncommitted_changes=moment.uncommitted_changes,
+        uncommitted_changes=False,  # no network can be changed yet
         hosted_engine=NO_HOSTED_ENGINE,
     )

@@ -6,37 +6,20 @@ _NOT_OPTIONS = frozenset(
     "slaves active_slave mii_status queue_id ad_aggregator ad_num_ports ad_actor_key ad_partner_key ad_partner_mac"
     " ad_actor_system".split()
 )
-# Facts §3.8 of networks; kernels since 2014 start with tlb_dynamic_lb 1, peer_notif_delay 0 and lacp_active on.
 _DEFAULTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        "ad_select all_slaves_active arp_all_targets arp_interval downdelay fail_over_mac miimon min_links"
+        " peer_notif_delay primary_reselect updelay xmit_hash_policy".split(),
+        ("0",),
+    ),
+    **dict.fromkeys("ad_user_port_key arp_validate lacp_rate".split(), ("", "0")),
+    **dict.fromkeys("lp_interval num_grat_arp num_unsol_na packets_per_slave resend_igmp use_carrier".split(), ("1",)),
     "ad_actor_sys_prio": ("", "65535"),
-    "ad_select": ("0",),
-    "ad_user_port_key": ("", "0"),
-    "all_slaves_active": ("0",),
-    "arp_all_targets": ("0",),
-    "arp_interval": ("0",),
-    "arp_ip_target": ("",),
     "arp_missed_max": ("2",),
-    "arp_validate": ("", "0"),
-    "downdelay": ("0",),
-    "fail_over_mac": ("0",),
     "lacp_active": ("", "1"),
-    "lacp_rate": ("", "0"),
-    "lp_interval": ("1",),
-    "miimon": ("0",),
-    "min_links": ("0",),
-    "ns_ip6_target": ("",),
-    "num_grat_arp": ("1",),
-    "num_unsol_na": ("1",),
-    "packets_per_slave": ("1",),
-    "peer_notif_delay": ("0",),
-    "primary": ("",),
-    "primary_reselect": ("0",),
-    "resend_igmp": ("1",),
     "tlb_dynamic_lb": ("0", "1"),
-    "updelay": ("0",),
-    "use_carrier": ("1",),
-    "xmit_hash_policy": ("0",),
 }
+"""Facts §3.8 of networks, and what newer kernels start with; options that are not here are empty by default."""
 
 
 def list_bond_options(texts: Mapping[str, str]) -> dict[str, str]:

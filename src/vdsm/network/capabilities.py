@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Literal, TypedDict
 
@@ -123,7 +124,7 @@ class Devices:
 
 
 def make_capabilities(
-    state: NetworkState, visibility: Visibility, records: Sequence[NetworkRecord], *, uncommitted_changes: bool
+    state: NetworkState, visibility: Visibility, records: Sequence[NetworkRecord]
 ) -> NetworkCapabilities:
     """Everything that `Host.getNetworkCapabilities` tells."""
     devices = Devices(state, visibility, records)
@@ -136,7 +137,7 @@ def make_capabilities(
         vlans={link.name: _make_vlan(devices, link) for link in devices.list_kind("vlan")},
         nameservers=list(state.nameservers),
         ipv6_supported=state.ipv6_supported,
-        uncommitted_changes=uncommitted_changes,
+        uncommitted_changes=False,  # no network can be changed yet
     )
 
 
@@ -240,18 +241,12 @@ def _get_southbound(devices: Devices, ports: Iterable[str]) -> str:
 
 
 def _make_device_stats(devices: Devices, link: Link, time_s: float) -> DeviceStats:
-    counters = link.counters
     return DeviceStats(
         name=link.name,
         state=link.state,
         speed_mbps=devices.get_speed(link) or _ASSUMED_SPEED_MBPS,
         duplex=link.duplex,
-        received_bytes=counters.received_bytes,
-        sent_bytes=counters.sent_bytes,
-        receive_errors=counters.receive_errors,
-        send_errors=counters.send_errors,
-        receive_dropped=counters.receive_dropped,
-        send_dropped=counters.send_dropped,
+        **asdict(link.counters),
         sample_time_s=time_s,
     )
 

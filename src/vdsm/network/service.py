@@ -20,7 +20,7 @@ class NetworkService:
         """The devices that are shown, and the networks that a manager has set up."""
         records = await self._records.list_networks()
         state = await self._kernel.read_state()
-        return make_capabilities(state, self._visibility, records, uncommitted_changes=self.has_uncommitted_changes())
+        return make_capabilities(state, self._visibility, records)
 
     async def get_statistics(self) -> NetworkStatistics:
         """The counters of every device of the namespace, loopback and taps included."""
@@ -29,7 +29,3 @@ class NetworkService:
     async def find_interface(self, address: str) -> str:
         """The device that owns an address; empty for none."""
         return find_interface(await self._kernel.read_state(), address)
-
-    def has_uncommitted_changes(self) -> bool:
-        """Whether a change waits to be made safe; none can be made yet."""
-        return False

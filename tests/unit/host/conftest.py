@@ -134,9 +134,6 @@ class StubPorts:
     async def find_interface(self, address: str) -> str:
         return {"192.0.2.2": "eth0"}.get(address, "")
 
-    def has_uncommitted_changes(self) -> bool:
-        return False
-
 
 class Host:
     """A host service on a recorded machine."""

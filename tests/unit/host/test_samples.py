@@ -55,7 +55,6 @@ def test_one_look_at_everything(machine, tmp_path) -> None:
         machine("two-sockets"),
         now_s=5.0,
         ksmd_pid=212,
-        reserved_pages={},
         disks={"/tmp": tmp_path, "/run/vdsm": tmp_path / "is not there"},
     )
     assert (sample.taken_at_s, sample.uptime_s, sample.load) == (5.0, 2000.0, 2.5)
@@ -67,7 +66,7 @@ def test_one_look_at_everything(machine, tmp_path) -> None:
 
 
 def test_a_look_at_nothing_invents_nothing(tmp_path) -> None:
-    sample = take_sample(MachineFiles(tmp_path), now_s=1.0, ksmd_pid=7, reserved_pages={}, disks={})
+    sample = take_sample(MachineFiles(tmp_path), now_s=1.0, ksmd_pid=7, disks={})
     assert sample.load is UNSET and sample.boot_time_s is UNSET and sample.hugepage_mode is UNSET
     assert sample.daemon is None and sample.ksmd is None
     assert not (sample.cpus or sample.meminfo or sample.ksm or sample.hugepages or sample.numa_memory)

@@ -18,13 +18,12 @@ MOMENT = Moment(
     date_time="2023-11-14T22:13:20 GMT",
     vms=VmCounts(total=5, active=4, migrating=2, incoming=1, outgoing=1),
     storage_domains={},
-    uncommitted_changes=False,
 )
 
 
 @pytest.fixture
 def look(machine):
-    return take_sample(machine("two-sockets"), now_s=100.0, ksmd_pid=212, reserved_pages={}, disks={})
+    return take_sample(machine("two-sockets"), now_s=100.0, ksmd_pid=212, disks={})
 
 
 def test_load_between_two_looks() -> None:

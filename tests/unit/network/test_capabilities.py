@@ -18,7 +18,7 @@ RECORDS = (
 
 
 def describe(state: NetworkState, *records: NetworkRecord, **visibility: tuple[str, ...]) -> NetworkCapabilities:
-    return make_capabilities(state, Visibility(**visibility), records, uncommitted_changes=False)
+    return make_capabilities(state, Visibility(**visibility), records)
 
 
 def test_what_is_shown(state) -> None:
