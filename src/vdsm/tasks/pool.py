@@ -1,18 +1,23 @@
 """Long work of storage as tasks: in memory, or of the pool whose SPM this host is; the work is left to storage."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from vdsm.tasks.errors import AddTaskFailed
+from vdsm.tasks.errors import AddTaskFailed, UnknownTask
 from vdsm.tasks.journal import Journal
 from vdsm.tasks.model import SPM
 from vdsm.tasks.ports import Rollbacks
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.work import Job, JobContext
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class PoolTasks:
-    """Starts tasks for the storage services. Persistent ones need the master's folder, which `load` opens."""
+    """Starts tasks for the storage services. Persistent ones need the master's folder, which `take_over` opens."""
 
     def __init__(self, runner: TaskRunner, owner: tuple[int, int] | None) -> None:
         self._runner = runner
@@ -38,21 +43,22 @@ class PoolTasks:
 
         return await self._runner.start(name, [Job(name, run)], kind=SPM, store=self._journal)
 
-    async def load(self, folder: Path) -> None:
-        """Take in what an earlier SPM left."""
+    async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call what blocks, and wait for its end however long that takes, even when cancelled."""
+        return await self._runner.run_in_thread(function, *args, **kwargs)
+
+    async def take_over(self, folder: Path) -> None:
+        """Finish or undo what an earlier SPM left in this folder, then let tasks of the pool begin."""
         self._loaded = Journal(folder, self._owner)
         await self._runner.load(self._loaded)
-
-    async def recover(self) -> None:
-        """Undo or finish what was loaded, then let new tasks begin."""
-        if self._loaded is None:
-            return
         for task_id in self._runner.recover_loaded(self._loaded):
-            await self._runner.wait(task_id)
+            with contextlib.suppress(UnknownTask):  # recovered, and cleared by a client already
+                await self._runner.wait(task_id)
         self._journal = self._loaded
 
     async def release(self) -> None:
         """Give the pool's tasks up where they stand; on disk they wait for the next SPM."""
-        loaded, self._loaded, self._journal = self._loaded, None, None
-        if loaded is not None:
-            await self._runner.release(loaded)
+        self._journal = None
+        if self._loaded is not None:
+            await self._runner.release(self._loaded)
+            self._loaded = None

@@ -127,7 +127,9 @@ def test_what_is_written_is_read_or_refused(record: TaskRecord) -> None:
     except TaskLoadFailed:
         assert any(not rollback.function for rollback in record.rollbacks)
         return
-    assert loaded.rollbacks == record.rollbacks
+    for found, written in zip(loaded.rollbacks, record.rollbacks, strict=True):
+        # What others split at commas is split here, too.
+        assert found == replace(written, params=tuple(",".join(written.params).split(",")) if written.params else ())
     assert loaded.state is record.state
     assert loaded.kind == replace(record.kind, tag=_kept(record.kind.tag))
     assert loaded.jobs == tuple(JobRecord(_kept(j.name), _kept(j.description)) for j in record.jobs)
@@ -160,7 +162,7 @@ def test_a_broken_record_is_read_whole_or_refused(data: st.DataObject) -> None:
     assert (loaded.task_id, loaded.store, len(loaded.jobs), len(loaded.rollbacks)) == (TASK, STORE, 1, 2)
 
 
-@pytest.mark.parametrize("params", [("a,b",), ("_eq_",), (" a",), ("a\nb",), ("",), ("\ud800",)])
+@pytest.mark.parametrize("params", [("_eq_",), (" a",), ("a\nb",), ("",), ("\ud800",)])
 def test_a_rollback_that_others_would_misread_is_refused(params: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRollback) as refusal:
         format_record(RUNNING.push(replace(HALFBAKED, params=params)))

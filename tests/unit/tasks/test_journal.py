@@ -185,7 +185,7 @@ def test_names_that_are_no_ids_are_refused(journal: Journal, record: TaskRecord,
 def test_a_rollback_without_a_written_form_leaves_the_old_record(journal: Journal, record: TaskRecord) -> None:
     journal.save(record)
     with pytest.raises(InvalidRollback):
-        journal.save(record.push(replace(ROLLBACK, params=("a,b",))))
+        journal.save(record.push(replace(ROLLBACK, params=("_eq_",))))
     assert journal.load(TASK) == record
 
 
