@@ -54,12 +54,12 @@ from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.service import TaskService, format_event
 from vdsm.virt.accelerator import Accelerator, AcceleratorProbe, AcceleratorSetting
+from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.ports import Hypervisor, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import VirtSettings
-from vdsm.virt.spec import HostFacts
 from vdsm.wire.bus import EventBus, Numbered
 from vdsm.wire.dialects.events import EventDialect
 from vdsm.wire.dispatch import Dispatcher, bind

@@ -33,7 +33,7 @@ def make_record(number: int) -> TaskRecord:
     return TaskRecord(TASK, str(number), SPM, "", state, (JobRecord("job"),), rollbacks, message=message)
 
 
-def run_child(work: Callable[[int], None], watch: Callable[[int], None]) -> list[int]:
+def run_child(work: Callable[[int], None], watch: Callable[[int, int], None]) -> list[int]:
     """Fork; the child works and writes what it has done to a pipe; returns that, in order, once the child is dead."""
     done_read, done_write = os.pipe()
     pid = os.fork()
@@ -44,7 +44,7 @@ def run_child(work: Callable[[int], None], watch: Callable[[int], None]) -> list
         finally:
             os._exit(0)
     os.close(done_write)
-    watch(pid)
+    watch(pid, done_read)
     os.waitpid(pid, 0)
     chunks = []
     while chunk := os.read(done_read, 65536):
@@ -97,7 +97,7 @@ def kill_at_every_step(journal: Journal, left: tuple[str, ...]) -> int:
             journal.remove(TASK)
             os.write(done, b"9 ")
 
-        acknowledged = run_child(work, lambda pid: None)
+        acknowledged = run_child(work, lambda pid, done: None)
         if acknowledged[-1:] == [9]:
             assert os.listdir(journal.path) == []
             return killed
@@ -119,7 +119,9 @@ def kill_at_random(journal: Journal, count: int, seed: int) -> int:
                 journal.save(make_record(following))
                 os.write(done, b"%d " % following)
 
-        def kill_soon(pid: int) -> None:
+        def kill_soon(pid: int, done: int) -> None:
+            if chance.random() < 0.5:  # else it may be killed before anything was saved
+                select.select([done], [], [], 60)
             deadline = time.monotonic() + chance.uniform(0.0, 0.02)
             while time.monotonic() < deadline:
                 select.select([], [], [], 0)

@@ -29,6 +29,7 @@ from vdsm.storage.errors import (
     VolumeAccessError,
     VolumeAlreadyExists,
     VolumeDoesNotExist,
+    VolumeMetadataReadError,
 )
 from vdsm.storage.layout import Layout
 from vdsm.storage.ports import Backend, DomainPlan, HalfMade, Kind
@@ -237,6 +238,7 @@ def test_modes_do_not_depend_on_the_umask(strict_umask: object, local: tuple[Loc
     backend.volumes.create_image(image)
     backend.data.create_data(image, volume)
     backend.volumes.write_record(image, volume, b"x")
+    backend.data.open_access(image, volume)
     folder = root / "images" / image
     assert [mode(path) for path in (root / "dom_md/ids", root / "dom_md/metadata", folder)] == [0o660, 0o644, 0o755]
     assert [mode(path) for path in (folder / volume, folder / f"{volume}.meta")] == [0o660, 0o644]
@@ -266,6 +268,56 @@ def test_the_group_may_do_what_the_owner_may(local: tuple[LocalKind, Path, Backe
     assert mode(path) == 0o664
 
 
+def test_data_whose_record_was_lost_is_no_draft(local: tuple[LocalKind, Path, Backend]) -> None:
+    _, _, backend = local
+    image, draft, lost, link = sorted(make_id() for _ in range(4))
+    backend.volumes.create_image(image)
+    for volume in (draft, lost, link):
+        backend.data.create_data(image, volume)
+    for volume in (lost, link):
+        backend.data.open_access(image, volume)
+    backend.volumes.create_image(other := make_id())
+    backend.volumes.share(link, image, other)
+    found = {half.image_id: half for half in backend.leftovers.list_half_made()}
+    assert found[image] == HalfMade(image, (draft, link), (), (lost,))
+
+
+def test_links_and_other_files_in_the_place_of_ours_are_not_used(
+    local: tuple[LocalKind, Path, Backend], tmp_path: Path
+) -> None:
+    _, server, backend = local
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"VERSION=5\nEOF\n")
+    secret.chmod(0o600)
+    image, volume, pipe = make_id(), make_id(), make_id()
+    backend.volumes.create_image(image)
+    folder = backend.volumes.get_image_path(image)
+    (folder / volume).symlink_to(secret)
+    (folder / f"{volume}.meta").symlink_to(secret)
+    os.mkfifo(folder / pipe)
+    os.mkfifo(folder / f"{pipe}.meta")
+    assert not backend.data.has_data(image, volume) and not backend.data.has_data(image, pipe)
+    for name in (volume, pipe):
+        with pytest.raises(VolumeMetadataReadError):
+            backend.volumes.read_record(image, name)
+    with pytest.raises(VolumeAccessError):
+        backend.data.open_access(image, volume)
+    with pytest.raises(VolumeAlreadyExists):
+        backend.data.create_data(image, volume)
+    backend.data.remove_data(image, volume)
+    assert mode(secret) == 0o600
+    linked = make_id()
+    (server / backend.domain.domain_id / "images" / linked).symlink_to(tmp_path)
+    assert not backend.volumes.has_image(linked) and linked not in backend.volumes.list_images()
+    with pytest.raises(ImagePathError):
+        backend.volumes.create_image(linked)
+    metadata = backend.domain.path / "dom_md" / "metadata"
+    metadata.unlink()
+    metadata.symlink_to(secret)
+    with pytest.raises(StorageDomainMetadataNotFound):
+        backend.domain.read_metadata()
+
+
 def test_temporaries_go_and_foreign_files_stay(local: tuple[LocalKind, Path, Backend]) -> None:
     _, server, backend = local
     image, volume, lost = make_id(), make_id(), make_id()
@@ -280,9 +332,12 @@ def test_temporaries_go_and_foreign_files_stay(local: tuple[LocalKind, Path, Bac
     purged.mkdir()
     (purged / make_id()).touch()
     (folder.parent / "lost+found").mkdir()
+    (folder.parent / "_remove_me_later").mkdir()
+    (folder.parent / f"_remove_me_{make_id()}").symlink_to(folder)
+    stay = set(os.listdir(folder.parent)) - {purged.name}
     backend.leftovers.clean_temporaries()
     assert set(os.listdir(folder)) == kept
-    assert set(os.listdir(folder.parent)) == {image, "lost+found"}
+    assert set(os.listdir(folder.parent)) == stay
 
 
 def test_a_domain_that_was_being_made_is_never_found(local: tuple[LocalKind, Path, Backend], tmp_path: Path) -> None:
@@ -290,12 +345,14 @@ def test_a_domain_that_was_being_made_is_never_found(local: tuple[LocalKind, Pat
     server = tmp_path / "second"
     half = server / f".{make_id()}.new"
     (half / "dom_md").mkdir(parents=True)
+    mine = server / ".my-copy-of-the-files.new"
+    mine.mkdir()
     before = set(kind.list_domains())
     kind.connect(str(server))
     assert set(kind.list_domains()) == before
     kind.check_new(str(server))
     create(kind, str(server))
-    assert not half.exists()
+    assert not half.exists() and mine.exists()
 
 
 @pytest.mark.parametrize("part", ["images", "dom_md/ids", "dom_md/metadata"])

@@ -3,6 +3,7 @@
 Creating and removing volumes is left to `volume` and `removal`.
 """
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -63,8 +64,17 @@ class Images:
         return sorted({volume for image_id in volumes.list_images() for volume in volumes.list_records(image_id)})
 
     def list_children(self, image_id: str, volume_id: str) -> list[str]:
-        """The volumes of this image whose parent it is; users of a template in other images are not looked for."""
-        return [child for child, record in self.read_all(image_id).items() if record.parent_id == volume_id]
+        """The volumes of this image whose parent it is, also by a record that is damaged otherwise.
+
+        Users of a template in other images are not looked for.
+        """
+        line, volumes = f"PUUID={volume_id}".encode(), self.backend.volumes
+        children = []
+        for child in volumes.list_records(image_id):
+            with contextlib.suppress(VolumeDoesNotExist):
+                if line in map(bytes.strip, volumes.read_record(image_id, child).splitlines()):
+                    children.append(child)
+        return children
 
     def evaluate_role(self, image_id: str, volume_id: str, *, without: Collection[str] = ()) -> None:
         """Let a volume be internal or leaf as its children (other than `without`) tell; a template stays one.

@@ -5,6 +5,7 @@ Turning an OSError into a storage failure is left to the caller.
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,17 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """The beginning of a file; OSError for a link or anything else that is no file, at once."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Not a file", str(path))
+        return os.read(descriptor, limit_bytes)
     finally:
         os.close(descriptor)
 

@@ -1,11 +1,9 @@
 """Making images ready for use and putting them away (facts: storage §9.4); what a VM does with them is left to virt."""
 
-import contextlib
 import logging
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.undo import Undo
@@ -21,15 +19,10 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import Legality, PreparedImage, VolumeLocation, VolumeMetadata, VolumeRole
+from vdsm.storage.pool import Pools
 from vdsm.storage.ports import QemuImg, QemuImgFailed
 
 log = logging.getLogger(__name__)
-
-
-class ConnectedPools(Protocol):
-    """Which pools this host is connected to."""
-
-    def list_connected(self) -> list[str]: ...
 
 
 class ImageUse:
@@ -38,7 +31,7 @@ class ImageUse:
     def __init__(
         self,
         domains: Domains,
-        pools: ConnectedPools,
+        pools: Pools,
         resource_locks: locks.Locks,
         qemu_img: QemuImg,
         layout: Layout,
@@ -129,5 +122,3 @@ class ImageUse:
     def _unlink(self, link: Path) -> None:
         with io_failing_as(lambda _: ImagePathError(str(link))):
             link.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            link.parent.rmdir()  # only when it was the domain's last prepared image

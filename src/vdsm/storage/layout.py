@@ -28,6 +28,10 @@ class Layout:
     def get_pool(self, pool_id: str) -> Path:
         return self.repository / pool_id
 
+    def get_tasks(self, pool_id: str) -> Path:
+        """The folder of a connected pool's persisted tasks (facts: storage §8.4)."""
+        return self.get_pool(pool_id) / "mastersd" / "master" / "tasks"
+
     def get_run_link(self, domain_id: str, image_id: str) -> Path:
         """A prepared image's run-time link."""
         return self.paths.run / "storage" / domain_id / image_id

@@ -1,6 +1,7 @@
 """Locks inside this process, always taken in one order (facts: storage §1.10); between hosts: the backends'."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,12 +41,17 @@ def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
 
 
 class Locks:
-    """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other."""
+    """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other.
 
-    def __init__(self, timeout_s: float = 120.0) -> None:
+    A writer that waits goes before readers that come later. With `share` the locks are those of another instance.
+    """
+
+    def __init__(self, timeout_s: float = 120.0, *, share: "Locks | None" = None) -> None:
         self._timeout_s = timeout_s
-        self._changed = threading.Condition()
-        self._holders: dict[tuple[str, str], int] = {}  # number of readers, -1 for a writer
+        self._changed: threading.Condition = share._changed if share else threading.Condition()
+        # The number of readers, -1 for a writer.
+        self._holders: dict[tuple[str, str], int] = share._holders if share else {}
+        self._wanted: Counter[tuple[str, str]] = share._wanted if share else Counter()
 
     @contextmanager
     def hold(self, *resources: Resource) -> Iterator[None]:
@@ -63,13 +69,19 @@ class Locks:
     def _take(self, resource: Resource) -> None:
         key = (resource.namespace, resource.name)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._is_free(key, resource.shared), self._timeout_s):
-                raise ResourceTimeout(".".join(key))
+            self._wanted[key] += not resource.shared
+            try:
+                if not self._changed.wait_for(lambda: self._is_free(key, resource.shared), self._timeout_s):
+                    raise ResourceTimeout(".".join(key))
+            finally:
+                self._wanted[key] -= not resource.shared
+                self._wanted += Counter()  # forget what nobody wants
+                self._changed.notify_all()
             self._holders[key] = self._holders.get(key, 0) + 1 if resource.shared else -1
 
     def _is_free(self, key: tuple[str, str], shared: bool) -> bool:
         holders = self._holders.get(key, 0)
-        return holders >= 0 if shared else holders == 0
+        return holders >= 0 and not self._wanted[key] if shared else holders == 0
 
     def _release(self, resource: Resource) -> None:
         key = (resource.namespace, resource.name)

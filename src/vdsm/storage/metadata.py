@@ -5,6 +5,7 @@ Reading and writing files is left to the backends.
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +28,9 @@ from vdsm.storage.model import (
 )
 
 log = logging.getLogger(__name__)
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which UTF-8 cannot carry."""
 
 CHECKSUM = "_SHA_CKSUM"
 POOL_KEYS = ("POOL_DESCRIPTION", "POOL_DOMAINS", "MASTER_VERSION", "POOL_SPM_ID", "POOL_SPM_LVER")
@@ -146,7 +150,14 @@ def parse_number(key: str, text: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 20):
         raise InvalidMetadata(key, f"{text[:40]!r} is no number")
-    return int(digits)
+    return check_number(key, int(digits))
+
+
+def check_number(key: str, number: int) -> int:
+    """The number; InvalidMetadata for one beyond 64 bits, which no answer could carry."""
+    if abs(number) >= 1 << 63:
+        raise InvalidMetadata(key, f"{number} is too large")
+    return number
 
 
 def parse_domain_metadata(data: bytes) -> DomainMetadata:
@@ -193,7 +204,7 @@ def check_line(name: str, value: str) -> None:
     """Raises InvalidParameterException for text that is not one line of UTF-8 (line boundaries, NUL, surrogates)."""
     if "\0" in value or len(f"x{value}x".splitlines()) > 1:
         raise InvalidParameterException(name, f"{value[:80]!r} has a line break or NUL")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if SURROGATE.search(value):
         raise InvalidParameterException(name, "not encodable as UTF-8")
 
 

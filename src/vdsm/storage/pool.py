@@ -194,10 +194,9 @@ class Pools:
                 raise StorageDomainNotMemberOfPool(pool_id, domain_id)
             if pool.domains[domain_id] is not DomainStatus.ACTIVE:
                 self._check_version(pool, domain, exactly=True)
-                changes = {"ROLE": DomainRole.REGULAR.value}
-                if pool.on_disk:
-                    changes["MASTER_VERSION"] = "0"
-                self._domains.update(domain_id, changes)
+                if domain_id != pool.master_id:
+                    version = {"MASTER_VERSION": "0"} if pool.on_disk else {}
+                    self._domains.update(domain_id, {"ROLE": DomainRole.REGULAR.value, **version})
                 self._set_status(pool, domain_id, DomainStatus.ACTIVE)
             self._rebuild_links(pool)
 
@@ -226,13 +225,14 @@ class Pools:
         return SpmStatus(pool.role, pool.host_id if is_spm else -1, pool.lease_version if is_spm else -1)
 
     def clean_up(self) -> None:
-        """Remove pool links that a killed daemon left; only before any pool is connected."""
-        if self._connected is None and self._layout.repository.is_dir():
-            for path in self._layout.repository.iterdir():
-                if is_uuid(path.name) and path.is_symlink():
-                    path.unlink(missing_ok=True)
-                elif is_uuid(path.name) and path.is_dir():
-                    self._remove_links(path.name)
+        """Remove pool links that a killed daemon left, unless a pool was connected already."""
+        with self._locks.hold(locks.connection()):
+            if self._connected is None and self._layout.repository.is_dir():
+                for path in self._layout.repository.iterdir():
+                    if is_uuid(path.name) and path.is_symlink():
+                        path.unlink(missing_ok=True)
+                    elif is_uuid(path.name):
+                        self._remove_links(path.name)
 
     @contextlib.contextmanager
     def _hold(self, pool_id: str, domain_id: str) -> Iterator[ConnectedPool]:

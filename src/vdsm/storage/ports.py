@@ -153,8 +153,8 @@ class DomainStore(Protocol):
         """Nothing when the lock is not held."""
         ...
 
-    def create_master_tree(self) -> Path:
-        """Make the master's folders when they are missing; returns the folder of persisted tasks."""
+    def create_master_tree(self) -> None:
+        """Make the master's folders, of VM definitions and of persisted tasks, when they are missing."""
         ...
 
 
@@ -195,6 +195,10 @@ class VolumeStore(Protocol):
         """Let a template's volume appear in another image. Raises CannotShareVolume."""
         ...
 
+    def is_shared(self, image_id: str, volume_id: str) -> bool:
+        """Whether the volume's data stays when this image is removed: another image has it, too."""
+        ...
+
     def unshare(self, image_id: str, volume_id: str) -> None:
         """Take a template's volume out of an image that uses it; the template is not touched."""
         ...
@@ -208,7 +212,7 @@ class DataStore(Protocol):
     def has_data(self, image_id: str, volume_id: str) -> bool: ...
 
     def create_data(self, image_id: str, volume_id: str) -> None:
-        """Make an empty volume. Raises VolumeAlreadyExists."""
+        """Make an empty volume, a draft until `open_access`. Raises VolumeAlreadyExists."""
         ...
 
     def preallocate(self, image_id: str, volume_id: str, start_bytes: int, end_bytes: int) -> None:
@@ -216,7 +220,7 @@ class DataStore(Protocol):
         ...
 
     def settle_data(self, image_id: str, volume_id: str) -> None:
-        """Owner and mode as they must be, contents on disk."""
+        """Owner as it must be, contents on disk."""
         ...
 
     def remove_data(self, image_id: str, volume_id: str) -> None:
@@ -235,8 +239,11 @@ class HalfMade:
     """What a killed operation left in one image folder."""
 
     image_id: str
-    data_without_record: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
+    """Data without a record that a creation of ours had begun, or that another image has, too: it may go."""
     records_without_data: tuple[str, ...] = ()
+    data_without_record: tuple[str, ...] = ()
+    """Other data, whose record was lost: only an administrator can tell what it is."""
 
 
 class Leftovers(Protocol):

@@ -70,27 +70,36 @@ class Recovery:
     def sweep(self, domain_id: str) -> None:
         """Clean up what killed operations left on a domain.
 
-        Only the one metadata writer may, holding the domain's lock, before it begins anything: data without a record is
-        taken for half made.
+        Only the one metadata writer may, holding the domain's lock, before it begins anything. Data is removed only
+        when it is known for a draft of ours, links only when another image has the data, too.
         """
         images = self._domains.get_with_images(domain_id).images
         images.backend.leftovers.clean_temporaries()
-        for half in images.backend.leftovers.list_half_made():
-            self._finish(images, half)
+        unknown = {
+            half.image_id for half in images.backend.leftovers.list_half_made() if not self._finish(images, half)
+        }
         for image_id in images.backend.volumes.list_images():
-            if not images.has_own(image_id):
-                remove_empty_image(images, image_id, self._step)
+            if image_id not in unknown and not images.has_own(image_id):
+                self._remove_unowned(images, image_id)
+
+    def _remove_unowned(self, images: Images, image_id: str) -> None:
+        volumes = images.backend.volumes
+        if all(volumes.is_shared(image_id, volume_id) for volume_id in volumes.list_records(image_id)):
+            remove_empty_image(images, image_id, self._step)
+        else:
+            log.error("Image %s has only volumes of other images and is left alone", image_id)
 
     def _run(self, entry: _Entry, place: Place) -> None:
         entry.act(self._domains.get_with_images(place.domain_id).images, place, self._step)
 
-    def _finish(self, images: Images, half: HalfMade) -> None:
+    def _finish(self, images: Images, half: HalfMade) -> bool:
+        """Whether all that is half made is known and gone."""
         # The data goes last: while it is there, the next sweep looks at the parents again.
-        if half.data_without_record:
+        if half.drafts and not half.data_without_record:
             for volume_id, record in images.read_all(half.image_id).items():
                 if record.image_id == half.image_id and record.role is VolumeRole.INTERNAL:
                     images.evaluate_role(half.image_id, volume_id)
-        for volume_id in half.data_without_record:
+        for volume_id in half.drafts:
             log.warning("Removing half-made volume %s of image %s", volume_id, half.image_id)
             self._step("sweep data")
             images.backend.data.remove_data(half.image_id, volume_id)
@@ -100,6 +109,9 @@ class Recovery:
                 remove_volume(images, half.image_id, volume_id, self._step)
             else:
                 log.error("Volume %s of image %s has no data", volume_id, half.image_id)
+        for volume_id in half.data_without_record:
+            log.error("Data %s of image %s has no record and is left alone", volume_id, half.image_id)
+        return not half.data_without_record
 
 
 def _parse(module: str, object: str, function: str, params: Params) -> tuple[_Entry | None, Place | None]:

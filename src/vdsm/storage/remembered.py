@@ -1,6 +1,7 @@
 """What storage was connected, remembered across restarts in one JSON file; connecting it again is left to `restore`."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from msgspec.structs import replace
 
 from vdsm.storage.durable import write_file
 from vdsm.storage.model import DomainType
+
+log = logging.getLogger(__name__)
 
 FILE_MODE = 0o644
 
@@ -26,12 +29,12 @@ class RememberedPool(msgspec.Struct, frozen=True):
 class Remembered(msgspec.Struct, frozen=True):
     """Servers as (type, place), in the order of connecting, and the pool if one is connected."""
 
-    connections: tuple[tuple[str, str], ...] = ()
+    connections: tuple[tuple[DomainType, str], ...] = ()
     pool: RememberedPool | None = None
 
 
 class StorageMemory:
-    """The file and its present content; each change is on disk when it returns."""
+    """The file and its present content; a change is on disk when it returns, or told in the log when it cannot be."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -41,18 +44,20 @@ class StorageMemory:
     def _load(self) -> Remembered:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=Remembered)
-        except (FileNotFoundError, msgspec.DecodeError):
-            # A file that cannot be read is worth no more than none: clients connect their storage again.
+        except FileNotFoundError:
+            return Remembered()
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("%s cannot be read, so that clients must connect their storage again: %s", self._file, error)
             return Remembered()
 
     async def add_connection(self, type: DomainType, place: str) -> None:
         """Remember a server."""
-        entry = (str(type), place)
+        entry = (type, place)
         await self._change(lambda old: replace(old, connections=(*(c for c in old.connections if c != entry), entry)))
 
     async def remove_connection(self, type: DomainType, place: str) -> None:
         """Forget a server."""
-        entry = (str(type), place)
+        entry = (type, place)
         await self._change(lambda old: replace(old, connections=tuple(c for c in old.connections if c != entry)))
 
     async def set_pool(self, pool: RememberedPool | None) -> None:
@@ -66,8 +71,11 @@ class StorageMemory:
                 return
             data = msgspec.json.format(msgspec.json.encode(content))
             temporary = self._file.with_name(self._file.name + ".new")
-            await asyncio.to_thread(write_file, self._file, temporary, data, FILE_MODE, owner=_keep_owner)
             self.content = content
+            try:
+                await asyncio.to_thread(write_file, self._file, temporary, data, FILE_MODE, owner=_keep_owner)
+            except OSError as error:
+                log.error("What storage is connected will be forgotten at the next start: %s", error)
 
 
 def _keep_owner(_path: Path) -> None:

@@ -38,15 +38,18 @@ class Repository:
         kinds: Mapping[DomainType, Kind] | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
+        short_lock_timeout_s: float = 30.0,
     ) -> None:
+        """Long operations wait `lock_timeout_s` for others, those that a caller waits for the shorter time."""
         layout = Layout(paths)
         locks = Locks(lock_timeout_s)
+        short = Locks(short_lock_timeout_s, share=locks)
         served = kinds if kinds is not None else {DomainType.LOCALFS: LocalKind(layout, ownership)}
-        self.domains = Domains(served, locks)
+        self.domains = Domains(served, short)
         self.servers = Servers(served, self.domains)
-        self.pools = Pools(self.domains, locks, layout)
+        self.pools = Pools(self.domains, short, layout)
         self.recovery = Recovery(self.domains, locks, steps)
         self.spm = Spm(self.pools, self.domains, self.recovery, locks)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
-        self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
+        self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

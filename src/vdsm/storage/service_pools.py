@@ -1,15 +1,18 @@
 """Answers the verbs on pools and the SPM role, and connects after a restart what was connected before."""
 
+import asyncio
 import logging
+from functools import partial
 
 from msgspec import UNSET
 
 from vdsm.api import storage_types as api
 from vdsm.api.storage_types import Connection, ConnectionStatus
 from vdsm.core.errors import NodeError
+from vdsm.core.undo import AsyncUndo
 from vdsm.storage.errors import IsSpm, SpmStatusError
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import DomainType, LeaseSettings, PoolDomain, PoolInfo, SpmRole
+from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
@@ -54,6 +57,7 @@ class PoolService:
         self._memory = memory
         self._servers = servers
         self._work = work
+        self._changing_role = asyncio.Lock()
 
     async def connect_server(
         self, pool_id: str, domain_type: str, connections: list[Connection]
@@ -123,34 +127,39 @@ class PoolService:
         pool = self._repository.pools.get_connected(pool_id)
         if pool.role is not SpmRole.FREE:
             raise IsSpm(pool_id)
-        log.info(
-            "spmStart of pool %s: previous id %d, previous lease version %d",
-            pool_id,
-            previous_id,
-            previous_lease_version,
-        )
-
-        async def start() -> None:
-            started = await self._lanes.get(pool.master_id).run(self._repository.spm.start, pool_id)
-            try:
-                await self._work.load(started.tasks)
-                await self._work.recover()
-            except NodeError:
-                await self._stop(pool_id, pool.master_id)
-                raise
-
-        return await self._work.start_in_memory("spmStart", start)
+        log.info("spmStart of pool %s: previous id %d, lease %d", pool_id, previous_id, previous_lease_version)
+        return await self._work.start_in_memory("spmStart", partial(self._start, pool_id))
 
     async def spm_stop(self, pool_id: str) -> None:
         pool = self._repository.pools.get_connected(pool_id)
-        if pool.role is not SpmRole.SPM:
+        if pool.role is not SpmRole.SPM or self._changing_role.locked():
             raise SpmStatusError(pool_id)
-        await self._stop(pool_id, pool.master_id)
+        async with self._changing_role:
+            await self._stop(pool_id)
 
-    async def _stop(self, pool_id: str, master_id: str) -> None:
+    async def _start(self, pool_id: str) -> None:
+        has_begun = False
+
+        def begin() -> None:
+            nonlocal has_begun
+            self._repository.spm.start(pool_id)
+            has_begun = True
+
+        async def give_back() -> None:
+            if has_begun:
+                await self._stop(pool_id)
+
+        # Not in a lane: a start that is late or stopped must be known to have come, to be given back.
+        async with self._changing_role, AsyncUndo() as undo:
+            undo.push(give_back)
+            await self._work.run_in_thread(begin)
+            await self._work.take_over(self._repository.layout.get_tasks(pool_id))
+            undo.forget()
+
+    async def _stop(self, pool_id: str) -> None:
         # No task may write once another host can be the writer, so they end before the lock is given up.
         await self._work.release()
-        await self._lanes.get(master_id).run(self._repository.spm.stop, pool_id)
+        await self._work.run_in_thread(self._repository.spm.stop, pool_id)
 
     def require_spm(self) -> None:
         """Raises SpmStatusError where this host is the SPM of no pool."""
@@ -172,11 +181,11 @@ class PoolService:
             await self._restore()
 
     async def _restore(self) -> None:
-        content = self._memory.content
-        for type, place in content.connections:
-            await self._servers.connect_place(DomainType.parse(type), place, connect=True)
-        pool = content.pool
-        if pool is None:
+        for connection in self._memory.content.connections:
+            if connection in self._memory.content.connections:  # else a client disconnected it meanwhile
+                await self._servers.connect_place(*connection, connect=True)
+        pool = self._memory.content.pool
+        if pool is None or self._repository.pools.list_connected():
             return
         try:
             await self.connect(pool.pool_id, pool.host_id, "", pool.master_domain_id, pool.master_version, pool.domains)

@@ -2,9 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from vdsm.storage.ports import Rollbacks
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class LongWork(Protocol):
@@ -18,12 +21,12 @@ class LongWork(Protocol):
         """A task of the pool, on disk with its rollbacks before each step; `work` blocks and runs in a thread."""
         ...
 
-    async def load(self, folder: Path) -> None:
-        """Take in what an earlier SPM left in the master's folder of tasks."""
+    async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call what blocks, and wait for its end however long that takes, even when cancelled."""
         ...
 
-    async def recover(self) -> None:
-        """Begin to finish or undo what was loaded."""
+    async def take_over(self, folder: Path) -> None:
+        """Finish or undo what an earlier SPM left in this folder of tasks, then let tasks of the pool begin."""
         ...
 
     async def release(self) -> None:

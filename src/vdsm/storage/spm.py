@@ -6,26 +6,18 @@ Loading and recovering persisted tasks, between `start` and the first new work, 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
+from vdsm.core.errors import NodeError
 from vdsm.core.undo import Undo
 from vdsm.storage import locks
 from vdsm.storage.domain import Domains
 from vdsm.storage.errors import ImagesNotSupportedError, IsSpm, SpmStatusError, StorageDomainDoesNotExist
 from vdsm.storage.model import DomainStatus, SpmRole
 from vdsm.storage.pool import ConnectedPool, Pools
+from vdsm.storage.ports import DomainStore
 from vdsm.storage.recovery import Recovery
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SpmStarted:
-    """This host is the SPM now; unfinished tasks of the last one are in `tasks`."""
-
-    tasks: Path
-    lease_version: int
 
 
 class Spm:
@@ -36,38 +28,42 @@ class Spm:
         self._domains = domains
         self._recovery = recovery
         self._locks = resource_locks
+        self._locked: DomainStore | None = None
 
-    def start(self, pool_id: str, *, sweep: bool = True) -> SpmStarted:
+    def start(self, pool_id: str) -> None:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
 
         Raises StoragePoolUnknown (309), IsSpm (656), AcquireLockFailure (651); after a failure the role is Free again.
-        Entries of persisted tasks are to be recovered after this and before anything is begun.
+        Unfinished tasks of the last SPM are in `Layout.get_tasks`, to be recovered before anything is begun.
         """
         with self._hold(pool_id) as pool:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
-            master = self._domains.get_backend(pool.master_id).domain
+            master = self._domains.get(pool.master_id).backend.domain
             with Undo() as undo:
                 undo.push(setattr, pool, "role", SpmRole.FREE)
                 pool.role = SpmRole.CONTEND
                 master.acquire_lock(pool.host_id)
                 undo.push(master.release_lock)
                 self._raise_lease_version(undo, pool)
-                tasks = master.create_master_tree()
-                if sweep:
-                    self._sweep(pool)
+                master.create_master_tree()
+                self._sweep(pool)
+                self._locked = master
                 pool.role = SpmRole.SPM
                 undo.forget()
         log.info("SPM of pool %s as host %d", pool_id, pool.host_id)
-        return SpmStarted(tasks, pool.lease_version)
 
     def stop(self, pool_id: str) -> None:
-        """Give the role up, when running operations are done. Raises StoragePoolUnknown (309), SpmStatusError (654)."""
+        """Give the role up, when running operations are done, also when the master is out of reach.
+
+        Raises StoragePoolUnknown (309), SpmStatusError (654).
+        """
         with self._hold(pool_id) as pool:
-            if pool.role is not SpmRole.SPM:
+            if pool.role is not SpmRole.SPM or self._locked is None:
                 raise SpmStatusError(pool_id)
-            self._write(pool, {"POOL_SPM_ID": "-1"})
-            self._domains.get_backend(pool.master_id).domain.release_lock()
+            self._write_nobody(pool)
+            self._locked.release_lock()
+            self._locked = None
             pool.role = SpmRole.FREE
         log.info("No longer SPM of pool %s", pool_id)
 
@@ -82,10 +78,16 @@ class Spm:
         before = pool.lease_version
         if pool.on_disk:
             before = self._domains.get(pool.master_id).metadata.spm_lease_version
-        undo.push(self._write, pool, {"POOL_SPM_ID": "-1"})
+        undo.push(self._write_nobody, pool)
         version = max(before + 1, 0 if pool.on_disk else 1)
         self._write(pool, {"POOL_SPM_LVER": str(version), "POOL_SPM_ID": str(pool.host_id)})
         pool.lease_version = version
+
+    def _write_nobody(self, pool: ConnectedPool) -> None:
+        try:
+            self._write(pool, {"POOL_SPM_ID": "-1"})
+        except NodeError as error:
+            log.warning("Pool %s goes on naming host %d as its SPM: %s", pool.pool_id, pool.host_id, error)
 
     def _write(self, pool: ConnectedPool, changes: dict[str, str]) -> None:
         if pool.on_disk:
@@ -98,3 +100,5 @@ class Spm:
                     self._recovery.sweep(domain_id)
                 except (ImagesNotSupportedError, StorageDomainDoesNotExist):
                     continue
+                except NodeError as error:
+                    log.warning("What was left on domain %s is not cleaned up: %s", domain_id, error)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from vdsm.core.clock import Clock
 from vdsm.core.undo import Undo
@@ -32,6 +31,7 @@ from vdsm.storage.model import (
     VolumeSize,
     VolumeStatus,
 )
+from vdsm.storage.pool import Pools
 from vdsm.storage.ports import QemuImg, QemuImgFailed, Rollbacks, Steps
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.removal import check_removal, remove_empty_image, remove_volume
@@ -44,14 +44,6 @@ _OLD_COMPAT = "0.10"
 _NEW_COMPAT = "1.1"
 _RAW_HEAD_BYTES = 4096  # qemu-img allocates the first page of a raw file itself
 _CLUSTER_BYTES = 65536
-
-
-class Roles(Protocol):
-    """Who may write a pool's metadata."""
-
-    def require_spm(self, pool_id: str) -> None:
-        """Raises StoragePoolUnknown (309), SpmStatusError (654)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,7 @@ class Volumes:
     def __init__(
         self,
         domains: Domains,
-        roles: Roles,
+        pools: Pools,
         recovery: Recovery,
         resource_locks: locks.Locks,
         qemu_img: QemuImg,
@@ -84,7 +76,7 @@ class Volumes:
         steps: Steps,
     ) -> None:
         self._domains = domains
-        self._roles = roles
+        self._pools = pools
         self._recovery = recovery
         self._locks = resource_locks
         self._qemu_img = qemu_img
@@ -100,7 +92,7 @@ class Volumes:
         a listing shows:
 
         * image folder, template links: listings leave out images without a volume of their own;
-        * data without record: listings look at records; the next SPM removes the data and the empty folder;
+        * data without record: listings look at records; the next SPM removes the draft and the empty folder;
         * parent marked internal: done after the data file, by whose lack of a record the next SPM knows to look again;
         * record written, not acknowledged: a whole volume; the task's entries take it back.
         """
@@ -110,7 +102,7 @@ class Volumes:
             locks.image(request.domain_id, request.image_id),
             locks.image(request.domain_id, request.source_image_id),
         ):
-            self._roles.require_spm(request.pool_id)
+            self._pools.require_spm(request.pool_id)
             own = RollbacksInMemory()
             creation = self._check(request, rollbacks or own)
             with Undo() as undo:
@@ -139,7 +131,7 @@ class Volumes:
         for volume_id in volume_ids:
             checks.check_real_ids(volumeID=volume_id)
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
-            self._roles.require_spm(pool_id)
+            self._pools.require_spm(pool_id)
             domain = self._get_writable(pool_id, domain_id)
             if discard and not domain.backend.traits.supports_discard:
                 raise DiscardIsNotSupported(domain_id)
@@ -241,6 +233,8 @@ class Volumes:
         volumes.write_record(image_id, volume_id, creation.record)
         self._step("settle rollbacks")
         rollbacks.replace_by_removal(self._layout.repository, folder)
+        self._step("open data")
+        data.open_access(image_id, volume_id)
         self._step("done")
 
     def _share_parent(self, creation: _Creation) -> None:

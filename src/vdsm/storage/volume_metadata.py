@@ -9,7 +9,7 @@ from vdsm.storage.errors import (
     MetadataOverflowError,
     MetaDataValidationError,
 )
-from vdsm.storage.metadata import parse_number
+from vdsm.storage.metadata import SURROGATE, check_number, parse_number
 from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeMetadata, VolumeRole
 
 RECORD_BYTES = 512
@@ -76,7 +76,7 @@ def check_description(description: str) -> None:
     """Raises InvalidParameterException for text that would forge other lines of the record or cannot be encoded."""
     if any(character in description for character in "\n\r\0"):
         raise InvalidParameterException("description", f"{description[:80]!r} has a line break or NUL")
-    if any("\ud800" <= character <= "\udfff" for character in description):
+    if SURROGATE.search(description):
         raise InvalidParameterException("description", "not encodable as UTF-8")
 
 
@@ -105,7 +105,7 @@ def _parse_capacity(keys: dict[str, str]) -> int:
     if "CAP" in keys:
         return parse_number("CAP", keys["CAP"])
     if "SIZE" in keys:
-        return parse_number("SIZE", keys["SIZE"]) * _SECTOR_BYTES
+        return check_number("SIZE", parse_number("SIZE", keys["SIZE"]) * _SECTOR_BYTES)
     raise InvalidMetadata("CAP", "missing")
 
 

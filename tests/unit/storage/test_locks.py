@@ -54,6 +54,29 @@ def test_a_waiting_writer_gets_its_turn() -> None:
     assert entered.is_set()
 
 
+def test_readers_that_come_later_do_not_keep_a_writer_waiting_for_ever() -> None:
+    patient = Locks(timeout_s=20)
+    hurried = Locks(timeout_s=0.001, share=patient)
+    wrote = threading.Event()
+
+    def write() -> None:
+        with patient.hold(locks.domain("d")):
+            wrote.set()
+
+    writer = threading.Thread(target=write)
+    reader = locks.domain("d", shared=True)
+    with patient.hold(reader):
+        writer.start()
+        with pytest.raises(ResourceTimeout):
+            while True:  # until the writer waits
+                with hurried.hold(reader):
+                    assert not wrote.is_set()
+    writer.join(20)
+    assert wrote.is_set()
+    with hurried.hold(reader), hurried.hold(reader):
+        pass
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=4), st.data())
 def test_threads_that_take_the_same_locks_in_any_order_end(wanted: list[tuple[str, bool]], data: st.DataObject) -> None:
     held = Locks(timeout_s=20)

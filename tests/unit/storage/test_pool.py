@@ -44,8 +44,7 @@ def test_life_of_a_pool_on_disk(world: World) -> None:
     pools.connect(world.pool_id, 7, world.domain_id, 1)
     assert pools.list_connected() == [world.pool_id]
     assert pools.get_spm_status(world.pool_id) == SpmStatus(SpmRole.FREE, -1, -1)
-    started = spm.start(world.pool_id)
-    assert started.tasks.parts[-2:] == ("master", "tasks")
+    spm.start(world.pool_id)
     spm.stop(world.pool_id)
     spm.start(world.pool_id)
     assert pools.get_spm_status(world.pool_id) == SpmStatus(SpmRole.SPM, 7, 1)
@@ -235,7 +234,7 @@ def test_spm_refusals(world: World) -> None:
     assert world.repository.pools.get_spm_status(world.pool_id).role is SpmRole.FREE
 
 
-@pytest.mark.parametrize("operation", ["write_metadata", "create_master_tree", "read_record"])
+@pytest.mark.parametrize("operation", ["write_metadata", "create_master_tree"])
 def test_a_failed_start_gives_everything_up(world: World, operation: str) -> None:
     world.start_spm()
     world.create_base()
@@ -246,6 +245,36 @@ def test_a_failed_start_gives_everything_up(world: World, operation: str) -> Non
     assert world.repository.pools.get_spm_status(world.pool_id).role is SpmRole.FREE
     assert world.repository.pools.get_spm_status(world.pool_id).host_id == -1
     world.repository.spm.start(world.pool_id)
+
+
+def test_what_cannot_be_cleaned_up_does_not_keep_a_host_from_being_spm(world: World) -> None:
+    world.start_spm()
+    world.create_base()
+    world.repository.spm.stop(world.pool_id)
+    world.memory.fail_next("read_record", StorageDomainAccessError(world.domain_id))
+    world.repository.spm.start(world.pool_id)
+    world.create_base()
+
+
+@pytest.mark.parametrize("domains", [None, "in memory"])
+def test_the_role_is_given_up_also_when_the_master_is_out_of_reach(world: World, domains: str | None) -> None:
+    world.create_pool()
+    given = None if domains is None else {world.domain_id: "Active"}
+    world.repository.pools.connect(world.pool_id, 1, world.domain_id, 1, given)
+    world.repository.spm.start(world.pool_id)
+    world.repository.servers.disconnect(DomainType.LOCALFS, world.server)
+    world.repository.spm.stop(world.pool_id)
+    world.repository.pools.disconnect(world.pool_id)
+    world.resume()
+
+
+def test_activating_the_master_leaves_it_the_master(world: World) -> None:
+    world.create_pool()
+    world.repository.pools.connect(world.pool_id, 1, world.domain_id, 1, {world.domain_id: "Attached"})
+    world.repository.spm.start(world.pool_id)
+    world.repository.pools.activate(world.pool_id, world.domain_id)
+    assert read(world, world.domain_id)["ROLE"] == DomainRole.MASTER
+    assert read(world, world.domain_id)["MASTER_VERSION"] == "1"
 
 
 def test_a_sick_domain_does_not_hide_the_pool(spm: World) -> None:
@@ -267,3 +296,5 @@ def test_clean_up_removes_links_of_a_killed_daemon_only(world: World) -> None:
     (pool / "mastersd").symlink_to("/gone")
     world.repository.pools.clean_up()
     assert {path.name for path in repository.iterdir()} == {"mnt", "hsm-tasks"}
+    world.start_spm().repository.pools.clean_up()
+    assert (repository / world.pool_id / "mastersd").is_symlink()

@@ -357,6 +357,18 @@ def test_a_record_that_fills_its_place_can_still_be_removed(spm: World) -> None:
     assert spm.repository.domains.list_volumes(spm.domain_id) == []
 
 
+def test_a_child_with_a_damaged_record_is_a_child(spm: World) -> None:
+    base = spm.create_base()
+    first, second = spm.create_layer(base), spm.create_layer(base)
+    volumes = spm.repository.domains.get_backend(spm.domain_id).volumes
+    volumes.write_record(base.image_id, second.volume_id, b"CAP=x\nPUUID=%s\nEOF\n" % base.volume_id.encode())
+    spm.delete(base.image_id, first.volume_id)
+    metadata = spm.repository.volumes.get_metadata(spm.domain_id, base.image_id, base.volume_id)
+    assert metadata.role is VolumeRole.INTERNAL
+    with pytest.raises(VolumeImageHasChildren):
+        spm.delete(base.image_id, base.volume_id)
+
+
 def test_an_unreadable_record_is_removed_with_force_only(spm: World) -> None:
     made = spm.create_base()
     spm.repository.domains.get_backend(spm.domain_id).volumes.write_record(made.image_id, made.volume_id, b"junk")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
 from vdsm.storage.errors import (
     StorageDomainAccessError,
@@ -29,6 +30,7 @@ FOLDER_MODE = 0o755
 METADATA_MODE = 0o644
 SPECIAL_MODE = 0o660
 MAILBOX_BYTES = 16 << 20
+_METADATA_BYTES = 1 << 20  # more than a hundred domains take up
 _SPECIAL_FILES = {"ids": 0, "leases": 0, "inbox": MAILBOX_BYTES, "outbox": MAILBOX_BYTES}
 _PROBE_SIZES_BYTES = (1, 512, 4096)
 
@@ -60,7 +62,7 @@ class FileDomainStore:
 
     def read_metadata(self) -> bytes:
         with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
-            return self._layout.metadata.read_bytes()
+            return durable.read_file(self._layout.metadata, _METADATA_BYTES)
 
     def write_metadata(self, data: bytes) -> None:
         path = self._layout.metadata
@@ -88,13 +90,12 @@ class FileDomainStore:
     def release_lock(self) -> None:
         self._lock.release()
 
-    def create_master_tree(self) -> Path:
-        tasks = self._layout.master / "tasks"
+    def create_master_tree(self) -> None:
+        master = self._layout.master
         with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
-            for folder in (self._layout.master, self._layout.master / "vms", tasks):
+            for folder in (master, master / "vms", master / "tasks"):
                 if not folder.is_dir():
                     durable.create_folder(folder, FOLDER_MODE, owner=self._ownership.give)
-        return tasks
 
 
 def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership) -> None:
@@ -116,8 +117,9 @@ def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership) -> 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove domains that were being made in this folder when the process was killed."""
-    for path in folder.glob(".*-*-*-*-*.new"):
-        shutil.rmtree(path)
+    for path in folder.glob(".*.new"):
+        if is_uuid(path.name[1:-4]) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def probe_block_size(folder: Path) -> int:

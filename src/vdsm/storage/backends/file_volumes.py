@@ -6,6 +6,7 @@ What the records mean, and in which order they change, is left to the operations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from vdsm.storage.ports import HalfMade, Ownership
 from vdsm.storage.volume_metadata import RECORD_BYTES
 
 IMAGE_MODE = 0o755
-DATA_MODE = 0o660
+DRAFT_MODE = 0o600
+"""Of data that is being made: by it, what a kill leaves is told from data whose record was lost."""
 RECORD_MODE = 0o644
 PURGED_PREFIX = "_remove_me_"
 _STAT_BLOCK_BYTES = 512
@@ -67,7 +69,7 @@ class FileVolumeStore:
         return sorted(stem for stem in stems if is_uuid(stem))
 
     def has_image(self, image_id: str) -> bool:
-        return self.get_image_path(image_id).is_dir()
+        return _is(stat.S_ISDIR, self.get_image_path(image_id))
 
     def create_image(self, image_id: str) -> None:
         folder = self.get_image_path(image_id)
@@ -77,7 +79,7 @@ class FileVolumeStore:
     def remove_image(self, image_id: str) -> bool:
         folder = self.get_image_path(image_id)
         with io_failing_as(lambda _: ImagePathError(str(folder))):
-            if not folder.is_dir():
+            if not self.has_image(image_id):
                 return True
             if os.listdir(folder):
                 return False
@@ -91,8 +93,7 @@ class FileVolumeStore:
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):
             try:
-                with open(self._layout.get_record(image_id, volume_id), "rb") as file:
-                    return file.read(RECORD_BYTES + 1)
+                return durable.read_file(self._layout.get_record(image_id, volume_id), RECORD_BYTES + 1)
             except (FileNotFoundError, NotADirectoryError):
                 raise VolumeDoesNotExist(volume_id) from None
 
@@ -117,6 +118,9 @@ class FileVolumeStore:
                     os.link(source, target, follow_symlinks=False)
             durable.sync(self.get_image_path(image_id))
 
+    def is_shared(self, image_id: str, volume_id: str) -> bool:
+        return _is_linked(self._layout.get_volume(image_id, volume_id))
+
     def unshare(self, image_id: str, volume_id: str) -> None:
         paths = (self._layout.get_record, self._layout.get_lease, self._layout.get_volume)
         with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
@@ -134,12 +138,12 @@ class FileDataStore:
         return self._layout.get_volume(image_id, volume_id)
 
     def has_data(self, image_id: str, volume_id: str) -> bool:
-        return self.get_path(image_id, volume_id).is_file()
+        return _is(stat.S_ISREG, self.get_path(image_id, volume_id))
 
     def create_data(self, image_id: str, volume_id: str) -> None:
         with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
             try:
-                durable.create_file(self.get_path(image_id, volume_id), DATA_MODE, owner=self._ownership.give)
+                durable.create_file(self.get_path(image_id, volume_id), DRAFT_MODE, owner=self._ownership.give)
             except FileExistsError:
                 raise VolumeAlreadyExists(volume_id) from None
 
@@ -151,29 +155,29 @@ class FileDataStore:
         self._with_data(image_id, volume_id, allocate)
 
     def settle_data(self, image_id: str, volume_id: str) -> None:
-        def settle(descriptor: int) -> None:
-            os.fchmod(descriptor, DATA_MODE)
-            os.fsync(descriptor)
-
         with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
             self._ownership.give(self.get_path(image_id, volume_id))
-        self._with_data(image_id, volume_id, settle)
+        self._with_data(image_id, volume_id, os.fsync)
 
     def remove_data(self, image_id: str, volume_id: str) -> None:
         with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
             _remove(self.get_path(image_id, volume_id))
 
     def open_access(self, image_id: str, volume_id: str) -> None:
-        path = self.get_path(image_id, volume_id)
         with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
-            mode = path.stat().st_mode & 0o7777
-            wanted = mode & ~0o070 | (mode & 0o700) >> 3
-            if wanted != mode:
-                path.chmod(wanted)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.get_path(image_id, volume_id), flags)
+            try:
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                wanted = mode & ~0o070 | (mode & 0o700) >> 3
+                if wanted != mode:
+                    os.fchmod(descriptor, wanted)
+            finally:
+                os.close(descriptor)
 
     def get_size(self, image_id: str, volume_id: str) -> VolumeSize:
         with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
-            status = self.get_path(image_id, volume_id).stat()
+            status = self.get_path(image_id, volume_id).lstat()
         return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
 
     def _with_data(self, image_id: str, volume_id: str, act: Callable[[int], None]) -> None:
@@ -187,7 +191,7 @@ class FileDataStore:
 
 
 class FileLeftovers:
-    """`ports.Leftovers` over a directory tree; names alone are looked at."""
+    """`ports.Leftovers` over a directory tree; names, modes and links are looked at, contents are not."""
 
     def __init__(self, domain_id: str, path: Path) -> None:
         self._domain_id = domain_id
@@ -196,22 +200,29 @@ class FileLeftovers:
     def clean_temporaries(self) -> None:
         with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
             durable.remove_file(self._layout.metadata.with_name("metadata.new"))
-            for path in self._layout.images.iterdir():
-                if path.name.startswith(PURGED_PREFIX):
-                    shutil.rmtree(path)
-                elif is_uuid(path.name) and path.is_dir():
+            for path in self._list_folders():
+                if is_uuid(path.name):
                     _clean_image(path)
+                elif is_uuid(path.name.removeprefix(PURGED_PREFIX)):
+                    shutil.rmtree(path)
 
     def list_half_made(self) -> Iterator[HalfMade]:
         with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
-            for path in sorted(self._layout.images.iterdir()):
-                if is_uuid(path.name) and path.is_dir():
+            for path in self._list_folders():
+                if is_uuid(path.name):
                     names = os.listdir(path)
                     data = {name for name in names if is_uuid(name)}
                     records = {name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD)}
                     records = {name for name in records if is_uuid(name)}
+                    drafts = {name for name in data - records if _is_draft(path / name)}
                     if data != records or not names:
-                        yield HalfMade(path.name, tuple(sorted(data - records)), tuple(sorted(records - data)))
+                        parts = (drafts, records - data, data - records - drafts)
+                        yield HalfMade(path.name, *(tuple(sorted(part)) for part in parts))
+
+    def _list_folders(self) -> list[Path]:
+        with os.scandir(self._layout.images) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return [self._layout.images / name for name in names]
 
 
 def _clean_image(folder: Path) -> None:
@@ -230,3 +241,18 @@ def _remove(*paths: Path) -> None:
             durable.sync(paths[0].parent)
     except (FileNotFoundError, NotADirectoryError):
         return  # the image's folder is gone, and the volume with it
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    try:
+        return kind(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_linked(path: Path) -> bool:
+    return _is(stat.S_ISREG, path) and path.lstat().st_nlink > 1
+
+
+def _is_draft(path: Path) -> bool:
+    return _is_linked(path) or _is(lambda mode: stat.S_ISREG(mode) and stat.S_IMODE(mode) == DRAFT_MODE, path)

@@ -148,9 +148,8 @@ class MemoryStore:
     def release_lock(self) -> None:
         self.domain.locked_by = None
 
-    def create_master_tree(self) -> Path:
+    def create_master_tree(self) -> None:
         self.faults.check("create_master_tree")
-        return self.path / "master" / "tasks"
 
 
 class MemoryVolumes:
@@ -208,6 +207,9 @@ class MemoryVolumes:
         self._data.setdefault(image_id, set()).add(volume_id)
         source = self.get_image_path(source_image_id) / volume_id
         self._store.files[self.get_image_path(image_id) / volume_id] = self._store.files.get(source, 0)
+
+    def is_shared(self, image_id: str, volume_id: str) -> bool:
+        return any(volume_id in volumes for other, volumes in self._images.items() if other != image_id)
 
     def unshare(self, image_id: str, volume_id: str) -> None:
         self._images.get(image_id, {}).pop(volume_id, None)
