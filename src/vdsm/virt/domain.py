@@ -7,8 +7,7 @@ from uuid import UUID
 from xml.etree.ElementTree import Element
 
 from vdsm.virt.elements import parse_int, parse_xml
-from vdsm.virt.metadata import MetadataInvalid, VmMetadata, find_metadata
-from vdsm.virt.spec import VolumeRef
+from vdsm.virt.metadata import MetadataInvalid, VmMetadata, VolumeRef, find_metadata
 
 AGENT_CHANNEL = "com.redhat.rhevm.vdsm"
 QEMU_AGENT_CHANNEL = "org.qemu.guest_agent.0"

@@ -1,18 +1,32 @@
 """What this host changes in a VM's XML before it starts (facts §2.4), pure; preparing images is left to `launch`."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import check_text, element, set_child
 from vdsm.virt.metadata import VmMetadata, set_metadata
 from vdsm.virt.ports import PreparedImage
-from vdsm.virt.spec import HostFacts
 
 MAXIMUM_DEVICES = 1000
+LOCKED_PASSWORD = "*****"
+"""Of a display that nobody may use yet."""
 
 _DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What this host puts into a VM's identity (SMBIOS) and machine."""
+
+    uuid: str = ""
+    os_name: str = "oVirt Node"
+    os_version: str = ""
+    """`<version>-<release>`."""
+    manufacturer: str = "oVirt"
+    arch: str = "x86_64"
 
 
 def set_identity(domain: Element, host: HostFacts, serial: str | None) -> None:
@@ -140,4 +154,10 @@ def _check_vnc(domain: Element) -> str | None:
     return None
 
 
-_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_count, _check_payload, _check_vnc)
+def _check_transient(domain: Element) -> str | None:
+    """What a guest writes to a transient disk is to be thrown away, not to be written to its image."""
+    shared = domain.iterfind("metadata/{*}vm/{*}device/{*}shared")
+    return "transient disks are not supported" if any(mode.text == "transient" for mode in shared) else None
+
+
+_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_count, _check_payload, _check_vnc, _check_transient)

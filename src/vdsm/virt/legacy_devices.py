@@ -1,30 +1,22 @@
-"""The devices of the dictionary form (facts §2.2), old and new style, as specifications."""
+"""The devices of the dictionary form (facts §2.2), old and new style, as elements; but drives: see `legacy_disks`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, UnsetType
 
 from vdsm.api.errors import CreateFailed
-from vdsm.api.vm import DeviceAddress, DeviceParameters, DeviceSpec, VmParameters
+from vdsm.api.vm import DeviceParameters, DeviceSpec, VmParameters
 from vdsm.virt.domain import AGENT_CHANNEL, QEMU_AGENT_CHANNEL
-from vdsm.virt.hostedits import MAXIMUM_DEVICES
-from vdsm.virt.legacy_disks import DiskPlanner, plan_disk, plan_old_disks
-from vdsm.virt.spec import (
-    Address,
-    Channel,
-    Console,
-    Controller,
-    Disk,
-    Graphics,
-    Interface,
-    Rng,
-    Video,
-    Watchdog,
-)
+from vdsm.virt.elements import element
+from vdsm.virt.hostedits import LOCKED_PASSWORD, MAXIMUM_DEVICES
+from vdsm.virt.legacy_disks import Drive, DrivePlanner, list_addresses, list_places
+from vdsm.virt.legacy_values import given
+from vdsm.virt.metadata import DeviceMetadata
 
-T = TypeVar("T")
+LOCKED_SINCE = "1970-01-01T00:00:01"
+BALLOON_PERIOD_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +30,32 @@ class Defaults:
 
 @dataclass(slots=True)
 class Devices:
-    """The devices found so far."""
+    """The devices made so far, and what the VM's metadata keeps of them."""
 
     vm_id: str
     parameters: VmParameters
     defaults: Defaults
-    planner: DiskPlanner
-    disks: list[Disk] = field(default_factory=list)
-    interfaces: list[Interface] = field(default_factory=list)
-    graphics: list[Graphics] = field(default_factory=list)
-    videos: list[Video] = field(default_factory=list)
-    sounds: list[str] = field(default_factory=list)
-    controllers: list[Controller] = field(default_factory=list)
-    channels: list[Channel] = field(default_factory=list)
-    console: Console | None = None
-    rng: Rng | None = None
-    balloon: str | None = None
-    watchdog: Watchdog | None = None
-    smartcard: str | None = None
-    usb_redirections: int = 0
+    drives: DrivePlanner
+    elements: list[Element] = field(default_factory=list)
+    metadata: list[DeviceMetadata] = field(default_factory=list)
+
+    def find(self, tag: str) -> list[Element]:
+        """Those of that kind, in the order in which they were made."""
+        return [made for made in self.elements if made.tag == tag]
+
+    def build(self) -> Element:
+        """`<devices>`, by kinds."""
+        return element("devices", *(made for tag in _ORDER for made in self.find(tag)))
+
+    def add_drive(self, drive: Drive) -> None:
+        self.elements.append(drive.element)
+        self.metadata += [] if drive.metadata is None else [drive.metadata]
+
+
+_ORDER = (
+    *("controller", "disk", "interface", "channel", "serial", "console", "input", "graphics", "video", "sound", "rng"),
+    *("memballoon", "watchdog", "smartcard", "redirdev"),
+)
 
 
 def plan_devices(vm_id: str, machine: str, parameters: VmParameters, defaults: Defaults) -> Devices:
@@ -64,168 +63,199 @@ def plan_devices(vm_id: str, machine: str, parameters: VmParameters, defaults: D
 
     Raises CreateFailed for a device that cannot be made.
     """
-    planner = DiskPlanner(defaults.drive_cache, "sata" if "q35" in machine else "ide")
-    found = Devices(vm_id, parameters, defaults, planner)
-    listed = _given(parameters.devices, [])
-    _check_count(parameters)
-    planner.reserve(listed)
+    drives = DrivePlanner(defaults.drive_cache, "sata" if "q35" in machine else "ide", given(parameters.custom, {}))
+    found = Devices(vm_id, parameters, defaults, drives)
+    listed = given(parameters.devices, [])
+    _check_limits(parameters, listed)
+    drives.reserve(listed)
     for device in listed:
         kind = _KINDS.get(device.type)
         if kind is None:
             raise CreateFailed(f"devices of type {device.type!r} cannot be made from this form; use the xml form")
-        kind(found, device)
-    _check_limits(listed, found)
-    found.disks.extend(plan_old_disks(planner, parameters, is_old_style=parameters.devices is UNSET))
-    _add_old_interfaces(found)
+        found.elements.extend(kind(found, device))
+    for drive in drives.plan_old(parameters, is_old_style=parameters.devices is UNSET):
+        found.add_drive(drive)
+    found.elements += _old_interfaces(parameters)
     _add_old_display(found)
-    if parameters.sound_device is not UNSET and parameters.sound_device:
-        found.sounds.append(parameters.sound_device)
+    if parameters.sound_device:
+        found.elements.append(element("sound", model=parameters.sound_device))
     _add_always(found)
     return found
 
 
-def _check_count(parameters: VmParameters) -> None:
+def _check_limits(parameters: VmParameters, listed: list[DeviceSpec]) -> None:
     """Before anything is planned: planning many thousands would hold up the loop."""
     lists = (parameters.mac_addresses, parameters.bridges)
     cards = sum(text.count(",") for text in lists if isinstance(text, str))
-    if cards + len(_given(parameters.devices, [])) + len(_given(parameters.drives, [])) > MAXIMUM_DEVICES:
+    if cards + len(listed) + len(given(parameters.drives, [])) > MAXIMUM_DEVICES:
         raise CreateFailed(f"more than {MAXIMUM_DEVICES} devices")
-
-
-def plan_address(address: DeviceAddress | UnsetType) -> Address | None:
-    """The address that the caller wants, if any."""
-    if address is UNSET or address.type is UNSET:
-        return None
-    parts = {name: value for name, value in structs.asdict(address).items() if value is not UNSET and name != "type"}
-    return Address(type=address.type, parts=parts)
-
-
-def _given(value: T | UnsetType, default: T) -> T:
-    return default if value is UNSET else value
+    for kind in ("watchdog", "console", "balloon"):
+        if sum(device.type == kind for device in listed) > 1:
+            raise CreateFailed(f"only one {kind} is possible")
 
 
 def _parameters(device: DeviceSpec) -> DeviceParameters:
-    return _given(device.parameters, DeviceParameters())
+    return given(device.parameters, DeviceParameters())
 
 
-def _disk(found: Devices, device: DeviceSpec) -> None:
-    found.disks.append(plan_disk(found.planner, device, plan_address(device.address)))
+def _disk(found: Devices, device: DeviceSpec) -> list[Element]:
+    found.add_drive(found.drives.plan_device(device))
+    return []
 
 
-def _interface(found: Devices, device: DeviceSpec) -> None:
-    if _given(device.device, "bridge") != "bridge":
+def _interface(found: Devices, device: DeviceSpec) -> list[Element]:
+    if given(device.device, "bridge") != "bridge":
         raise CreateFailed(f"network cards of kind {device.device!r} cannot be made from this form; use the xml form")
-    found.interfaces.append(
-        Interface(
-            mac_address=_given(device.mac_address, "") or None,
-            model=_nic_model(_given(device.nic_model, "")),
-            bridge=_given(device.network, ""),
-            link_up=_given(device.link_active, True),
-            boot_order=_given(device.boot_order, None),
-            address=plan_address(device.address),
-            alias=_given(device.alias, None),
-        )
+    mac, model, bridge = (given(text, "") for text in (device.mac_address, device.nic_model, device.network))
+    card = _card(mac, model, bridge, is_up=given(device.link_active, True))
+    card.extend(list_places(device))
+    return [card]
+
+
+def _card(mac_address: str, model: str, bridge: str, *, is_up: bool = True) -> Element:
+    """A network card; one without a bridge gets a tap that leads nowhere, with the link down."""
+    return element(
+        "interface",
+        *([element("mac", address=mac_address)] if mac_address else []),
+        *([element("source", bridge=bridge)] if bridge else []),
+        element("model", type="virtio" if model in ("", "pv") else model),
+        element("link", state="up" if bridge and is_up else "down"),
+        type="bridge" if bridge else "ethernet",
     )
 
 
-def _graphics(found: Devices, device: DeviceSpec) -> None:
-    kind = _given(device.device, "")
+def _graphics(found: Devices, device: DeviceSpec) -> list[Element]:
+    kind = given(device.device, "")
     if kind not in ("spice", "vnc"):
         raise CreateFailed(f"unknown graphics type {kind!r}")
-    if any(display.type == kind for display in found.graphics):
+    if any(display.get("type") == kind for display in found.find("graphics")):
         raise CreateFailed(f"only one {kind} display is possible")
-    found.graphics.append(_display(found, kind, _parameters(device)))
+    return [_display(found, kind, _parameters(device))]
 
 
-def _display(found: Devices, kind: str, wishes: DeviceParameters) -> Graphics:
-    """Wishes of the device come first, then those of the older keys, then this host's."""
-    old = found.parameters
-    channels = _given(wishes.spice_secure_channels, _given(old.spice_secure_channels, ""))
-    address = _given(wishes.display_address, _given(old.display_address, ""))
-    return Graphics(
+def _display(found: Devices, kind: str, wishes: DeviceParameters) -> Element:
+    """A display, locked by a password that expired in 1970. Wishes of the device come before those of older keys."""
+    old, is_spice = found.parameters, kind == "spice"
+    address = given(wishes.display_address, given(old.display_address, "")) or found.defaults.display_address
+    made = element(
+        "graphics",
+        element("listen", type="address", address="0.0.0.0" if address == "0" else address),
         type=kind,
-        address="0.0.0.0" if address == "0" else address or found.defaults.display_address,
-        keyboard_map=_given(wishes.keyboard_map, _given(old.keyboard_layout, "")) or None,
-        secure_channels=tuple(name.strip().removeprefix("s") for name in channels.split(",") if name.strip()),
-        copy_paste=_given(wishes.copy_paste, _given(old.copy_paste, True)),
-        file_transfer=_given(wishes.file_transfer, _given(old.file_transfer, True)),
+        port=-1,
+        autoport=True,
+        keymap=given(wishes.keyboard_map, given(old.keyboard_layout, "")) or None,
+        passwd=LOCKED_PASSWORD,
+        passwdValidTo=LOCKED_SINCE,
+        defaultMode="any" if is_spice else None,
     )
+    if is_spice:
+        channels = given(wishes.spice_secure_channels, given(old.spice_secure_channels, ""))
+        names = [name.strip().removeprefix("s") for name in channels.split(",") if name.strip()]
+        made.extend([element("channel", name=name, mode="secure") for name in names])
+        if not given(wishes.copy_paste, given(old.copy_paste, True)):
+            made.append(element("clipboard", copypaste=False))
+        if not given(wishes.file_transfer, given(old.file_transfer, True)):
+            made.append(element("filetransfer", enable=False))
+    return made
 
 
-def _video(found: Devices, device: DeviceSpec) -> None:
+def _video(found: Devices, device: DeviceSpec) -> list[Element]:
     wishes = _parameters(device)
-    model = _given(device.device, "vga")
-    found.videos.append(
-        Video(
-            model={"std": "vga", "vmware": "vmvga"}.get(model, model),
-            vram_kib=_given(wishes.video_ram_kib, 32768),
-            ram_kib=_given(wishes.ram_kib, None),
-            vga_memory_kib=_given(wishes.vga_memory_kib, None),
-            heads=_given(wishes.heads, 1),
+    model = given(device.device, "vga")
+    if model == "none":
+        return [element("video", element("model", type="none"))]
+    model = {"std": "vga", "vmware": "vmvga"}.get(model, model)
+    is_qxl = model == "qxl"
+    return [
+        element(
+            "video",
+            element(
+                "model",
+                type=model,
+                vram=given(wishes.video_ram_kib, 32768),
+                ram=given(wishes.ram_kib, None) if is_qxl else None,
+                vgamem=given(wishes.vga_memory_kib, None) if is_qxl else None,
+                heads=given(wishes.heads, 1),
+            ),
         )
-    )
+    ]
 
 
-def _sound(found: Devices, device: DeviceSpec) -> None:
-    found.sounds.append(_given(device.device, "ich6"))
+def _sound(found: Devices, device: DeviceSpec) -> list[Element]:
+    return [element("sound", model=given(device.device, "ich6"))]
 
 
-def _controller(found: Devices, device: DeviceSpec) -> None:
-    kind = _given(device.device, "")
-    found.controllers.append(
-        Controller(
+def _controller(found: Devices, device: DeviceSpec) -> list[Element]:
+    kind = given(device.device, "")
+    return [
+        element(
+            "controller",
+            *list_addresses(device.address),
             type=kind,
-            index=_given(device.index, None),
-            model=_given(device.model, None),
+            index=given(device.index, None),
+            model=given(device.model, None),
             ports=16 if kind == "virtio-serial" else None,
-            address=plan_address(device.address),
         )
-    )
+    ]
 
 
-def _balloon(found: Devices, device: DeviceSpec) -> None:
-    found.balloon = _given(_parameters(device).model, "virtio")
+def _balloon(found: Devices, device: DeviceSpec) -> list[Element]:
+    """A balloon that reports the guest's memory every few seconds."""
+    model = given(_parameters(device).model, "virtio")
+    statistics = [] if model == "none" else [element("stats", period=BALLOON_PERIOD_S)]
+    return [element("memballoon", *statistics, model=model)]
 
 
-def _watchdog(found: Devices, device: DeviceSpec) -> None:
+def _watchdog(found: Devices, device: DeviceSpec) -> list[Element]:
     wishes = _parameters(device)
-    found.watchdog = Watchdog(model=_given(wishes.model, "i6300esb"), action=_given(wishes.action, "none"))
+    return [element("watchdog", model=given(wishes.model, "i6300esb"), action=given(wishes.action, "none"))]
 
 
-def _console(found: Devices, device: DeviceSpec) -> None:
+def _console(found: Devices, device: DeviceSpec) -> list[Element]:
+    """`<serial>` with its `<console>`, or a virtio `<console>` alone; on a socket, or else a pseudo terminal."""
     wishes = _parameters(device)
-    wants_socket = str(_given(wishes.enable_socket, "false")).lower() == "true"
-    socket = f"{found.defaults.console_folder}/{found.vm_id}.sock" if wants_socket else None
-    kind = _given(wishes.console_type, "serial" if wishes.console_type is UNSET else "virtio")
+    kind = given(wishes.console_type, "serial")
     if kind not in ("serial", "virtio"):
         raise CreateFailed(f"unknown console type {kind!r}")
-    found.console = Console(type=kind, socket=socket)
+    wants_socket = given(wishes.enable_socket, "false").lower() == "true"
+    path = f"{found.defaults.console_folder}/{found.vm_id}.sock"
+
+    def make(tag: str, target: Element) -> Element:
+        source = [element("source", mode="bind", path=path)] if wants_socket else []
+        return element(tag, *source, target, type="unix" if wants_socket else "pty")
+
+    console = make("console", element("target", type=kind, port=0))
+    return [make("serial", element("target", port=0)), console] if kind == "serial" else [console]
 
 
-def _smartcard(found: Devices, device: DeviceSpec) -> None:
-    found.smartcard = _given(_parameters(device).mode, "passthrough")
+def _smartcard(found: Devices, device: DeviceSpec) -> list[Element]:
+    """The host's reader, or the viewer's over SPICE."""
+    if given(_parameters(device).mode, "passthrough") == "host":
+        return [element("smartcard", mode="host")]
+    return [element("smartcard", mode="passthrough", type="spicevmc")]
 
 
-def _redirection(found: Devices, device: DeviceSpec) -> None:
-    found.usb_redirections += 1
+def _redirection(found: Devices, device: DeviceSpec) -> list[Element]:
+    return [element("redirdev", bus="usb", type="spicevmc")]
 
 
-def _rng(found: Devices, device: DeviceSpec) -> None:
+def _rng(found: Devices, device: DeviceSpec) -> list[Element]:
     wishes = _parameters(device)
     sources = {"random": "/dev/urandom", "urandom": "/dev/urandom", "hwrng": "/dev/hwrng"}
-    source = _given(wishes.source, "random")
+    source = given(wishes.source, "random")
     if source not in sources:
         raise CreateFailed(f"unknown source of randomness {source!r}")
-    found.rng = Rng(
-        source=sources[source], rate_bytes=_given(wishes.bytes, None), period_ms=_given(wishes.period_ms, None)
-    )
+    is_limited = wishes.bytes is not UNSET
+    rate = [element("rate", bytes=wishes.bytes, period=given(wishes.period_ms, None))] if is_limited else []
+    return [element("rng", *rate, element("backend", model="random", text=sources[source]), model="virtio")]
 
 
-def _channel(found: Devices, device: DeviceSpec) -> None:
+def _channel(found: Devices, device: DeviceSpec) -> list[Element]:
     """The channels of the agents and of SPICE are always there; others are not known to this form."""
+    return []
 
 
-_KINDS: Mapping[str, Callable[[Devices, DeviceSpec], None]] = {
+_KINDS: Mapping[str, Callable[[Devices, DeviceSpec], list[Element]]] = {
     "disk": _disk,
     "interface": _interface,
     "graphics": _graphics,
@@ -240,55 +270,55 @@ _KINDS: Mapping[str, Callable[[Devices, DeviceSpec], None]] = {
     "rng": _rng,
     "channel": _channel,
 }
+"""To add a device: a function that makes its elements, and a line here."""
 
 
-def _check_limits(listed: list[DeviceSpec], found: Devices) -> None:
-    for kind in ("watchdog", "console"):
-        if sum(device.type == kind for device in listed) > 1:
-            raise CreateFailed(f"only one {kind} is possible")
+def _old_interfaces(old: VmParameters) -> list[Element]:
+    """Comma lists of addresses, models and bridges; the shorter ones repeat their last value.
 
-
-def _add_old_interfaces(found: Devices) -> None:
-    """Comma lists of addresses, models and bridges; the shorter ones repeat their last value."""
-    old = found.parameters
-    lists = [_split(old.mac_addresses), _split(old.nic_models), _split(old.bridges)]
-    count = max(len(lists[0]), len(lists[2]))
-    for index in range(count):
-        mac, model, bridge = (values[min(index, len(values) - 1)] if values else "" for values in lists)
-        if index >= len(lists[0]):
-            mac = ""  # An address given twice would be two cards with one address; libvirt makes one up instead.
-        found.interfaces.append(Interface(mac_address=mac or None, model=_nic_model(model), bridge=bridge))
+    But for addresses: libvirt makes one up, as an address given twice would be two cards with one address.
+    """
+    addresses, models, bridges = (_split(text) for text in (old.mac_addresses, old.nic_models, old.bridges))
+    count = max(len(addresses), len(bridges))
+    addresses += [""] * count
+    return [_card(addresses[index], _padded(models, index), _padded(bridges, index)) for index in range(count)]
 
 
 def _split(text: str | UnsetType) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text is not UNSET and text else []
+    return [part.strip() for part in text.split(",")] if text else []
 
 
-def _nic_model(model: str) -> str:
-    return {"": "virtio", "pv": "virtio"}.get(model, model)
+def _padded(values: list[str], index: int) -> str:
+    return values[min(index, len(values) - 1)] if values else ""
 
 
 def _add_old_display(found: Devices) -> None:
-    display = _given(found.parameters.display, "")
+    display = given(found.parameters.display, "")
     if display and display not in ("vnc", "qxl", "qxlnc"):
         raise CreateFailed(f"unknown display type {display!r}")
-    if display and not found.graphics:
-        kind = "vnc" if display == "vnc" else "spice"
-        found.graphics.append(_display(found, kind, DeviceParameters()))
-    if found.graphics and not found.videos:
-        is_spice = any(screen.type == "spice" for screen in found.graphics)
-        heads = _given(found.parameters.spice_monitors, 1) if is_spice else 1
-        found.videos.append(
-            Video(model="qxl" if is_spice else "cirrus", vram_kib=32768 if is_spice else 16384, heads=heads)
-        )
+    if display and not found.find("graphics"):
+        found.elements.append(_display(found, "vnc" if display == "vnc" else "spice", DeviceParameters()))
+    if found.find("video"):
+        return
+    if any(screen.get("type") == "spice" for screen in found.find("graphics")):
+        model = element("model", type="qxl", vram=32768, heads=given(found.parameters.spice_monitors, 1))
+    elif found.find("graphics"):
+        model = element("model", type="cirrus", vram=16384, heads=1)
+    else:
+        model = element("model", type="none")  # or libvirt would add one
+    found.elements.append(element("video", model))
 
 
 def _add_always(found: Devices) -> None:
-    if not any(bus.type == "virtio-serial" for bus in found.controllers):
-        found.controllers.append(Controller(type="virtio-serial", index=0, ports=16))
-    agent = _given(found.parameters.agent_channel_name, "") or AGENT_CHANNEL
-    found.channels += [Channel(name=agent), Channel(name=QEMU_AGENT_CHANNEL)]
-    if any(display.type == "spice" for display in found.graphics):
-        found.channels.append(Channel(name="com.redhat.spice.0", type="spicevmc"))
-    if _given(found.parameters.smartcard, False) and found.smartcard is None:
-        found.smartcard = "passthrough"
+    if not any(bus.get("type") == "virtio-serial" for bus in found.find("controller")):
+        found.elements.append(element("controller", type="virtio-serial", index=0, ports=16))
+    for name in (given(found.parameters.agent_channel_name, "") or AGENT_CHANNEL, QEMU_AGENT_CHANNEL):
+        source = element("source", mode="bind")
+        found.elements.append(element("channel", source, element("target", type="virtio", name=name), type="unix"))
+    if any(display.get("type") == "spice" for display in found.find("graphics")):
+        target = element("target", type="virtio", name="com.redhat.spice.0")
+        found.elements.append(element("channel", target, type="spicevmc"))
+    is_tablet = given(found.parameters.tablet, False)
+    found.elements.append(element("input", type="tablet" if is_tablet else "mouse", bus="usb" if is_tablet else "ps2"))
+    if not found.find("memballoon"):
+        found.elements.append(element("memballoon", model="none"))  # or libvirt would add one

@@ -12,7 +12,6 @@ from xml.etree.ElementTree import Element, register_namespace
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import check_text, element, format_xml, parse_int
 from vdsm.virt.lifecycle import ExitInfo, ExitReason
-from vdsm.virt.spec import VolumeRef
 
 VM_URI = "http://ovirt.org/vm/1.0"
 VM_PREFIX = "ovirt-vm"
@@ -28,6 +27,16 @@ register_namespace(VM_PREFIX, VM_URI)
 
 class MetadataInvalid(ValueError):
     """The metadata cannot be read; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A disk image on a storage domain: pool, domain, image and volume."""
+
+    pool_id: str
+    domain_id: str
+    image_id: str
+    volume_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,11 @@ from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import VmParameters
 from vdsm.virt import hostedits
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
-from vdsm.virt.domxml import Platform, build_domain
-from vdsm.virt.domxml.graphics import LOCKED_PASSWORD
 from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
-from vdsm.virt.legacy import plan_spec, uses_kvm
+from vdsm.virt.hostedits import LOCKED_PASSWORD, HostFacts
+from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.metadata import VmMetadata, set_metadata
-from vdsm.virt.spec import HostFacts
 
 _FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime", "ticketValidTo")
 """State of an earlier life that a client may send back."""
@@ -55,8 +53,7 @@ def plan_request(
         domain = _parse(str(parameters.xml))
     else:
         wanted_id = vm_id or (parameters.vm_id if parameters.vm_id is not UNSET else "")
-        platform = Platform("kvm" if uses_kvm(parameters) else "qemu", host)
-        domain = build_domain(plan_spec(wanted_id, parameters, defaults), platform)
+        domain = build_domain(wanted_id, parameters, host, defaults)
     reason = hostedits.check_supported(domain)
     if reason is not None:
         raise CreateFailed(reason)

@@ -14,13 +14,13 @@ from vdsm.core.errors import NodeError, NotReady
 from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.children import Children
 from vdsm.virt.domain import DomainInvalid, parse_domain
+from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
-from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, format_metadata
+from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VolumeRef, format_metadata
 from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event
-from vdsm.virt.spec import HostFacts, VolumeRef
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)

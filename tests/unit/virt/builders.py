@@ -3,9 +3,9 @@
 import msgspec
 
 from vdsm.api.vm import VmParameters
+from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.request import Wish, plan_request
-from vdsm.virt.spec import HostFacts
 
 VM_ID = "aaaaaaaa-0000-4000-8000-00000000000a"
 HOST = HostFacts(uuid="bbbbbbbb-0000-4000-8000-00000000000b", os_name="oVirt Node", os_version="12-1")

@@ -1,4 +1,4 @@
-"""Specifications become the domain XML that is kept in tests/golden/domxml; nothing hostile gets into it."""
+"""Dictionaries become the domain XML that is kept in tests/golden/domxml; nothing hostile gets into it."""
 
 import string
 from pathlib import Path
@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.virt.builders import HOST, VM_ID, parameters
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import InvalidArgument
-from vdsm.virt.domxml import Platform, build_domain
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml
-from vdsm.virt.legacy import plan_spec
+from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
 
 GOLDEN = Path(__file__).parents[2] / "golden/domxml"
@@ -22,7 +21,7 @@ CASES = sorted(case.name for case in GOLDEN.iterdir())
 
 
 def build(given: VmParameters) -> Element:
-    return build_domain(plan_spec(VM_ID, given, Defaults()), Platform("kvm", HOST))
+    return build_domain(VM_ID, given, HOST, Defaults())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,3 +98,12 @@ def test_accepted_text_survives_a_round_trip(text: str) -> None:
 def test_documents_that_are_not_acceptable(document: str) -> None:
     with pytest.raises(ValueError, match="not acceptable XML"):
         parse_xml(document)
+
+
+def test_the_cache_of_virtio_disks_is_a_custom_property() -> None:
+    disks = [{"type": "disk", "path": f"/{bus}", "interface": bus} for bus in ("virtio", "scsi")]
+    own = {"type": "disk", "path": "/own", "interface": "virtio", "cache": "unsafe"}
+    drives = [{"path": "/old", "interface": "virtio"}]
+    domain = build(parameters(devices=[*disks, own], drives=drives, custom={"viodiskcache": "writeback"}))
+    caches = [driver.get("cache") for driver in domain.iterfind("devices/disk/driver")]
+    assert caches == ["writeback", "none", "unsafe", "writeback"]
