@@ -36,31 +36,32 @@ class EventBus(Generic[T]):
     def __init__(self, clock: Clock, kept: int = KEPT) -> None:
         self.start = str(int(clock.time() * 1000))
         self._kept: deque[Numbered[T]] = deque(maxlen=kept)
-        self._last = 0
-        self._listeners: dict[Callable[[Numbered[T]], None], None] = {}
-        self._subscriptions: dict[Subscription[T], None] = {}
-        self._closed = False
+        self.last = 0
+        """The newest event's number."""
+        self.closed = False
+        self._listeners: list[Callable[[Numbered[T]], None]] = []
+        self.subscriptions: dict[Subscription[T], None] = {}
+        """Those who read now; each sees to it."""
 
     @property
     def last_id(self) -> str:
         """The id of the newest event; `<start>-0` before the first."""
-        return f"{self.start}-{self._last}"
+        return f"{self.start}-{self.last}"
 
     def publish(self, event: T) -> str:
         """Number an event and tell it; gives its id."""
-        self._last += 1
+        self.last += 1
         numbered = Numbered(self.last_id, event)
         self._kept.append(numbered)
-        for listener in tuple(self._listeners):
+        for listener in self._listeners:
             listener(numbered)
-        for subscription in self._subscriptions:
+        for subscription in self.subscriptions:
             subscription.wake()
         return numbered.id
 
-    def listen(self, listener: Callable[[Numbered[T]], None]) -> Callable[[], None]:
-        """Call listener with every later event; what is returned ends that. Listeners must not raise."""
-        self._listeners[listener] = None
-        return lambda: self._listeners.pop(listener, None)
+    def listen(self, listener: Callable[[Numbered[T]], None]) -> None:
+        """Call listener with every later event. Listeners must not raise."""
+        self._listeners.append(listener)
 
     def subscribe(self, last_id: str | None = None) -> "Subscription[T]":
         """Follow the events after last_id, by default those to come. Use as a context manager."""
@@ -68,43 +69,23 @@ class EventBus(Generic[T]):
 
     def close(self) -> None:
         """End all subscriptions, present and future; their iteration stops after what was published."""
-        self._closed = True
-        for subscription in self._subscriptions:
+        self.closed = True
+        for subscription in self.subscriptions:
             subscription.wake()
-
-    # For subscriptions.
-
-    @property
-    def closed(self) -> bool:
-        """Whether no more events will come."""
-        return self._closed
-
-    @property
-    def last(self) -> int:
-        """The newest event's number."""
-        return self._last
 
     def parse_id(self, id: str) -> int | None:
         """The number behind an id of this run, or None when there never was such an event."""
         start, dash, number = id.partition("-")
         if start != self.start or not dash or not (number.isascii() and number.isdigit()) or len(number) > 18:
             return None
-        return int(number) if int(number) <= self._last else None
+        return int(number) if int(number) <= self.last else None
 
     def list_after(self, number: int) -> list[Numbered[T]] | None:
         """The events after a number; None when some of them are no longer kept."""
-        missing = self._last - number
+        missing = self.last - number
         if missing > len(self._kept):
             return None
         return list(islice(self._kept, len(self._kept) - missing, None))
-
-    def attach(self, subscription: "Subscription[T]") -> None:
-        """Wake this subscription from now on."""
-        self._subscriptions[subscription] = None
-
-    def detach(self, subscription: "Subscription[T]") -> None:
-        """Leave this subscription alone."""
-        self._subscriptions.pop(subscription, None)
 
 
 class Subscription(Generic[T]):
@@ -116,11 +97,11 @@ class Subscription(Generic[T]):
         self._news = asyncio.Event()
 
     def __enter__(self) -> "Subscription[T]":
-        self._bus.attach(self)
+        self._bus.subscriptions[self] = None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bus.detach(self)
+        self._bus.subscriptions.pop(self, None)
 
     def wake(self) -> None:
         """There is something to look at."""

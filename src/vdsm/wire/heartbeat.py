@@ -1,24 +1,10 @@
 """STOMP heart-beats of one connection (facts: rpc §1.3): when to send one, when to give the other side up; I/O is left
 to the connection."""
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import Protocol
 
 LONGEST_MS = 24 * 3600 * 1000
-
-
-class Timer(Protocol):
-    """What `call_later` gives back."""
-
-    def cancel(self) -> None: ...
-
-
-class Scheduler(Protocol):
-    """The part of an event loop that knows time."""
-
-    def time(self) -> float: ...
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
 
 def parse_heartbeat(text: str, shortest_ms: int) -> tuple[int, int]:
@@ -34,7 +20,12 @@ class HeartBeat:
     """Calls `beat` after send_ms without a `wrote`, `lost` after receive_ms without a `heard`; 0 turns either off."""
 
     def __init__(
-        self, loop: Scheduler, send_ms: float, receive_ms: float, beat: Callable[[], None], lost: Callable[[], None]
+        self,
+        loop: AbstractEventLoop,
+        send_ms: float,
+        receive_ms: float,
+        beat: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._send_s = send_ms / 1000

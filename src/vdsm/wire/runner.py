@@ -22,13 +22,7 @@ class CallRunner:
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._waking = False
-        self._busy = 0
         self._closing = False
-
-    @property
-    def pending(self) -> int:
-        """Jobs that wait or run."""
-        return len(self._jobs) + self._busy
 
     def submit(self, job: Job) -> None:
         """Run job soon; dropped once closing has begun."""
@@ -70,11 +64,7 @@ class CallRunner:
                 job = jobs.popleft()
                 if jobs:
                     self._wake()
-                self._busy += 1
-                try:
-                    await job()
-                finally:
-                    self._busy -= 1
+                await job()
             self._rest()
             if self._closing or len(self._idle) >= IDLE_WORKERS:
                 return

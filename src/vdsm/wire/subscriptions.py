@@ -35,9 +35,6 @@ class Subscriptions(Generic[S]):
             reached += self._by_destination.get(name, ())
         return reached
 
-    def __len__(self) -> int:
-        return sum(map(len, self._by_destination.values()))
-
 
 def _with_parents(destination: str) -> Iterator[str]:
     yield destination
