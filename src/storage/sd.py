@@ -138,13 +138,7 @@ def packLeaseParams(
     lockRenewalIntervalSec: int | None, leaseTimeSec: int | None, ioOpTimeoutSec: int | None, leaseRetries: int | None
 ) -> dict[str, str | int]:
     """Lease parameters by metadata key; the defaults, unless all four are given."""
-    if None in (lockRenewalIntervalSec, leaseTimeSec, ioOpTimeoutSec, leaseRetries):
-        return dict(DEFAULT_LEASE_PARAMS)
-    assert lockRenewalIntervalSec is not None and leaseTimeSec is not None
-    assert ioOpTimeoutSec is not None and leaseRetries is not None
-    return {
-        DMDK_LOCK_RENEWAL_INTERVAL_SEC: lockRenewalIntervalSec,
-        DMDK_LEASE_TIME_SEC: leaseTimeSec,
-        DMDK_IO_OP_TIMEOUT_SEC: ioOpTimeoutSec,
-        DMDK_LEASE_RETRIES: leaseRetries,
-    }
+    values = (lockRenewalIntervalSec, leaseTimeSec, ioOpTimeoutSec, leaseRetries)
+    given = [value for value in values if value is not None]
+    keys = (DMDK_LOCK_RENEWAL_INTERVAL_SEC, DMDK_LEASE_TIME_SEC, DMDK_IO_OP_TIMEOUT_SEC, DMDK_LEASE_RETRIES)
+    return dict(zip(keys, given, strict=True)) if len(given) == len(keys) else dict(DEFAULT_LEASE_PARAMS)

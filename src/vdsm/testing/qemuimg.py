@@ -1,5 +1,6 @@
 """A qemu-img that remembers what it was asked to make; for tests of storage without processes and files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
@@ -60,16 +61,8 @@ class FakeQemuImg:
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         self._check("add_bitmap", path)
         image = self.images[path]
-        bitmaps = (*image.bitmaps, (name, granularity_bytes or _CLUSTER_BYTES))
-        self.images[path] = ImageFile(
-            image.format,
-            image.virtual_size_bytes,
-            image.backing_file,
-            image.backing_format,
-            image.compat,
-            image.cluster_size_bytes,
-            bitmaps,
-        )
+        bitmap = (name, granularity_bytes or _CLUSTER_BYTES)
+        self.images[path] = replace(image, bitmaps=(*image.bitmaps, bitmap))
 
     def _check(self, call: str, path: Path) -> None:
         self.calls += 1
