@@ -1,6 +1,7 @@
 """The repository on a folder of this host with the real qemu-img: what is on disk, byte for byte and fsync by fsync."""
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from vdsm.testing.storage import MIB, World, make_id, make_world_on_disk
 QEMU_IMG = QemuImgCommand()
 _watchers: list[list[str]] = []
 sys.addaudithook(lambda event, _: [events.append(event) for events in _watchers] and None)
+GOLDEN = Path(__file__).parents[1] / "golden" / "storage"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
 
 
@@ -90,6 +92,61 @@ def test_everything_belongs_to_the_owner_of_disks(tmp_path: Path) -> None:
     assert owners == {(36, 36)}
     modes = {path.suffix or "data": stat.S_IMODE(path.stat().st_mode) for path in (root / "images").glob("*/*")}
     assert modes == {"data": 0o660, ".meta": 0o644}
+
+
+def describe_tree(root: Path) -> str:
+    """Mode, owner, links, size and name of each file, and the text of those that hold text."""
+    lines = []
+    for path in sorted((root, *root.rglob("*"))):
+        status = path.lstat()
+        words = [stat.filemode(status.st_mode), f"{status.st_uid}:{status.st_gid}"]
+        if path.is_file():
+            words.append(str(status.st_nlink))
+        if path.suffix == ".meta" or path.name in ("ids", "leases", "inbox", "outbox"):
+            words.append(str(status.st_size))
+        lines.append(" ".join((*words, str(path.relative_to(root)))))
+        if path.name == "metadata" or path.suffix == ".meta":
+            lines += [f"    {line}" for line in path.read_text().splitlines()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_domain_and_its_volumes_byte_for_byte(tmp_path: Path, version: int) -> None:
+    world = make_world_on_disk(tmp_path, QEMU_IMG, NumericOwner(36, 36))
+    world.domain_id, world.pool_id = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "ab")
+    world.start_spm(version)
+    images = [f"{digit * 8}-1111-4000-8000-000000000000" for digit in "123"]
+    volumes = [f"{digit * 8}-2222-4000-8000-000000000000" for digit in "4567"]
+    template = world.create(world.request(images[0], volumes[0], format=VolumeFormat.RAW, description='{"é":""}'))
+    world.create(world.request(images[1], volumes[1], parent_id=template.volume_id, parent_image_id=images[0]))
+    base = world.create(replace(world.request(images[2], volumes[2], capacity_bytes=MIB + 1), sequence=7, legal=False))
+    world.delete(images[2], base.volume_id)
+    base = world.create(replace(world.request(images[2], volumes[2], capacity_bytes=MIB + 1), sequence=7))
+    world.create(world.request(images[2], volumes[3], parent_id=base.volume_id, capacity_bytes=2 * MIB))
+    root = tmp_path / "server_1" / world.domain_id
+    metadata = root.joinpath("dom_md", "metadata").read_text().splitlines()
+    sealed = "".join(sorted(metadata[:-1], key=lambda line: line.split("=")[0]))
+    assert metadata[-1] == f"_SHA_CKSUM={hashlib.sha1(sealed.encode()).hexdigest()}"
+    tree = describe_tree(root).replace(metadata[-1], "_SHA_CKSUM=...").replace(world.server, "/server_1")
+    assert tree == (GOLDEN / f"localfs-v{version}.txt").read_text()
+
+
+def test_qemu_img_is_asked_as_the_facts_tell(spm: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "vdsm.adapters.run")
+    raw = spm.create_base(format=VolumeFormat.RAW)
+    user = spm.create_layer(raw, make_id())
+    spm.create_layer(user)
+    found = [message.split("qemu-img ")[1].split() for message in caplog.messages if "qemu-img create" in message]
+    cow = ["create", "-q", "-f", "qcow2", "-o", "compat=1.1"]
+    assert [words[:-2] for words in found] == [
+        ["create", "-q", "-f", "raw"],
+        [*cow, "-b", raw.volume_id, "-F", "raw", "-u"],
+        [*cow, "-b", user.volume_id, "-F", "qcow2", "-u"],
+    ]
+    assert {words[-1] for words in found} == {str(MIB)}
+    assert found[1][-2] == str(path_of(spm, user))
+    assert f"cd {path_of(spm, user).parent} && qemu-img create" in caplog.text
 
 
 def test_access_is_checked_for_disk_owner_and_qemu(tmp_path: Path) -> None:
