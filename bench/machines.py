@@ -3,7 +3,6 @@
 import asyncio
 import json
 import statistics
-import subprocess
 import time
 import uuid
 from pathlib import Path
@@ -13,11 +12,11 @@ import libvirt
 import psutil
 
 from bench.report import Figure, at_most
+from demo.libvirtd import URI, virsh
 from demo.node import Node
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vdsm.testing.bootsector import create_writer_disk
 
-URI = "qemu:///system"
 MEMORY_MIB = 16
 MIB = 1 << 20
 
@@ -59,13 +58,6 @@ def create_vm(node: Node, folder: Path) -> str:
     return vm_id
 
 
-def _virsh(*arguments: str) -> str:
-    done = subprocess.run(("virsh", "-q", "-c", URI, *arguments), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"virsh {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
 def _create_with_virsh(xml: str, folder: Path) -> float:
     domain = ElementTree.fromstring(xml)  # noqa: S314 - of our own making
     vm_id = str(uuid.uuid4())
@@ -77,9 +69,9 @@ def _create_with_virsh(xml: str, folder: Path) -> float:
     file = folder / "rival.xml"
     file.write_bytes(ElementTree.tostring(domain))
     start = time.perf_counter()
-    _virsh("create", str(file))
+    virsh("create", str(file))
     took_s = time.perf_counter() - start
-    _virsh("destroy", vm_id)
+    virsh("destroy", vm_id)
     return took_s
 
 
@@ -90,7 +82,7 @@ def measure_create(node: Node, folder: Path, rounds: int = 7) -> list[Figure]:
         start = time.perf_counter()
         vm_id = create_vm(node, folder)
         took_s = time.perf_counter() - start
-        xml = _virsh("dumpxml", "--inactive", vm_id)
+        xml = virsh("dumpxml", "--inactive", vm_id)
         node.call("VM.destroy", {"vmID": vm_id})
         rival_s = _create_with_virsh(xml, folder)
         if number:  # the first pair warms caches

@@ -8,23 +8,22 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo import libvirtd, screen, steps
 from demo.guest import GuestError, GuestFiles, build_guest
-from demo.node import Node, NodeFailure, stop_process
+from demo.node import Node, NodeFailure
 from vdsm import client
 
 RESULTS = Path(__file__).parents[1] / ".cache/demo"
 RECORD = "demo.json"
 BOOT_DEADLINE_S = 180.0
 IMAGE_QUIET_S = 20.0  # an image that says nothing on its serial console for so long is taken as booted
-FAILURES = (NodeFailure, GuestError, libvirtd.LibvirtError, screen.ScreenError, client.Error, OSError)
+FAILURES = (NodeFailure, GuestError, libvirtd.LibvirtError, client.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +118,9 @@ def _follow(console: screen.Console, expected: str | None) -> None:
 
 def _destroy_if_left(ids: steps.Ids) -> None:
     """Whatever went wrong before, no VM stays behind."""
-    for words in (["destroy", ids.vm], ["undefine", "--nvram", ids.vm]):
-        command = ["virsh", "-q", "-c", libvirtd.URI, *words]
-        subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    for words in (("destroy", ids.vm), ("undefine", "--nvram", ids.vm)):
+        with suppress(libvirtd.LibvirtError):
+            libvirtd.virsh(*words)
 
 
 def _save_log(node: Node) -> None:
@@ -157,9 +156,9 @@ def stop(root: Path) -> None:
     except FileNotFoundError:
         raise NodeFailure(f"no demo was kept under {root}") from None
     _destroy_if_left(steps.Ids(vm=record["vm"]))
-    stop_process(record["vdsmd"], "vdsmd")
+    libvirtd.stop("vdsmd", record["vdsmd"])
     for program, pid in reversed(record["libvirt"].items()):
-        stop_process(pid, program)
+        libvirtd.stop(program, pid)
     shutil.rmtree(root)
     say(f"stopped, {root} is removed")
 

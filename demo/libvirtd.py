@@ -35,20 +35,31 @@ class LibvirtError(Exception):
     """libvirt cannot be brought up here; the text says why."""
 
 
-def _virsh(*arguments: str) -> str | None:
-    """What virsh prints, or None when libvirt does not answer or refuses."""
+def virsh(*arguments: str) -> str:
+    """What virsh prints. Raises LibvirtError when libvirt does not answer or refuses."""
+    command = ("virsh", "-q", "-c", URI, *arguments)
     try:
-        done = subprocess.run(
-            ("virsh", "-q", "-c", URI, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
-        )
-    except (subprocess.TimeoutExpired, FileNotFoundError):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
+        raise LibvirtError(str(error)) from error
+    if done.returncode != 0:
+        raise LibvirtError(f"virsh {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _ask(*arguments: str) -> str:
+    """What virsh prints, empty when libvirt does not answer or refuses."""
+    with suppress(LibvirtError):
+        return virsh(*arguments)
+    return ""
 
 
 def is_running() -> bool:
     """Whether libvirt's qemu driver answers (where systemd listens for it, asking starts it)."""
-    return _virsh("list") is not None
+    with suppress(LibvirtError):
+        virsh("list")
+        return True
+    return False
 
 
 def _list_links() -> list[str]:
@@ -137,17 +148,18 @@ def _take_down() -> None:
     if not RECORD.exists():
         return
     record = json.loads(RECORD.read_text())
-    for network in (_virsh("net-list", "--name") or "").split():
-        described = dict(line.split(":", 1) for line in (_virsh("net-info", network) or "").splitlines() if ":" in line)
+    for network in _ask("net-list", "--name").split():
+        described = dict(line.split(":", 1) for line in _ask("net-info", network).splitlines() if ":" in line)
         if described.get("Bridge", "").strip() not in ("", *record["links"]):
-            _virsh("net-destroy", network)
+            _ask("net-destroy", network)
     for program, pid in reversed(record["started"].items()):
-        _stop(program, pid)
+        stop(program, pid)
     _close_kvm(record["kvm"])
     RECORD.unlink(missing_ok=True)
 
 
-def _stop(program: str, pid: int) -> None:
+def stop(program: str, pid: int) -> None:
+    """End a process of an earlier run, if it is still that program."""
     deadline = time.monotonic() + STOP_DEADLINE_S
     if _is_ours(pid, program):
         os.kill(pid, signal.SIGTERM)

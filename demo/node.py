@@ -1,7 +1,5 @@
 """A daemon under a root of its own: made, started, called over TLS, stopped; what it is asked is left to the steps."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -110,15 +108,3 @@ def _find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
-
-
-def stop_process(pid: int, program: str) -> None:
-    """End a process of an earlier run, if it is still that program."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        if program not in words:
-            return
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)

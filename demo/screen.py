@@ -3,7 +3,6 @@
 import os
 import select
 import struct
-import subprocess
 import time
 import tty
 import zlib
@@ -11,26 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.libvirtd import URI
-
-
-class ScreenError(Exception):
-    """libvirt does not show the machine."""
-
-
-def _virsh(*arguments: str) -> str:
-    done = subprocess.run(
-        ("virsh", "-q", "-c", URI, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
-    )
-    if done.returncode != 0:
-        raise ScreenError(done.stderr.strip())
-    return done.stdout.strip()
+from demo.libvirtd import virsh
 
 
 @contextmanager
 def open_console(vm_id: str) -> Iterator["Console"]:
     """The serial console of a running VM."""
-    terminal = os.open(_virsh("ttyconsole", vm_id), os.O_RDWR | os.O_NOCTTY)
+    terminal = os.open(virsh("ttyconsole", vm_id).strip(), os.O_RDWR | os.O_NOCTTY)
     try:
         tty.setraw(terminal)  # or the terminal would echo the guest's words back to it
         yield Console(terminal)
@@ -63,11 +49,11 @@ class Console:
 
 
 def save_screenshot(vm_id: str, file: Path) -> None:
-    """Save what the VM's display shows now as PNG. Raises ScreenError."""
+    """Save what the VM's display shows now as PNG. Raises LibvirtError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     raw = file.with_suffix(".raw")
     try:
-        _virsh("screenshot", vm_id, "--file", str(raw))
+        virsh("screenshot", vm_id, "--file", str(raw))
         picture = raw.read_bytes()
     finally:
         raw.unlink(missing_ok=True)
