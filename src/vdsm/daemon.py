@@ -53,11 +53,11 @@ from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.service import TaskService, format_event
-from vdsm.virt.accelerator import Accelerator, AcceleratorProbe, AcceleratorSetting
+from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
-from vdsm.virt.ports import Hypervisor, PreparedImage
+from vdsm.virt.ports import AcceleratorProbe, Hypervisor, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -152,7 +152,7 @@ class _AcceleratorAnswer:
         self._accelerator = accelerator
 
     async def works(self) -> bool:
-        return (await self._accelerator.get()).domain_type == "kvm"
+        return await self._accelerator.uses_kvm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.bus: EventBus[Event] = EventBus(self.clock)
         self.storage = self._make_storage()
-        self.accelerator = Accelerator(
-            AcceleratorSetting(settings.virt.accelerator),
-            machine.probe,
-            fake_kvm_support=settings.vars.fake_kvm_support,
-        )
+        self.accelerator = Accelerator(AcceleratorSetting(settings.virt.accelerator), machine.probe)
         self.vms = self._make_vms()
         self.host = self._make_host()
         self.doors = self._make_doors()
@@ -222,7 +218,7 @@ class Node:
             runner=runner,
             lanes=lanes,
             pools=PoolService(repository, lanes, memory, servers, work),
-            domains=DomainService(repository, lanes),
+            domains=DomainService(repository, lanes, memory),
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
         )
@@ -243,7 +239,6 @@ class Node:
             defaults=Defaults(drive_cache=settings.qemu_drive_cache),
             sample_interval_s=settings.vm_sample_interval,
             command_timeout_s=settings.vm_command_timeout,
-            shutdown_delay_s=settings.user_shutdown_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             relabel_disks=self.settings.storage.relabel,
         )

@@ -294,7 +294,7 @@ class FakeHypervisor(HypervisorWorld):
 
 def _make_record(domain: FakeDomain) -> DomainRecord:
     xml = hypervisor_xml.format_xml(domain.xml)
-    return DomainRecord(domain.vm_id, domain.name, domain.state, domain.reason, xml, domain.is_persistent)
+    return DomainRecord(domain.vm_id, domain.name, domain.state, domain.reason, xml)
 
 
 def _invalid(reason: str) -> NodeError:

@@ -51,11 +51,11 @@ def take_reboot_policy(domain: Element) -> bool:
     return destroys
 
 
-def set_domain_type(domain: Element, domain_type: str) -> None:
-    """Make a `kvm` domain one of plain qemu where there is no KVM; the CPU becomes one that emulation can give."""
-    if domain.get("type") != "kvm" or domain_type == "kvm":
+def avoid_kvm(domain: Element) -> None:
+    """Make a `kvm` domain one of plain qemu; the CPU becomes one that emulation can give."""
+    if domain.get("type") != "kvm":
         return
-    domain.set("type", domain_type)
+    domain.set("type", "qemu")
     cpu = domain.find("cpu")
     if cpu is None:
         return

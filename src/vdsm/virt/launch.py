@@ -118,8 +118,8 @@ class Launcher:
         Images are prepared outside the slots, so that a dead storage domain delays its own VMs only.
         """
         _check_wanted(vm)
-        choice = await self._shared.accelerator.get()
-        hostedits.set_domain_type(wish.domain, choice.domain_type)
+        if not await self._shared.accelerator.uses_kvm():
+            hostedits.avoid_kvm(wish.domain)
         images = await self._prepare(vm)
         hostedits.set_images(wish.domain, images, relabel=self._shared.settings.relabel_disks)
         hostedits.set_leases(wish.domain, images)

@@ -67,7 +67,6 @@ class DomainRecord:
     state: DomainState
     reason: int
     xml: str
-    persistent: bool
 
 
 class EventKind(Enum):

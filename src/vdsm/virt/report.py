@@ -51,7 +51,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         cpu_usage_ns=cpu.usage_ns,
         cpu_actual=cpu.usage_ns is not UNSET,
         cpus=cpus if cpus is not None else UNSET if view is None else view.cpus,
-        memory_used_percent=stats.get_memory_used_percent(guest_memory),
+        memory_used_percent=UNSET if view is None else stats.get_memory_used_percent(guest_memory, view.memory_kib),
         balloon=UNSET if view is None else _balloon(vm, view),
         guest_memory=guest_memory,
         network=UNSET if view is None else stats.list_networks(window, view),

@@ -17,7 +17,7 @@ from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.metadata import VmMetadata, set_metadata
 
-_FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime", "ticketValidTo")
+_FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime")
 """State of an earlier life that a client may send back."""
 
 

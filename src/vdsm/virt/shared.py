@@ -45,7 +45,6 @@ class VirtSettings:
     defaults: Defaults = field(default_factory=Defaults)
     sample_interval_s: float = 15.0
     command_timeout_s: float = 60.0
-    shutdown_delay_s: int = 30
     shutdown_timeout_s: int = 120
     retry_s: float = 5.0
     launches: int = 4

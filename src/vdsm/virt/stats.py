@@ -130,11 +130,11 @@ def get_guest_memory(window: Window) -> GuestMemory | UnsetType:
     )
 
 
-def get_memory_used_percent(memory: GuestMemory | UnsetType) -> int | UnsetType:
-    """How much of its memory the guest uses."""
-    if memory is UNSET or memory.free_kib is UNSET or memory.total_kib is UNSET or memory.total_kib <= 0:
+def get_memory_used_percent(memory: GuestMemory | UnsetType, size_kib: int) -> int | UnsetType:
+    """How much of a VM's memory of that size its guest uses."""
+    if memory is UNSET or memory.free_kib is UNSET or size_kib <= 0:
         return UNSET
-    return int(100 - memory.free_kib / memory.total_kib * 100)
+    return max(0, int(100 - memory.free_kib / size_kib * 100))
 
 
 def list_disks(window: Window, view: DomainView) -> dict[str, VmDiskStats] | UnsetType:
@@ -166,7 +166,7 @@ def _disk(window: Window, last: Sample, before: Sample, disk: DiskView) -> VmDis
     def latency(kind: str) -> float:
         requests = window.delta(f"{now}.{kind}.reqs", f"{then}.{kind}.reqs")
         times = window.delta(f"{now}.{kind}.times", f"{then}.{kind}.times")
-        return times / requests if requests and times is not None else 0.0
+        return times / requests if requests and times is not None else 0
 
     return VmDiskStats(
         allocated_bytes=_known(last.number(f"{now}.allocation")),

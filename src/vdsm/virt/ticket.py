@@ -11,7 +11,7 @@ from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
-_VNC_PASSWORD_LENGTH = 8
+_VNC_PASSWORD_BYTES = 8
 _LONGEST_TTL_S = 2**31 - 1
 """68 years; much more is beyond what a date can tell."""
 
@@ -36,7 +36,6 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
     except HypervisorRefused as error:
         # Without its cause, which may repeat the device and so the password.
         raise VmRequestFailed(error.reason.replace(password, "*****") if password else error.reason) from None
-    await shared.save(vm, ticketValidTo=expires_s)
 
 
 def build_ticket(domain_xml: str, password: str, expires_s: float | None, existing_connection: str) -> str:
@@ -48,9 +47,10 @@ def build_ticket(domain_xml: str, password: str, expires_s: float | None, existi
         check_text("password", password)
     except InvalidArgument as error:
         raise TicketFailed("control characters are not allowed in a password") from error
-    # VNC itself uses the first eight characters only, and libvirt refuses longer ones.
+    # VNC itself uses the first eight bytes only, and libvirt refuses more.
     is_vnc = display.get("type") == "vnc"
-    display.set("passwd", password[:_VNC_PASSWORD_LENGTH] if is_vnc else password)
+    short = password.encode()[:_VNC_PASSWORD_BYTES].decode(errors="ignore")
+    display.set("passwd", short if is_vnc else password)
     display.attrib.pop("passwdValidTo", None)
     if expires_s is not None:
         display.set("passwdValidTo", datetime.fromtimestamp(expires_s, UTC).strftime("%Y-%m-%dT%H:%M:%S"))

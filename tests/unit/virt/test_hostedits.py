@@ -119,7 +119,7 @@ def test_leases_of_volumes_get_their_place() -> None:
 )
 def test_without_kvm_the_cpu_is_one_that_emulation_can_give(cpu: str, edited: dict[str, str]) -> None:
     read = domain(extra=cpu)
-    hostedits.set_domain_type(read, "qemu")
+    hostedits.avoid_kvm(read)
     found = read.find("cpu")
     assert found is not None
     assert read.get("type") == "qemu" and found.attrib == edited
@@ -127,10 +127,11 @@ def test_without_kvm_the_cpu_is_one_that_emulation_can_give(cpu: str, edited: di
     assert {child.tag for child in found} <= {"model", "topology"}
 
 
-def test_with_kvm_nothing_changes() -> None:
+def test_what_wants_no_kvm_stays_as_it_is() -> None:
     read = domain(extra="<cpu mode='host-passthrough' check='none'/>")
-    hostedits.set_domain_type(read, "kvm")
-    assert read.get("type") == "kvm" and read.find("cpu").attrib == {"mode": "host-passthrough", "check": "none"}  # type: ignore[union-attr]
+    read.set("type", "qemu")
+    hostedits.avoid_kvm(read)
+    assert read.find("cpu").attrib == {"mode": "host-passthrough", "check": "none"}  # type: ignore[union-attr]
 
 
 def test_the_placeholder_carries_identity_and_metadata() -> None:

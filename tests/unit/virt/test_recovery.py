@@ -12,7 +12,7 @@ GUESTFS = '<channel><target name="org.libguestfs.channel.0"/></channel>'
 
 
 def record(state: DomainState = DomainState.RUNNING, reason: int = 1, xml: str | None = None) -> DomainRecord:
-    return DomainRecord(VM_ID, "vm1", state, reason, domain_xml() if xml is None else xml, persistent=True)
+    return DomainRecord(VM_ID, "vm1", state, reason, domain_xml() if xml is None else xml)
 
 
 def adopt(

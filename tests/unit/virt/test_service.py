@@ -93,6 +93,7 @@ async def test_a_ticket_without_end_and_a_long_one_for_vnc() -> None:
     live = '<domain><devices><graphics type="vnc" port="5901" passwdValidTo="1970-01-01T00:00:01"/></devices></domain>'
     device = fromstring(build_ticket(live, "123456789", None, "disconnect"))
     assert device.attrib == {"type": "vnc", "port": "5901", "passwd": "12345678"}
+    assert fromstring(build_ticket(live, "1234567é", None, "disconnect")).get("passwd") == "1234567"  # eight bytes
 
 
 @pytest.mark.parametrize("password", ["a\x00b", "a\x1bb"])

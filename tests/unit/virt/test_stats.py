@@ -84,6 +84,7 @@ def test_disks_are_matched_by_name_even_when_their_order_changes() -> None:
     assert disk.read_bytes_per_s == 2000 / 3.0
     assert disk.read_latency_ns == 50.0
     assert (disk.write_bytes_per_s, disk.write_latency_ns, disk.flush_latency_ns) == (0.0, 0.0, 0.0)
+    assert (str(disk.write_latency_ns), str(disk.write_bytes_per_s)) == ("0", "0.0")  # as text travels (facts §3.3)
     assert (disk.allocated_bytes, disk.size_bytes, disk.image_id, disk.reads) == (4096, 8192, "i", 5)
 
 
@@ -130,9 +131,10 @@ def test_memory_of_the_guest() -> None:
         "minor_faults_per_s": 4,
         "faults_per_s": 6,
     }
-    assert get_memory_used_percent(memory) == 75
+    assert get_memory_used_percent(memory, 1250) == 80
+    assert get_memory_used_percent(memory, 200) == 0
     assert get_guest_memory(window({}, {})) is UNSET
-    assert get_memory_used_percent(UNSET) is UNSET
+    assert get_memory_used_percent(UNSET, 1250) is UNSET
 
 
 def test_balloon() -> None:

@@ -104,9 +104,7 @@ class LibvirtHypervisor:
         return await self._calls.on_host("list of domains", _list_domains)
 
     async def get_domain(self, vm_id: str) -> DomainRecord:
-        return await self._calls.on_vm(
-            vm_id, "look", lambda domain: _make_record(domain, tuple(domain.state()), bool(domain.isPersistent()))
-        )
+        return await self._calls.on_vm(vm_id, "look", lambda domain: _make_record(domain, *domain.state()))
 
     async def define(self, xml: str) -> None:
         calls = self._calls
@@ -169,25 +167,19 @@ async def connect(hypervisor: LibvirtHypervisor) -> AsyncIterator[LibvirtHypervi
         await hypervisor.close()
 
 
-def _make_record(domain: libvirt.virDomain, state: tuple[int, ...], is_persistent: bool) -> DomainRecord:
-    return DomainRecord(
-        domain.UUIDString(), domain.name(), DomainState(state[0]), state[1], domain.XMLDesc(), is_persistent
-    )
+def _make_record(domain: libvirt.virDomain, state: int, reason: int) -> DomainRecord:
+    return DomainRecord(domain.UUIDString(), domain.name(), DomainState(state), reason, domain.XMLDesc())
 
 
 def _list_domains(connection: libvirt.virConnect) -> list[DomainRecord]:
-    """Two calls for all and one for each domain; one that ends meanwhile is left out."""
-    persistent = {
-        domain.UUIDString() for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
-    }
+    """One call for all and one for each domain; one that ends meanwhile is left out."""
     records = []
     rows = connection.getAllDomainStats(
         libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
     )
     for domain, row in rows:
         try:
-            state = (int(row["state.state"]), int(row["state.reason"]))
-            records.append(_make_record(domain, state, domain.UUIDString() in persistent))
+            records.append(_make_record(domain, int(row["state.state"]), int(row["state.reason"])))
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
