@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class ServerContexts:
 
 
 Resolve = Callable[[str], tuple[str, list[str], list[str]]]
+_lookups = ThreadPoolExecutor(4, "resolver")  # threads of their own: those that all share must not wait for DNS
 
 
 async def is_named_by_certificate(host: str, common_name: str, resolve: Resolve = socket.gethostbyaddr) -> bool:
@@ -97,7 +99,7 @@ async def is_named_by_certificate(host: str, common_name: str, resolve: Resolve 
         return True
     try:
         async with asyncio.timeout(RESOLVE_S):
-            name, aliases, addresses = await asyncio.to_thread(resolve, host)
+            name, aliases, addresses = await asyncio.get_running_loop().run_in_executor(_lookups, resolve, host)
     except (OSError, TimeoutError):
         return False
     return common_name.lower() in (known.lower() for known in (name, *aliases, *addresses))
