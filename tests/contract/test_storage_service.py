@@ -16,9 +16,9 @@ from vdsm.core.clock import SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import SpmRole
+from vdsm.storage.model import DomainType, SpmRole
 from vdsm.storage.remembered import StorageMemory
-from vdsm.storage.service import ServerService
+from vdsm.storage.service import DomainService, ServerService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import VolumeService
 from vdsm.tasks.entry import TaskSnapshot
@@ -67,6 +67,7 @@ class House:
         work = PoolTasks(self.runner, None)
         self.servers = ServerService(self.world.repository, self.lanes, self.memory)
         self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work)
+        self.domains = DomainService(self.world.repository, self.lanes, self.memory)
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 
     async def _recover(self, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
@@ -313,6 +314,29 @@ async def test_what_was_connected_is_connected_again(houses: Houses) -> None:
     async with houses.open() as house:
         await house.pools.begin(restore=True)
         assert house.world.repository.domains.list_domains() == []
+
+
+async def test_a_domain_that_was_activated_is_active_after_a_restart(houses: Houses, tmp_path: Path) -> None:
+    second, server = make_id(), tmp_path / "second"
+    server.mkdir()
+    async with houses.open() as house:
+        await (await house.connect()).be_spm()
+        await house.servers.connect_place(DomainType.LOCALFS, str(server), connect=True)
+        house.world.repository.domains.create(DomainType.LOCALFS, second, "second", str(server))
+        await house.domains.attach(second, house.world.pool_id)
+        await house.domains.activate(second, house.world.pool_id)
+    async with houses.open() as house:
+        await house.pools.begin(restore=True)
+        assert (house.world.repository.layout.get_pool(house.world.pool_id) / second).is_symlink()
+
+
+@pytest.mark.parametrize(("version", "code"), [(5, 0), (4, 395), (6, 2009)])
+async def test_the_version_that_a_start_asks_for(houses: Houses, version: int, code: int) -> None:
+    async with houses.open() as house:
+        await house.connect()
+        start = await house.pools.spm_start(house.world.pool_id, -1, -1, "false", None, version)
+        assert (await house.wait(start)).code == code
+        assert house.role is (SpmRole.FREE if code else SpmRole.SPM)
 
 
 async def test_what_cannot_be_connected_again_is_kept_for_later(houses: Houses, tmp_path: Path) -> None:

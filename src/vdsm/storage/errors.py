@@ -397,6 +397,16 @@ class NoSpaceLeftOnDomain(NodeError):
     reason: str
 
 
+class CurrentVersionTooAdvancedError(NodeError):
+    """The pool's master is newer than the version asked for."""
+
+    code, number, http = "current-version-too-advanced-error", 395, 409
+    text = "Current domain version too advanced: ({domain_id!r}, version {version}, asked {wanted})"
+    domain_id: str
+    version: int
+    wanted: int
+
+
 class MixedSdVersionError(NodeError):
     """All data domains of a pool are of its master's version."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -63,6 +63,12 @@ class StorageMemory:
     async def set_pool(self, pool: RememberedPool | None) -> None:
         """Remember the pool, or that none is connected."""
         await self._change(lambda old: replace(old, pool=pool))
+
+    async def set_map(self, pool_id: str, domains: Mapping[str, str]) -> None:
+        """Remember what became of the map that the pool was connected with; a map on storage is not repeated here."""
+        pool = self.content.pool
+        if pool is not None and pool.pool_id == pool_id and pool.domains is not None:
+            await self.set_pool(replace(pool, domains=dict(domains)))
 
     async def _change(self, step: Callable[[Remembered], Remembered]) -> None:
         async with self._lock:

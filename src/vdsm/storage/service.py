@@ -104,9 +104,10 @@ def format_domain(domain: Domain) -> DomainInfo:
 class DomainService:
     """Implements `api.storage.DomainApi` and `api.host.StorageListApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes) -> None:
+    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory) -> None:
         self._repository = repository
         self._lanes = lanes
+        self._memory = memory
 
     async def create(
         self,
@@ -155,9 +156,11 @@ class DomainService:
 
     async def activate(self, domain_id: str, pool_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.pools.activate, pool_id, domain_id)
+        await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def attach(self, domain_id: str, pool_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.pools.attach, pool_id, domain_id)
+        await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def validate(self, domain_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.domains.validate, domain_id)

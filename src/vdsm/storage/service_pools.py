@@ -128,7 +128,7 @@ class PoolService:
         if pool.role is not SpmRole.FREE:
             raise IsSpm(pool_id)
         log.info("spmStart of pool %s: previous id %d, lease %d", pool_id, previous_id, previous_lease_version)
-        return await self._work.start_in_memory("spmStart", partial(self._start, pool_id))
+        return await self._work.start_in_memory("spmStart", partial(self._start, pool_id, domain_version))
 
     async def spm_stop(self, pool_id: str) -> None:
         pool = self._repository.pools.get_connected(pool_id)
@@ -137,12 +137,12 @@ class PoolService:
         async with self._changing_role:
             await self._stop(pool_id)
 
-    async def _start(self, pool_id: str) -> None:
+    async def _start(self, pool_id: str, version: int | None) -> None:
         has_begun = False
 
         def begin() -> None:
             nonlocal has_begun
-            self._repository.spm.start(pool_id)
+            self._repository.spm.start(pool_id, version)
             has_begun = True
 
         async def give_back() -> None:

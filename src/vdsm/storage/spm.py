@@ -10,8 +10,15 @@ from contextlib import contextmanager
 from vdsm.core.errors import NodeError
 from vdsm.core.undo import Undo
 from vdsm.storage import locks
-from vdsm.storage.domain import Domains
-from vdsm.storage.errors import ImagesNotSupportedError, IsSpm, SpmStatusError, StorageDomainDoesNotExist
+from vdsm.storage.domain import Domain, Domains
+from vdsm.storage.errors import (
+    CurrentVersionTooAdvancedError,
+    ImagesNotSupportedError,
+    IsSpm,
+    SpmStatusError,
+    StorageDomainDoesNotExist,
+    UnsupportedOperation,
+)
 from vdsm.storage.model import DomainStatus, SpmRole
 from vdsm.storage.pool import ConnectedPool, Pools
 from vdsm.storage.ports import DomainStore
@@ -30,16 +37,19 @@ class Spm:
         self._locks = resource_locks
         self._locked: DomainStore | None = None
 
-    def start(self, pool_id: str) -> None:
+    def start(self, pool_id: str, version: int | None = None) -> None:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
 
         Raises StoragePoolUnknown (309), IsSpm (656), AcquireLockFailure (651); after a failure the role is Free again.
+        The master must be of `version` when that is given (395; 2009, since domains cannot be upgraded yet).
         Unfinished tasks of the last SPM are in `Layout.get_tasks`, to be recovered before anything is begun.
         """
         with self._hold(pool_id) as pool:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
-            master = self._domains.get(pool.master_id).backend.domain
+            found = self._domains.get(pool.master_id)
+            _check_version(found, version)
+            master = found.backend.domain
             with Undo() as undo:
                 undo.push(setattr, pool, "role", SpmRole.FREE)
                 pool.role = SpmRole.CONTEND
@@ -102,3 +112,11 @@ class Spm:
                     continue
                 except NodeError as error:
                     log.warning("What was left on domain %s is not cleaned up: %s", domain_id, error)
+
+
+def _check_version(master: Domain, wanted: int | None) -> None:
+    version = master.metadata.version
+    if wanted is not None and wanted < version:
+        raise CurrentVersionTooAdvancedError(master.domain_id, version, wanted)
+    if wanted is not None and wanted > version:
+        raise UnsupportedOperation(f"upgrade of domain {master.domain_id} from version {version} to {wanted}")
