@@ -170,15 +170,10 @@ def _ask_libvirt_for_user(uri: str) -> str | None:
 
 
 async def _get_capabilities(uri: str) -> str:
-    from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
+    from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor, connect
 
-    hypervisor = LibvirtHypervisor(uri)
-    try:
-        async with asyncio.timeout(_LIBVIRT_TIMEOUT_S):
-            await hypervisor.open()
-            return await hypervisor.capabilities_xml()
-    finally:
-        await hypervisor.close()
+    async with connect(LibvirtHypervisor(uri)) as hypervisor, asyncio.timeout(_LIBVIRT_TIMEOUT_S):
+        return await hypervisor.capabilities_xml()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
+from vdsm.api.vm_types import DisplayInfo
 from vdsm.virt.elements import parse_int, parse_xml
 from vdsm.virt.metadata import MetadataInvalid, VmMetadata, VolumeRef, find_metadata
 
@@ -46,16 +47,6 @@ class InterfaceView:
 
 
 @dataclass(frozen=True, slots=True)
-class GraphicsView:
-    """One display, its attributes as libvirt prints them."""
-
-    type: str
-    port: str
-    tls_port: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class DomainView:
     """One VM as its XML tells."""
 
@@ -76,7 +67,7 @@ class DomainView:
     has_balloon: bool
     disks: tuple[DiskView, ...]
     interfaces: tuple[InterfaceView, ...]
-    graphics: tuple[GraphicsView, ...]
+    graphics: tuple[DisplayInfo, ...]
     channels: frozenset[str]
     metadata: VmMetadata | None
     hash: str
@@ -185,9 +176,9 @@ def _interface(card: Element) -> InterfaceView:
     )
 
 
-def _graphics(display: Element) -> GraphicsView:
+def _graphics(display: Element) -> DisplayInfo:
     listen = display.find("listen")
-    return GraphicsView(
+    return DisplayInfo(
         type=display.get("type", ""),
         port=display.get("port", ""),
         tls_port=display.get("tlsPort", ""),

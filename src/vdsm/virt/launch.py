@@ -199,24 +199,18 @@ class Launcher:
             return
         await self._remove_stale(vm, record, f"A domain with the id {vm.vm_id} exists already")
 
-    async def _define(self, vm: Vm, xml: str) -> None:
+    async def _define(self, vm: Vm, xml: str, *, again: bool = False) -> None:
+        hypervisor = self._shared.hypervisor
         try:
-            await self._shared.hypervisor.define(xml)
+            await hypervisor.define(xml)
         except HypervisorRefused as error:
             # A refusal may mean that the name is taken; looking first would cost every start a listing of all domains.
-            for record in await self._shared.hypervisor.list_domains():
-                if record.name == vm.name:
-                    await self._remove_stale(vm, record, str(error))
-                    break
-            else:
+            records = [] if again else await hypervisor.list_domains()
+            stale = next((record for record in records if record.name == vm.name), None)
+            if stale is None:
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
-            await self._define_again(xml)
-
-    async def _define_again(self, xml: str) -> None:
-        try:
-            await self._shared.hypervisor.define(xml)
-        except HypervisorRefused as error:
-            raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
+            await self._remove_stale(vm, stale, str(error))
+            await self._define(vm, xml, again=True)
 
     async def _remove_stale(self, vm: Vm, record: DomainRecord, complaint: str) -> None:
         old = self._shared.vms.get(record.vm_id)

@@ -64,40 +64,32 @@ class ExitReason(IntEnum):
 
     @property
     def text(self) -> str:
-        return _EXIT_TEXTS[self]
+        return (_NORMAL_EXITS | _FAILURES)[self]
 
     @property
     def is_error(self) -> bool:
-        return self not in _NORMAL_EXITS
+        return self in _FAILURES
 
 
-_EXIT_TEXTS = {
+_NORMAL_EXITS = {
     ExitReason.SUCCESS: "The VM ended normally",
-    ExitReason.GENERIC_ERROR: "The VM ended with an error",
-    ExitReason.LOST_QEMU: "The VM's qemu process is gone",
-    ExitReason.START_REFUSED: "libvirt refused to start the VM",
     ExitReason.MIGRATED: "The VM moved to another host",
     ExitReason.SAVED: "The VM's state was saved to disk",
     ExitReason.SHUT_DOWN_BY_ADMINISTRATOR: "The VM was shut down by the administrator",
     ExitReason.SHUT_DOWN_BY_GUEST: "The VM was shut down from inside the guest",
+    ExitReason.DESTROYED_ON_REBOOT: "The VM was destroyed because it rebooted",
+}
+_FAILURES = {
+    ExitReason.GENERIC_ERROR: "The VM ended with an error",
+    ExitReason.LOST_QEMU: "The VM's qemu process is gone",
+    ExitReason.START_REFUSED: "libvirt refused to start the VM",
     ExitReason.MIGRATION_FAILED: "The VM's migration failed",
     ExitReason.DOMAIN_MISSING: "libvirt no longer knows the VM",
     ExitReason.DESTROYED_DURING_STARTUP: "The VM was destroyed while it started",
     ExitReason.HOST_SHUTS_DOWN: "The VM ended because the host is shutting down",
     ExitReason.POST_COPY_FAILED: "The VM's post-copy migration failed",
-    ExitReason.DESTROYED_ON_REBOOT: "The VM was destroyed because it rebooted",
     ExitReason.PAUSED_TOO_LONG: "The VM was paused for too long",
 }
-_NORMAL_EXITS = frozenset(
-    {
-        ExitReason.SUCCESS,
-        ExitReason.MIGRATED,
-        ExitReason.SAVED,
-        ExitReason.SHUT_DOWN_BY_ADMINISTRATOR,
-        ExitReason.SHUT_DOWN_BY_GUEST,
-        ExitReason.DESTROYED_ON_REBOOT,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,8 @@ class HypervisorDown(NodeError):
 class HypervisorTimeout(NodeError):
     """The VM's monitor did not answer before the deadline; its connection is written off."""
 
-    code, number, http, retry, text = (
-        "hypervisor-timeout",
-        100,
-        504,
-        True,
-        "VM {vm_id}: {call} did not answer within {seconds} s",
-    )
+    code, number, http, retry = "hypervisor-timeout", 100, 504, True
+    text = "VM {vm_id}: {call} did not answer within {seconds} s"
     vm_id: str
     call: str
     seconds: float

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from vdsm.api.events import IoError, VmStatusChanged
 from vdsm.api.vm import DeviceInfo, VmInfo, VmStatus
-from vdsm.api.vm_types import BalloonInfo, DisplayInfo, VmStats
+from vdsm.api.vm_types import BalloonInfo, VmStats
 from vdsm.core.clock import Clock
 from vdsm.virt import stats
 from vdsm.virt.domain import DomainView
@@ -56,7 +56,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         guest_memory=guest_memory,
         network=UNSET if view is None else stats.list_networks(window, view),
         disks=UNSET if view is None else stats.list_disks(window, view),
-        display_info=UNSET if view is None else list_displays(view),
+        display_info=UNSET if view is None else list(view.graphics),
         display_type=UNSET if first is None else "vnc" if first.type == "vnc" else "qxl",
         display_address=UNSET if first is None else first.address,
         display_port=UNSET if first is None else first.port,
@@ -124,7 +124,7 @@ def build_info(vm: Vm, clock: Clock) -> VmInfo:
         display_address=UNSET if first is None else first.address,
         display_port=UNSET if first is None else _port(first.port),
         display_secure_port=UNSET if first is None else _port(first.tls_port),
-        display_info=list_displays(view),
+        display_info=list(view.graphics),
         devices=_list_devices(view),
         custom=dict(vm.metadata.custom),
         client_address=vm.client_address,
@@ -133,14 +133,6 @@ def build_info(vm: Vm, clock: Clock) -> VmInfo:
         exit_message=UNSET if end is None else end.message,
         exit_reason=UNSET if end is None else int(end.reason),
     )
-
-
-def list_displays(view: DomainView) -> list[DisplayInfo]:
-    """Every display with its ports as libvirt prints them."""
-    return [
-        DisplayInfo(type=display.type, port=display.port, tls_port=display.tls_port, address=display.address)
-        for display in view.graphics
-    ]
 
 
 def _build_exit_stats(vm: Vm, now_s: float) -> VmStats:

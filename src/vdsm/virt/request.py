@@ -15,6 +15,7 @@ from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
 from vdsm.virt.hostedits import LOCKED_PASSWORD, HostFacts
 from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.legacy_values import given
 from vdsm.virt.metadata import VmMetadata, set_metadata
 
 _FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime")
@@ -48,6 +49,7 @@ def plan_request(
     The id of the `xml` form comes from its `<uuid>`, that of the dictionary from either place. Raises CreateFailed (9),
     MissingParameter (11), UnsupportedVmType (5) and InvalidArgument (91).
     """
+    _check_displays(parameters)
     is_xml = parameters.xml is not UNSET and bool(parameters.xml)
     if is_xml:
         domain = _parse(str(parameters.xml))
@@ -72,6 +74,15 @@ def plan_request(
     # libvirt's reports already count from the offset in the XML; only beside an XML is the caller's one more.
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
     return Wish(domain, found, metadata, offset_s, added_s)
+
+
+def _check_displays(parameters: VmParameters) -> None:
+    """Also beside an XML, where they have no other meaning (facts §2.1)."""
+    if parameters.display and parameters.display not in ("vnc", "qxl", "qxlnc"):
+        raise CreateFailed(f"unknown display type {parameters.display!r}")
+    for device in given(parameters.devices, []):
+        if device.type == "graphics" and device.device not in ("spice", "vnc"):
+            raise CreateFailed(f"unknown graphics type {given(device.device, '')!r}")
 
 
 def _check_length(domain: Element) -> None:

@@ -158,6 +158,12 @@ def test_dictionaries_that_make_no_vm(changes: dict[str, object], error: type[No
         plan(parameters(**changes))
 
 
+@pytest.mark.parametrize("changes", [{"display": "hologram"}, {"devices": [{"type": "graphics", "device": "rdp"}]}])
+def test_displays_are_looked_at_beside_an_xml_too(changes: dict[str, object]) -> None:
+    with pytest.raises(CreateFailed, match="unknown"):
+        plan(parameters(xml=domain_xml(), **changes))
+
+
 def test_memory_and_id_must_be_given() -> None:
     with pytest.raises(MissingParameter, match="memSize"):
         plan(VmParameters())
