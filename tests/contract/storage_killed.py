@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.run import run
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import durable
@@ -185,11 +186,9 @@ def check_listed(world: World) -> None:
 
 
 def check_data(path: Path, format: VolumeFormat, capacity_bytes: int) -> None:
-    qemu_img = QemuImgCommand()
-    assert qemu_img.get_virtual_size(path, format.qemu) == capacity_bytes, path
+    assert QemuImgCommand().get_virtual_size(path, format.qemu) == capacity_bytes, path
     if format is VolumeFormat.COW:
-        found = qemu_img.check(path)
-        assert (found.errors, found.leaks) == (0, 0), path
+        run(["qemu-img", "check", "-q", "-f", "qcow2", path], timeout_s=60)
 
 
 def check_tidy(folder: Path) -> set[str]:

@@ -1,11 +1,13 @@
 """Image files: what the fake promises, the real qemu-img keeps."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.run import run
 from vdsm.storage.ports import QemuImg, QemuImgFailed
 from vdsm.testing.qemuimg import FakeQemuImg
 
@@ -56,10 +58,9 @@ def test_a_new_image_is_clean_and_ends_at_a_cluster(files: Files) -> None:
     for number, capacity_bytes in enumerate((4096, MIB, 100 << 30, 10 << 40)):
         path = files.create(f"image{number}")
         files.qemu_img.create(path, "qcow2", capacity_bytes, compat="1.1")
-        check = files.qemu_img.check(path)
-        assert (check.errors, check.leaks) == (0, 0)
         if isinstance(files.qemu_img, QemuImgCommand):
-            assert check.end_offset_bytes == -(-path.stat().st_size // 65536) * 65536
+            found = json.loads(run(["qemu-img", "check", "--output", "json", "-f", "qcow2", path], timeout_s=60).stdout)
+            assert found["image-end-offset"] == -(-path.stat().st_size // 65536) * 65536
 
 
 def test_bitmaps(files: Files) -> None:
@@ -72,9 +73,8 @@ def test_bitmaps(files: Files) -> None:
 
 def test_failures(files: Files) -> None:
     missing = files.folder / "missing"
-    for call in (files.qemu_img.info, files.qemu_img.check):
-        with pytest.raises(QemuImgFailed):
-            call(missing)
+    with pytest.raises(QemuImgFailed):
+        files.qemu_img.info(missing)
     for format in ("raw", "qcow2"):
         with pytest.raises(QemuImgFailed):
             files.qemu_img.get_virtual_size(missing, format)
@@ -85,13 +85,3 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     path.write_bytes(b"junk" * 100)
     with pytest.raises(QemuImgFailed):
         QemuImgCommand().get_virtual_size(path, "qcow2")
-
-
-def test_corruption_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    path.touch()
-    QemuImgCommand().create(path, "qcow2", MIB, compat="1.1")
-    with path.open("r+b") as file:
-        file.seek(65536)  # the refcount table
-        file.write(b"\0" * 8)
-    assert QemuImgCommand().check(path).errors > 0

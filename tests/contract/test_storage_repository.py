@@ -49,8 +49,7 @@ def test_base_volumes(tmp_path: Path, version: int, format: VolumeFormat, alloca
     assert (info.format, info.virtual_size_bytes, info.backing_file) == (format.qemu, 8 * MIB, None)
     if format is VolumeFormat.COW:
         assert info.compat == ("1.1" if version >= 4 else "0.10")
-        check = QEMU_IMG.check(path)
-        assert (check.errors, check.leaks) == (0, 0)
+        run(["qemu-img", "check", "-q", "-f", "qcow2", path], timeout_s=60)
     full, size = allocation is Allocation.PREALLOCATED, path.stat()
     assert (size.st_blocks * 512 >= 7 * MIB) is full
     assert (size.st_size == 8 * MIB) is (full or format is VolumeFormat.RAW)

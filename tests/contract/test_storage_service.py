@@ -61,7 +61,8 @@ class House:
         self.gate = Gate()
         self.world: World = make_world_on_disk(folder, QemuImgCommand(), OwnOwner(), self.gate)
         self.world.domain_id, self.world.pool_id = domain_id, pool_id
-        self.runner = TaskRunner(self._recover, SystemClock(), stop_grace_s=PATIENCE_S)
+        self.recover = self._recover
+        self.runner = TaskRunner(lambda *entry: self.recover(*entry), SystemClock(), stop_grace_s=PATIENCE_S)
         self.lanes = Lanes(PATIENCE_S)
         self.memory = StorageMemory(folder / "storage.json")
         work = PoolTasks(self.runner, None)
@@ -71,8 +72,7 @@ class House:
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 
     async def _recover(self, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
-        recover = self.world.repository.recovery.recover
-        await self.runner.run_in_thread(recover, module, object, function, params)
+        await self.runner.run_in_thread(self.world.repository.recovery.recover, module, object, function, params)
 
     async def connect_server(self, *, connect: bool = True) -> int:
         call = self.servers.connect_server if connect else self.servers.disconnect_server
@@ -266,13 +266,15 @@ async def test_clients_may_clear_what_is_recovered_while_the_start_goes_on(house
         first, last = sorted(tasks)
         held = (house.tasks / first / f"{first}.recover.1").read_text().split("params = ")[1].split(",")[3]
 
-        async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
+        recover = house.recover
+
+        async def recover_slowly(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
             if held in params:
                 await asyncio.to_thread(house.gate, "held")
-            await house._recover(module, object, function, params)
+            await recover(module, object, function, params)
 
         house.gate.close("held")
-        house.runner._recover = recover
+        house.recover = recover_slowly
         start = await house.start()
         await house.gate.wait()
         assert (await house.wait(last)).state is TaskState.RECOVERED

@@ -9,12 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from vdsm.adapters.run import CommandFailed, Completed, run
-from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
+from vdsm.storage.ports import ImageFile, QemuImgFailed
 
 _TIMEOUT_S = 120.0
-_CHECK_TIMEOUT_S = 3600.0
-_LEAKS_ONLY = 3
-_ERRORS = 2
 _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing file's offset and length, cluster bits, virtual size
 _MAGIC = b"QFI\xfb"
 
@@ -43,13 +40,6 @@ class _Info(msgspec.Struct, rename="kebab"):
     backing_filename_format: str | None = None
     cluster_size: int | None = None
     format_specific: _FormatSpecific | None = None
-
-
-class _Check(msgspec.Struct, rename="kebab"):
-    check_errors: int
-    corruptions: int = 0
-    leaks: int = 0
-    image_end_offset: int = 0
 
 
 class QemuImgCommand:
@@ -87,13 +77,6 @@ class QemuImgCommand:
             bitmaps=tuple((one.name, one.granularity) for one in specific.bitmaps if "in-use" not in one.flags),
         )
 
-    def check(self, path: Path) -> ImageCheck:
-        ok = (0, _ERRORS, _LEAKS_ONLY)
-        check = _decode(
-            _run(["check", "--output", "json", "-f", "qcow2", path], ok=ok, timeout_s=_CHECK_TIMEOUT_S), _Check
-        )
-        return ImageCheck(check.check_errors + check.corruptions, check.leaks, check.image_end_offset)
-
     def get_virtual_size(self, path: Path, format: str) -> int:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,11 +98,9 @@ class QemuImgCommand:
         _run(["bitmap", "--add", "--enable", *granularity, "-f", "qcow2", path, name])
 
 
-def _run(
-    argv: Sequence[str | Path], *, cwd: Path | None = None, ok: Sequence[int] = (0,), timeout_s: float = _TIMEOUT_S
-) -> Completed:
+def _run(argv: Sequence[str | Path], *, cwd: Path | None = None) -> Completed:
     try:
-        return run(["qemu-img", *argv], timeout_s=timeout_s, cwd=cwd, ok=ok)
+        return run(["qemu-img", *argv], timeout_s=_TIMEOUT_S, cwd=cwd)
     except CommandFailed as error:
         raise QemuImgFailed(str(error), full="No space left on device" in error.stderr) from error
 

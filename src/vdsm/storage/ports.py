@@ -33,15 +33,6 @@ class ImageFile:
     bitmaps: tuple[tuple[str, int], ...] = ()  # name, granularity of each valid one
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCheck:
-    """What qemu-img finds in a qcow2 file; an image without errors and leaks is clean."""
-
-    errors: int
-    leaks: int
-    end_offset_bytes: int
-
-
 class QemuImg(Protocol):
     """Image files; formats are qemu's words, `raw` and `qcow2`. Every call may raise QemuImgFailed."""
 
@@ -59,8 +50,6 @@ class QemuImg(Protocol):
         ...
 
     def info(self, path: Path) -> ImageFile: ...
-
-    def check(self, path: Path) -> ImageCheck: ...
 
     def get_virtual_size(self, path: Path, format: str) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""

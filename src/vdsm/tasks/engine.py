@@ -15,6 +15,7 @@ from vdsm.core.errors import NodeError
 from vdsm.tasks.entry import EntryRollbacks, TaskEntry, TaskSnapshot
 from vdsm.tasks.errors import TaskAborted, TaskSaveFailed, TaskStateTransition
 from vdsm.tasks.model import SENTINEL, LoadedAction, TaskRecord, TaskState
+from vdsm.tasks.ports import Recover
 from vdsm.tasks.threads import Threads
 from vdsm.tasks.work import JobContext
 
@@ -27,7 +28,10 @@ Course = Callable[[], Coroutine[object, object, None]]
 class Engine:
     """Drives entries, at most `worker_count` at once; `on_change` hears, on the loop, of all that can be seen."""
 
-    def __init__(self, clock: Clock, worker_count: int, on_change: Callable[[TaskSnapshot], None] | None) -> None:
+    def __init__(
+        self, recover: Recover, clock: Clock, worker_count: int, on_change: Callable[[TaskSnapshot], None] | None
+    ) -> None:
+        self._undo_one = recover
         self.threads = Threads()
         self.waiting: set[TaskEntry] = set()
         """New tasks that have no worker's place yet."""
@@ -197,7 +201,7 @@ class Engine:
             if rollback.name != SENTINEL:
                 log.info("task %s: rollback %s%r", entry.record.task_id, rollback.function, rollback.params)
                 try:
-                    await entry.recover(rollback.module, rollback.object, rollback.function, rollback.params)
+                    await self._undo_one(rollback.module, rollback.object, rollback.function, rollback.params)
                 except Exception:
                     # The others go on: each undoes something of its own. This one stays in the record.
                     log.exception("task %s: rollback %s failed", entry.record.task_id, rollback.function)

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from vdsm.tasks.errors import ActionStopped, TaskAborted, TaskStateError
 from vdsm.tasks.model import Rollback, TaskRecord, TaskState
-from vdsm.tasks.ports import Recover, RollbackEntry, TaskStore
+from vdsm.tasks.ports import RollbackEntry, TaskStore
 from vdsm.tasks.work import Job
 
 
@@ -34,12 +34,9 @@ class TaskSnapshot:
 class TaskEntry:
     """A record with what drives it. `change` may be called from any thread; the rest belongs to the loop."""
 
-    def __init__(
-        self, record: TaskRecord, store: TaskStore | None, recover: Recover, jobs: tuple[Job, ...] = ()
-    ) -> None:
+    def __init__(self, record: TaskRecord, store: TaskStore | None, jobs: tuple[Job, ...] = ()) -> None:
         self.record = record
         self.store = store
-        self.recover = recover
         self.jobs = jobs
         self.stopping = threading.Event()
         self.settled = asyncio.Event()

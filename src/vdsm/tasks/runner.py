@@ -46,12 +46,11 @@ class TaskRunner:
         stop_grace_s: float = 1.0,
         on_change: Callable[[TaskSnapshot], None] | None = None,
     ) -> None:
-        self._recover = recover
         self._queue_length = queue_length
         self._kept_count = kept_count
         self._stop_grace_s = stop_grace_s
         self._entries: dict[str, TaskEntry] = {}
-        self._engine = Engine(clock, worker_count, on_change)
+        self._engine = Engine(recover, clock, worker_count, on_change)
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -79,19 +78,17 @@ class TaskRunner:
         *,
         kind: TaskKind = HSM,
         store: TaskStore | None = None,
-        recover: Recover | None = None,
-        task_id: str | None = None,
     ) -> str:
         """Queue a task and return its id; a persistent one (with a store) is on disk by then.
 
         `name` is the internal verb name of facts §8.4. Raises AddTaskFailed when the queue is full, TaskSaveFailed when
         the record cannot be written; nothing runs then.
         """
-        task_id = task_id or str(uuid.uuid4())
-        self._check_room(task_id)
+        task_id = str(uuid.uuid4())
+        self._check_room()
         location = store.location if store is not None else ""
         record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
-        entry = TaskEntry(record, store, recover or self._recover, tuple(jobs))
+        entry = TaskEntry(record, store, tuple(jobs))
         self._entries[task_id] = entry
         self._engine.waiting.add(entry)
         self._forget_oldest()
@@ -170,7 +167,7 @@ class TaskRunner:
 
     # Coming and going of the SPM role.
 
-    async def load(self, store: TaskStore, recover: Recover | None = None) -> list[str]:
+    async def load(self, store: TaskStore) -> list[str]:
         """Take in the records of a store, at SPM start, and return their ids; nothing runs until `recover_loaded`.
 
         One that this process knows from an earlier turn as SPM is read anew: another host may have gone on with it.
@@ -181,7 +178,7 @@ class TaskRunner:
             if known is not None and (known.is_driven or known.store is None):
                 log.warning("task %s is already here; its record in %s is left alone", record.task_id, store.location)
                 continue
-            entry = TaskEntry(record.complete(), store, recover or self._recover)
+            entry = TaskEntry(record.complete(), store)
             if plan_loaded(record.state) is LoadedAction.NOTHING:
                 entry.settled.set()
             self._entries[record.task_id] = entry
@@ -225,12 +222,10 @@ class TaskRunner:
 
     # Small parts.
 
-    def _check_room(self, task_id: str) -> None:
+    def _check_room(self) -> None:
         waiting_count = len(self._engine.waiting)
         if not self._engine.is_open:
             raise AddTaskFailed(reason="the daemon is stopping")
-        if task_id in self._entries:
-            raise AddTaskFailed(reason=f"task {task_id} is already here")
         if waiting_count >= self._queue_length:
             raise AddTaskFailed(reason=f"{waiting_count} tasks are waiting")
 

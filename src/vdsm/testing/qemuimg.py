@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from vdsm.storage.ports import ImageCheck, ImageFile, QemuImgFailed
+from vdsm.storage.ports import ImageFile, QemuImgFailed
 
 _QCOW2_BYTES = 198208
 _CLUSTER_BYTES = 65536
@@ -47,10 +47,6 @@ class FakeQemuImg:
     def info(self, path: Path) -> ImageFile:
         self._check("info", path)
         return self.images[path]
-
-    def check(self, path: Path) -> ImageCheck:
-        self._check("check", path)
-        return ImageCheck(0, 0, -(-self.files[path] // _CLUSTER_BYTES) * _CLUSTER_BYTES)
 
     def get_virtual_size(self, path: Path, format: str) -> int:
         if path not in self.files:

@@ -788,13 +788,14 @@ async def test_a_caller_that_goes_away_leaves_the_task_running() -> None:
 
     store = SlowStore()
     async with running() as runner:
-        caller = asyncio.create_task(runner.start("x", [result("")], kind=SPM, store=store, task_id="t"))
+        caller = asyncio.create_task(runner.start("x", [result("")], kind=SPM, store=store))
         await asyncio.to_thread(saving.wait, 30)
         caller.cancel()
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await caller
-        assert (await runner.wait("t")).state is TaskState.FINISHED
+        [task] = runner.list_tasks()
+        assert (await runner.wait(task.task_id)).state is TaskState.FINISHED
 
 
 async def test_a_listener_that_fails_harms_no_task() -> None:
