@@ -68,9 +68,7 @@ class World:
 
     def create_domain(self, version: int = 5, domain_class: DomainClass = DomainClass.DATA) -> None:
         self.repository.servers.connect(DomainType.LOCALFS, self.server)
-        self.repository.domains.create(
-            DomainType.LOCALFS, self.domain_id, "first", self.server, domain_class, version
-        )
+        self.repository.domains.create(DomainType.LOCALFS, self.domain_id, "first", self.server, domain_class, version)
 
     def create_pool(self, version: int = 5) -> None:
         self.create_domain(version)
@@ -152,14 +150,10 @@ def make_world_in_memory(folder: Path, steps: Steps = ignore_step) -> World:
     return World(repository, "/server", kind, qemu_img)
 
 
-def make_world_on_disk(
-    folder: Path, qemu_img: QemuImg, ownership: Ownership, steps: Steps = ignore_step
-) -> World:
+def make_world_on_disk(folder: Path, qemu_img: QemuImg, ownership: Ownership, steps: Steps = ignore_step) -> World:
     """A world on a folder of this host."""
     server = folder / "server_1"
     server.mkdir(exist_ok=True)
     ownership.give(server)
-    repository = Repository(
-        Paths(folder), qemu_img=qemu_img, ownership=ownership, clock=FixedClock(), steps=steps
-    )
+    repository = Repository(Paths(folder), qemu_img=qemu_img, ownership=ownership, clock=FixedClock(), steps=steps)
     return World(repository, str(server))
