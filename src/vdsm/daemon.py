@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -65,7 +65,6 @@ from vdsm.wire.dialects.events import EventDialect
 from vdsm.wire.dispatch import Dispatcher, bind
 from vdsm.wire.jsonrpc import JsonRpc, format_notification
 from vdsm.wire.listener import Doors
-from vdsm.wire.ports import Limits
 from vdsm.wire.sse import make_stream_routes
 from vdsm.wire.tls import ServerContexts, TlsFiles
 from vdsm.wire.web import make_app
@@ -285,12 +284,12 @@ class Node:
             }
         )
         self.dispatcher = Dispatcher(bindings, self._gate)
-        wire = self.settings.wire
-        limits = Limits(**{field.name: getattr(wire, field.name) for field in fields(Limits)})
+        limits = self.settings.wire
         app = make_app(self.dispatcher, bindings, make_stream_routes(self.bus), limits)
         contexts = ServerContexts(TlsFiles.below(self.paths.pki)) if self.settings.vars.ssl else None
         calls = JsonRpc(self.dispatcher.invoke, limits)
-        doors = Doors(calls, app, limits, contexts, self.settings.vars.verify_client_cert)
+        verify, queues = self.settings.vars.verify_client_cert, self.settings.addresses.request_queues
+        doors = Doors(calls, app, limits, contexts, verify, request_queues=queues)
         dialect = EventDialect(self.clock)
         queue = self.settings.addresses.event_queue
 
