@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -219,6 +220,38 @@ def test_a_full_disk_is_told_and_nothing_is_left(spm: World, monkeypatch: pytest
     with pytest.raises(NoSpaceLeftOnDomain):
         spm.create_base(format=VolumeFormat.RAW, allocation=Allocation.PREALLOCATED)
     assert os.listdir(spm.repository.domains.get_backend(spm.domain_id).domain.path / "images") == []
+
+
+def test_a_script_uses_the_repository_alone(tmp_path: Path) -> None:
+    """Everything up to a volume, in a process that never loads the daemon, its API or libvirt."""
+    script = """
+import sys
+from pathlib import Path
+from vdsm.storage import open_repository
+from vdsm.storage.model import Allocation, DomainType, VolumeFormat, VolumeRequest
+
+root, domain, pool, image, volume = Path(sys.argv[1]), *sys.argv[2:]
+server = root / "disks"
+server.mkdir()
+repository = open_repository(root)
+repository.servers.connect(DomainType.LOCALFS, str(server))
+repository.domains.create(DomainType.LOCALFS, domain, "mine", str(server))
+repository.pools.create(pool, "pool", domain, 1, [domain])
+repository.pools.connect(pool, 1, domain, 1)
+repository.spm.start(pool)
+repository.volumes.create(
+    VolumeRequest(pool, domain, image, volume, 1 << 30, VolumeFormat.COW, Allocation.SPARSE)
+)
+print(repository.images.prepare(pool, domain, image, volume).path)
+foreign = ("vdsm.api", "vdsm.wire", "vdsm.virt", "vdsm.daemon", "vdsm.tasks", "libvirt")
+assert not [name for name in sys.modules if name.startswith(foreign)]
+"""
+    ids = [make_id() for _ in range(4)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), *ids], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert QEMU_IMG.info(Path(done.stdout.strip())).virtual_size_bytes == 1 << 30
 
 
 def test_two_repositories_on_one_folder_have_one_writer(spm: World, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ KEPT = 100
 
 class Lane:
     """The threads of one domain. A call past its deadline is written off: its thread stays with it, and while every
-    thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer."""
+    thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer.
+    One that had no thread by then never begins."""
 
     def __init__(self, name: str, timeout_s: float) -> None:
         self._name = name
@@ -48,13 +49,15 @@ class Lane:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
         call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
-        self._submit(partial(_run, call, done, loop), done)
+        too_late = threading.Event()
+        self._submit(partial(_run, call, done, loop, too_late), done)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(done)
         except TimeoutError:
             if done.done():
                 raise  # the operation's own
+            too_late.set()
             self._write_off(done)
             raise AccessTimeout(self._name) from None
 
@@ -90,8 +93,12 @@ class Lane:
         done.add_done_callback(find)
 
 
-def _run(call: Callable[[], R], done: "asyncio.Future[R]", loop: asyncio.AbstractEventLoop) -> None:
+def _run(
+    call: Callable[[], R], done: "asyncio.Future[R]", loop: asyncio.AbstractEventLoop, too_late: threading.Event
+) -> None:
     try:
+        if too_late.is_set():
+            raise AccessTimeout("")
         result = call()
     # The storage worker loop's door: whatever the operation raises belongs to its caller, on the loop's side.
     except BaseException as error:

@@ -63,6 +63,20 @@ async def test_a_stuck_domain_fails_at_once_and_comes_back():
     lane.close()
 
 
+async def test_what_was_told_to_have_failed_before_it_began_never_begins():
+    released, begun = threading.Event(), []
+    lane = Lane("sick", timeout_s=0.05)
+    calls = [lane.run(released.wait, 30) for _ in range(THREADS)] + [lane.run(begun.append, 1)]
+    failures = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in failures] == [AccessTimeout] * (THREADS + 1)
+    released.set()
+    while not lane.is_idle:
+        await asyncio.sleep(0)
+    assert await lane.run(max, 1, 2) == 2
+    assert begun == []
+    lane.close()
+
+
 async def test_names_that_never_come_back_leave_neither_lanes_nor_threads():
     lanes = Lanes(timeout_s=30.0, kept_count=3)
     names = [f"{number:08x}" for number in range(20)]

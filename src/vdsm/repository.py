@@ -1,0 +1,21 @@
+"""The composition root of the image repository as a library: joins it with qemu-img and the machine's files.
+
+The daemon joins it itself, with its settings.
+"""
+
+import os
+from pathlib import Path
+
+from vdsm.adapters.files import choose_owner
+from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.core.clock import SystemClock
+from vdsm.core.paths import Paths
+from vdsm.storage.repository import Repository
+
+
+def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] | None = None) -> Repository:
+    """The repository under a root; files are given to the owner (user and group, 36:36 on oVirt), or kept.
+
+    Nothing is connected yet, and only one process at a time can be a pool's SPM.
+    """
+    return Repository(Paths(Path(root)), qemu_img=QemuImgCommand(), ownership=choose_owner(owner), clock=SystemClock())
