@@ -24,8 +24,8 @@ class Adopter:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._connected = asyncio.Event()
-        self._hidden: set[str] = set()
-        """Domains that are there and do not concern us."""
+        self._seen: set[str] = set()
+        """Domains that samples showed and that were looked at already."""
 
     def hurry(self) -> None:
         """libvirt answers again: recovery need not wait for its next try."""
@@ -59,8 +59,9 @@ class Adopter:
         self._shared.children.spawn(self._look_at(vm_id), f"look at domain {vm_id}")
 
     def find(self, vm_id: str) -> None:
-        """The domain runs, and nobody told so: look at it unless it is known to be none of our business."""
-        if vm_id not in self._hidden:
+        """A sample shows a domain that nobody told of: look at it, but not again and again at one that is not ours."""
+        if vm_id not in self._seen:
+            self._seen.add(vm_id)
             self.look_at(vm_id)
 
     def check(self, vm: Vm) -> None:
@@ -82,7 +83,7 @@ class Adopter:
                 await self._check(vm)  # It may have started after libvirt made the list.
             else:
                 self._shared.align(vm, record)
-        self._hidden.clear()
+        self._seen.clear()
         for record in records:
             await self._take_over(record)
 
@@ -91,6 +92,7 @@ class Adopter:
             record = await self._shared.hypervisor.get_domain(vm_id)
         except NodeError as error:
             log.info("domain %s cannot be looked at: %s", vm_id, error)
+            self._seen.discard(vm_id)
             return
         await self._take_over(record)
 
@@ -103,9 +105,7 @@ class Adopter:
         if known is not None and (known.state.status is not Status.DOWN or known.destroy_requested):
             return
         plan = plan_adoption(record, self._shared.settings.owner)
-        if plan is None:
-            self._hidden.add(record.vm_id)
-        elif is_alive(record.state) or (known is None and plan.names_owner):
+        if plan is not None and (is_alive(record.state) or (known is None and plan.names_owner)):
             vm = self._adopt(plan)
             if plan.asks_why:
                 await self._ask_pause_code(vm)

@@ -247,6 +247,25 @@ async def test_samples_notice_what_no_event_told() -> None:
         assert await status(service) == "Powering up"
 
 
+async def test_a_domain_that_is_none_of_our_business_is_looked_at_once() -> None:
+    world = World()
+    appliance = "dddddddd-0000-4000-8000-00000000000d"
+    async with world.ready() as service:
+        await create(service)
+        listeners, world.hypervisor._listeners = world.hypervisor._listeners, []
+        channel = '<channel><target name="org.libguestfs.channel.0"/></channel>'
+        await world.hypervisor.define(domain_xml(appliance, "guestfs", metadata=None, devices=channel))
+        await world.hypervisor.start(appliance, paused=False)
+        await settle()
+        world.hypervisor._listeners = listeners
+        world.hypervisor.fail_next("get_domain", HypervisorTimeout(appliance, "look", 60.0))
+        for _ in range(4):
+            await service.sample()
+            await settle()
+        assert world.hypervisor.calls.count(("get_domain", appliance)) == 2  # one that failed, one that told
+        assert [vm.vm_id for vm in await service.list_vms()] == [VM_ID]
+
+
 async def test_a_definition_that_could_not_be_read_is_read_with_a_later_sample() -> None:
     world = World()
     async with world.ready() as service:
