@@ -182,8 +182,10 @@ def test_what_is_acknowledged_is_on_disk(spm: World, monkeypatch: pytest.MonkeyP
     synced = Synced(monkeypatch)
     made = spm.create_base()
     data = path_of(spm, made)
-    order = [data.parent.parent, data, data.with_name(f"{data.name}.meta.new"), data.parent]
+    record = data.with_name(f"{data.name}.meta.new")
+    order = [data.parent.parent, record, data.parent, data]
     assert sorted(order, key=synced.index) == order
+    assert synced.paths.index(str(data.resolve())) < synced.index(record)  # its contents; last its mode
     synced.paths.clear()
     spm.delete(made.image_id, made.volume_id)
     assert synced.paths[-1] == str(data.parent.parent.resolve())

@@ -64,6 +64,14 @@ async def test_a_task_that_is_stopped(stored: Stored) -> None:
         assert await fail(daemon, f"Task.{verb}", task) == 401
 
 
+async def test_what_can_be_refused_at_once_starts_no_task(stored: Stored) -> None:
+    daemon, made = stored
+    before = await daemon.rpc("Host.getAllTasks")
+    for changes, code in (({"diskType": "TAPE"}, 1000), ({"srcVolUUID": make_id(), "volFormat": "RAW"}, 202)):
+        assert await fail(daemon, "Volume.create", describe_volume(made, volumeID=make_id(), **changes)) == code
+    assert await daemon.rpc("Host.getAllTasks") == before
+
+
 async def test_a_task_that_is_reverted(stored: Stored) -> None:
     daemon, made = stored
     done = ("finished", "success", 0, "1 jobs completed successfully")

@@ -2,6 +2,7 @@
 
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
+from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import Allocation, PreparedImage, VolumeFormat, VolumeInfo, VolumeRequest
 from vdsm.storage.ports import Rollbacks
@@ -81,6 +82,7 @@ class VolumeService:
             sequence=sequence,
             bitmap=bitmap,
         )
+        checks.check_volume_request(request)
         self._repository.pools.require_spm(pool_id)
         return await self._work.start_persistent(
             "createVolume", lambda rollbacks: self._repository.volumes.create(request, rollbacks)

@@ -172,6 +172,7 @@ class FileDataStore:
                 wanted = mode & ~0o070 | (mode & 0o700) >> 3
                 if wanted != mode:
                     os.fchmod(descriptor, wanted)
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
