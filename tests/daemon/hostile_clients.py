@@ -9,7 +9,6 @@ import math
 import re
 import socket
 import struct
-from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, get_origin
@@ -25,6 +24,7 @@ from vdsm.api.declare import Verb, XmlRpc
 
 PATIENCE_S = 60.0
 GENERAL, INTERNAL, UNEXPECTED = 100, -32603, 16
+_NAMED_EXCEPTION = re.compile(r"General Exception: \('\w+',\)$")
 Dialect = Literal["jsonrpc", "positional", "xmlrpc", "rest"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
@@ -270,9 +270,10 @@ class Http:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             status = int(head.split()[1])
             length = re.search(r"content-length: (\d+)", head)
-            body = await reader.readexactly(int(length[1])) if length else b""
-        assert length or status == 204, head
-        if "connection: close" in head:
+            ends = "connection: close" in head
+            body = await reader.readexactly(int(length[1])) if length else await reader.read() if ends else b""
+        assert length or ends or status == 204, head
+        if ends:
             await self.close()
         return status, body
 
@@ -286,6 +287,8 @@ def read_rest(status: int, body: bytes) -> Reply:
     """One answer of REST, which must be one."""
     if status < 300:
         return Reply(None, "", len(body), json.loads(body) if body else None)
+    if status == 400 and not body.startswith(b"{"):
+        return Reply(status, body.decode(), len(body))  # no HTTP, or too large a head
     problem = json.loads(body)
     assert problem["code"] and isinstance(problem["message"], str) and status >= 400, (status, problem)
     return Reply(problem["number"], f"{problem['code']}: {problem['message']}", len(body))
@@ -331,9 +334,10 @@ class Attacker:
             body = format_jsonrpc(attack, self._world, named=dialect == "jsonrpc")
             data = b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:x\n\n" + body + b"\0"
         _, writer = await self._world.open()
-        with suppress(OSError):
-            writer.write(data[: math.ceil(len(data) * share)])
-            await writer.drain()
+        with suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_S):
+                writer.write(data[: math.ceil(len(data) * share)])
+                await writer.drain()
         await hang_up(writer, politely=share < 0.5)
 
     async def close(self) -> None:
@@ -355,7 +359,7 @@ async def attacking(world: World, count: int = 1) -> Any:
 async def hang_up(writer: asyncio.StreamWriter, *, politely: bool = True) -> None:
     """Close the connection, or reset it."""
     raw = writer.get_extra_info("socket")
-    if not politely and raw.family != socket.AF_UNIX:
+    if not politely and raw is not None and raw.family != socket.AF_UNIX:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort() if not politely else writer.close()
     with suppress(OSError, asyncio.CancelledError):
@@ -363,10 +367,6 @@ async def hang_up(writer: asyncio.StreamWriter, *, politely: bool = True) -> Non
 
 
 def is_unforeseen(reply: Reply, dialect: Dialect) -> bool:
-    """Whether the daemon met something that nobody thought of."""
-    if reply.code == INTERNAL or (reply.code == UNEXPECTED and "General Exception: ('" in reply.text):
-        return True
-    return reply.code == GENERAL and "General Exception: ('" in reply.text
-
-
-Look = Callable[[], None]
+    """Whether the daemon met something that nobody thought of; its answer then names the exception and no more."""
+    number = UNEXPECTED if dialect == "xmlrpc" else GENERAL
+    return reply.code == INTERNAL or (reply.code == number and _NAMED_EXCEPTION.search(reply.text) is not None)

@@ -75,7 +75,7 @@ STARTED = {
     "two metadata": domain("<metadata/><metadata/>", metadata="</o:vm><o:vm>"),
     "foreign names": domain(metadata="<q:a xmlns:q='urn:q'>1</q:a><device xmlns:q='urn:q' q:z='1'><é b='1'/></device>"),
     "placeholders": domain("<sysinfo><system><entry name='serial'>HOST-SERIAL:</entry></system></sysinfo>"),
-    "a lease of nobody": domain("<devices><lease><target path='LEASE-PATH:' offset='LEASE-OFFSET:'/></lease></devices>"),
+    "lease of nobody": domain("<devices><lease><target path='LEASE-PATH:' offset='LEASE-OFFSET:'/></lease></devices>"),
     "another's end": domain(metadata="<owner>/</owner><exitCode type='int'>0</exitCode><exitReason>0</exitReason>"),
     "long names": domain(f"<devices><interface><source bridge='{'x' * 100_000}'/></interface></devices>"),
 }  # fmt: skip

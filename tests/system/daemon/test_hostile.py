@@ -1,0 +1,240 @@
+"""The real daemon under fire for a minute, an hour in soak: it goes on, its memory is bounded, its log has no trace."""
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import SOAK_FACTOR
+from tests.daemon.hostile_clients import DIALECTS, Reply, attacking, hang_up, is_unforeseen
+from tests.daemon.hostile_node import list_good, list_tree, make_bait
+from tests.daemon.hostile_values import VERBS, Attack, Long, Word, list_attacks
+from tests.daemon.running import Furniture
+from tests.daemon.test_hostile_documents import REFUSED, STARTED
+from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, make_id, poll
+from vdsm.api.declare import Verb
+from vdsm.wire.tls import TlsFiles, make_client_context
+
+pytestmark = pytest.mark.xdist_group("hostile")
+
+DURATION_S = 3600 * SOAK_FACTOR if SOAK_FACTOR else 50.0
+ROUND_S = 6.0
+ATTACKERS = 4
+UNTOUCHED = ("host.set_log_level",)  # it would silence the log that is looked at
+OF_THE_HOST = ("/etc", "/dev", "/proc", "/sys", "<secret link>", "<bait>", "/root")
+"""A VM may be given any path; qemu of these tests runs as root, so none is given that is somebody's."""
+MEMORY_LIMIT_BYTES = 600 << 20
+GROWTH_LIMIT_BYTES = 60 << 20
+THREADS_LIMIT = 250
+FILES_LIMIT = 300
+
+HEADS = [
+    *(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000, b"GET /" + b"a" * 100_000, b"POST /RPC2 HTTP/1.1\r\nHost: x\r\n"),
+    *(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n<", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    *(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", b"CONNECT\nhost:x\n"),
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 10_000,
+    *(b"SEND\n" + b"a:b\n" * 30_000, b"SEND\ncontent-length:99999999999\n\n", b"SEND\ncontent-length:-1\n\nx\0"),
+    *(b"SUBSCRIBE\ndestination:%d\nid:%d\n\n\0" % (n, n) for n in range(3)),
+    *(b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 1000, b"\n" * 100_000, b"SEND\n\n" + b"[" * 1_000_000 + b"\0"),
+    b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:x\n\n" + b"[" + b"1," * 400_000 + b"1]\0",
+    b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:x\n\n" + b'{"a":' * 100_000 + b"\0",
+    b"SUBSCRIBE\ndestination:>\nid:1\n\n\0" * 2000,
+    b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: " + b"9" * 5000 + b"\r\n\r\n",
+]
+"""What is said on a new connection and never made complete, or never makes sense."""
+
+
+class Fortress:
+    """The daemon as attackers see it, over the unix socket and, every third time, over TLS."""
+
+    def __init__(self, pool: Pool, made: Furniture, outside: Path) -> None:
+        self.pool = pool
+        self.vdsmd = pool.vdsmd
+        self.made = made
+        self.outside = outside
+        self.process = psutil.Process(self.vdsmd.process.pid)
+        self.count = 0
+        self._tls = make_client_context(TlsFiles.of_client(self.vdsmd.paths.pki))
+        self._opened = 0
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._opened += 1
+        if self._opened % 3 == 0:
+            return await asyncio.open_connection("localhost", self.vdsmd.port, ssl=self._tls)
+        return await asyncio.open_unix_connection(self.vdsmd.paths.socket)
+
+    def get_good(self, verb: Verb) -> dict[str, Any]:
+        return list_good(verb, self.made, self.vdsmd.root / "other")
+
+    def resolve(self, word: Word) -> Any:
+        return {
+            "storage": self.made.folder,
+            "link": str(self.outside / "link"),
+            "secret link": str(self.outside / "secret"),
+            "bait": str(self.outside / "bait"),
+        }[word.name]
+
+    def get_memory_bytes(self) -> int:
+        return int(self.process.memory_info().rss)
+
+
+def is_safe(attack: Attack) -> bool:
+    """Whether it may be tried on this machine."""
+    touches = attack.verb.name == "vm.create" and any(path in repr(attack) for path in OF_THE_HOST)
+    return attack.verb.name not in UNTOUCHED and not touches
+
+
+def list_ammunition() -> dict[str, list[Attack]]:
+    """What to try, by verb; documents and long texts beside the values in turn."""
+    found: dict[str, list[Attack]] = {}
+    for attack in filter(is_safe, list_attacks()):
+        found.setdefault(attack.verb.name, []).append(attack)
+    documents = [text for text in (*REFUSED.values(), *STARTED.values()) if "etc" not in text]
+    found["documents"] = [Attack(VERBS["vm.create"], {"parameters": {"xml": text}}) for text in documents]
+    found["long"] = [
+        Attack(verb, {parameter.name: Long("0123456789abcdef", 640 * 1024)})
+        for verb in VERBS.values()
+        for parameter in verb.parameters
+        if verb.name not in UNTOUCHED
+    ]
+    return found
+
+
+class Battle:
+    """All attackers, until time is over."""
+
+    def __init__(self, fortress: Fortress, seed: int) -> None:
+        self.fortress = fortress
+        self.chance = random.Random(seed)
+        self.ammunition = list_ammunition()
+        self.kinds = [*self.ammunition, "long", "documents"]
+        self.codes: Counter[str] = Counter()
+
+    async def fight(self, seconds: float) -> None:
+        """One round."""
+        end_s = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as group:
+            for _ in range(ATTACKERS):
+                group.create_task(self._call(end_s))
+            group.create_task(self._annoy(end_s))
+
+    def _choose(self) -> Attack:
+        return self.chance.choice(self.ammunition[self.chance.choice(self.kinds)])
+
+    async def _call(self, end_s: float) -> None:
+        async with attacking(self.fortress) as [attacker]:
+            while time.monotonic() < end_s:
+                attack, dialect = self._choose(), self.chance.choice(DIALECTS)
+                try:
+                    reply: Reply = await attacker.call(attack, dialect)
+                except (ConnectionError, EOFError) as error:  # thrown out for what it said
+                    reply = Reply(0, type(error).__name__, 0)
+                    await attacker.close()
+                assert not is_unforeseen(reply, dialect), f"{attack!r:.500} over {dialect}: {reply.text}"
+                self.codes["done" if reply.code is None else "refused" if reply.code else reply.text] += 1
+
+    async def _annoy(self, end_s: float) -> None:
+        """Connections that are not what they should be: some stay for a while, some leave in the middle."""
+        async with attacking(self.fortress) as [attacker], AsyncExitStack() as stack:
+            while time.monotonic() < end_s:
+                with suppress(OSError):
+                    if self.chance.random() < 0.3:
+                        await attacker.say(self._choose(), self.chance.choice(DIALECTS), self.chance.random())
+                    else:
+                        _, writer = await self.fortress.open()
+                        writer.write(self.chance.choice(HEADS))
+                        stack.push_async_callback(hang_up, writer, politely=False)
+                self.codes["annoyed"] += 1
+                if self.codes["annoyed"] % 40 == 0:
+                    await stack.pop_all().aclose()
+
+
+def repair(fortress: Fortress) -> None:
+    """Put things right between two rounds, as their owner would."""
+    vdsmd, made = fortress.vdsmd, fortress.made
+    for vm in vdsmd.call("Host.getVMList"):
+        if vm["vmId"] != made.vm_id or vm["status"] == "Down":
+            vdsmd.call("VM.destroy", vmID=vm["vmId"])
+    if made.vm_id not in {vm["vmId"] for vm in vdsmd.call("Host.getVMList")}:
+        vdsmd.create_vm(vm_id=made.vm_id, display="vnc")
+    fortress.pool.connect_server()
+    with suppress(CallFailed):  # it is still connected
+        fortress.pool.connect()
+    tasks = poll(lambda: list_done_tasks(vdsmd), "all tasks are done")
+    if vdsmd.call("StoragePool.getSpmStatus", storagepoolID=made.pool_id)["spmStatus"] != "SPM":
+        fortress.pool.start_spm()
+    for task_id in tasks:
+        with suppress(CallFailed):
+            vdsmd.call("Task.clear", taskID=task_id)
+
+
+def list_done_tasks(vdsmd: Vdsmd) -> list[str] | None:
+    """All tasks when none works any more."""
+    tasks = vdsmd.call("Host.getAllTasks")
+    return (
+        None
+        if any(task["state"] not in ("finished", "recovered", "failed", "aborted") for task in tasks.values())
+        else ["", *tasks]
+    )
+
+
+def check_volumes(pool: Pool) -> None:
+    """What is listed has its files, and there are no others, once the calls of those who left have ended."""
+
+    def list_wrong() -> set[str]:
+        listed = pool.list_volumes()
+        found = {path.name for path in pool.path.glob("images/*/*") if path.suffix != ".lease"}
+        return found ^ {name for volume in listed for name in (volume, f"{volume}.meta")}
+
+    with suppress(AssertionError):
+        poll(lambda: not list_wrong(), "all calls have ended")
+    assert list_wrong() == set()
+    pool.vdsmd.call("StorageDomain.validate", storagedomainID=pool.domain_id)
+
+
+@pytest.fixture
+def fortress(vdsmd: Vdsmd, pool: Pool) -> Iterator[Fortress]:
+    other, outside = vdsmd.root / "other", vdsmd.root / "outside"
+    other.mkdir()
+    os.chown(other, 36, 36)
+    make_bait(outside, pool.folder)
+    place = [{"id": make_id(), "connection": str(other)}]
+    vdsmd.call("StoragePool.connectStorageServer", storagepoolID="", domainType="LOCALFS", connectionParams=place)
+    volume = pool.create_volume(Volume())
+    vm_id = vdsmd.create_vm(display="vnc")
+    ids = (pool.pool_id, pool.domain_id, volume.image_id, volume.volume_id, vm_id, make_id())
+    yield Fortress(pool, Furniture(str(pool.folder), *ids), outside)
+
+
+@pytest.mark.timeout(DURATION_S * 2 + 120)
+def test_the_daemon_under_fire(fortress: Fortress, record_property: Any) -> None:
+    seed = random.randrange(1 << 32)
+    battle = Battle(fortress, seed)
+    outside = list_tree(fortress.outside)
+    figures: list[int] = []
+    began_s = time.monotonic()
+    with asyncio.Runner() as runner:
+        while time.monotonic() - began_s < DURATION_S:
+            runner.run(battle.fight(ROUND_S))
+            assert fortress.vdsmd.process.poll() is None, "the daemon ended"
+            figures.append(fortress.get_memory_bytes())
+            repair(fortress)
+            check_volumes(fortress.pool)
+            assert figures[-1] < MEMORY_LIMIT_BYTES, f"{figures[-1] >> 20} MiB of memory (seed {seed})"
+    told = f"seed {seed}: {dict(battle.codes)}; MiB after each round: {[size >> 20 for size in figures[:200]]}"
+    print(told)  # noqa: T201
+    record_property("battle", told)
+    settled = figures[len(figures) // 3 :]
+    assert max(settled[-2:]) < min(settled[:2]) + GROWTH_LIMIT_BYTES, told
+    assert fortress.process.num_threads() < THREADS_LIMIT and fortress.process.num_fds() < FILES_LIMIT, told
+    assert list_tree(fortress.outside) == outside
+    assert "Traceback" not in fortress.vdsmd.read_log()
