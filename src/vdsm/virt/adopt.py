@@ -201,3 +201,5 @@ class Adopter:
                 except NodeError as error:
                     log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
                 await self._shared.clock.sleep(_REPREPARE_EVERY_S)
+        if not vm.is_alive:
+            await self._shared.release_images(vm)  # What came ready after its end is still to be released.

@@ -109,6 +109,19 @@ async def test_images_are_prepared_again_when_their_storage_is_back() -> None:
         assert await status(service) == "Up"
 
 
+async def test_images_that_come_ready_after_the_end_are_released() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+    world.images.may_go_on.clear()
+    async with world.ready() as service:
+        await until(lambda: world.images.waiting)
+        await service.destroy(VM_ID)
+        world.images.may_go_on.set()
+        await settle()
+        assert world.images.prepared == []
+
+
 async def test_domains_of_others_are_watched_while_they_run() -> None:
     world = World()
     await world.hypervisor.define(FOREIGN)
