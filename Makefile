@@ -10,6 +10,7 @@ export KEEP IMAGE
 
 ready := @make.d/bootstrap
 with_libvirt := $(PYTHON) -m demo.libvirtd --
+compared := tests/system/daemon/test_sick_parts.py# compares latencies: nothing else may run beside it
 fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
 
 .DEFAULT_GOAL := help
@@ -57,7 +58,8 @@ unit: ## unit, contract and whole-daemon tests: no libvirt, no root
 
 system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(ready)
-	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system
+	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system --ignore $(compared)
+	$(PYTEST) -q $(compared)
 
 bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 	$(ready)
