@@ -59,7 +59,7 @@ from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.ports import AcceleratorProbe, Hypervisor, PreparedImage
 from vdsm.virt.service import VmService
-from vdsm.virt.shared import VirtSettings
+from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
 from vdsm.wire.dialects.events import EventDialect
 from vdsm.wire.dispatch import Dispatcher, bind
@@ -241,9 +241,8 @@ class Node:
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             relabel_disks=self.settings.storage.relabel,
         )
-        return VmService(
-            self.machine.hypervisor, _Images(self.storage.images), self.accelerator, self.clock, self._tell, virt
-        )
+        images = _Images(self.storage.images)
+        return VmService(Shared(self.machine.hypervisor, images, self.accelerator, self.clock, self._tell, virt))
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars

@@ -3,18 +3,15 @@
 from vdsm.api.errors import VmExists
 from vdsm.api.vm import VmInfo, VmParameters
 from vdsm.api.vm_types import VmStats
-from vdsm.core.clock import Clock
 from vdsm.core.periodic import repeat
-from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
-from vdsm.virt.ports import Hypervisor, Images
 from vdsm.virt.power import Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
 from vdsm.virt.sampling import Sampler
-from vdsm.virt.shared import Shared, StatusSink, VirtSettings
+from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.vm import Vm
 from vdsm.virt.watch import Watcher
@@ -26,21 +23,13 @@ class VmService:
     Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
     """
 
-    def __init__(
-        self,
-        hypervisor: Hypervisor,
-        images: Images,
-        accelerator: Accelerator,
-        clock: Clock,
-        publish: StatusSink,
-        settings: VirtSettings | None = None,
-    ) -> None:
-        self._shared = Shared(hypervisor, images, accelerator, clock, publish, settings or VirtSettings())
-        self._launcher = Launcher(self._shared)
-        self._power = Power(self._shared)
-        self._adopter = Adopter(self._shared)
-        self._watcher = Watcher(self._shared, self._adopter, self._power)
-        self._sampler = Sampler(self._shared, self._adopter)
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._launcher = Launcher(shared)
+        self._power = Power(shared)
+        self._adopter = Adopter(shared)
+        self._watcher = Watcher(shared, self._adopter, self._power)
+        self._sampler = Sampler(shared, self._adopter)
 
     async def run(self) -> None:
         """Recover the VMs, then watch and sample them until cancelled."""

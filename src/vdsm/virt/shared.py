@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from msgspec import UNSET, UnsetType
 
@@ -24,12 +24,6 @@ from vdsm.virt.report import build_event
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
-
-
-class StatusSink(Protocol):
-    """Where changes of status go: the event bus of the daemon."""
-
-    def __call__(self, event: VmStatusChanged, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +47,19 @@ class VirtSettings:
     relabel_disks: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class Shared:
-    """The VMs of this host and the ways in which they change."""
+    """The VMs of this host and the ways in which they change; `publish` is the event bus of the daemon."""
 
-    def __init__(
-        self,
-        hypervisor: Hypervisor,
-        images: Images,
-        accelerator: Accelerator,
-        clock: Clock,
-        publish: StatusSink,
-        settings: VirtSettings,
-    ) -> None:
-        self.hypervisor = hypervisor
-        self.images = images
-        self.accelerator = accelerator
-        self.clock = clock
-        self.settings = settings
-        self.vms: dict[str, Vm] = {}
-        self.children = Children()
-        self.ready = asyncio.Event()
-        self._publish = publish
+    hypervisor: Hypervisor
+    images: Images
+    accelerator: Accelerator
+    clock: Clock
+    publish: Callable[[VmStatusChanged], None]
+    settings: VirtSettings = field(default_factory=VirtSettings)
+    vms: dict[str, Vm] = field(default_factory=dict)
+    children: Children = field(default_factory=Children)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def check_ready(self) -> None:
         """Raise NotReady (99) while VMs are still being recovered."""
@@ -91,7 +77,7 @@ class Shared:
     def notify(self, vm: Vm, *, whole: bool = False, io_error: IoError | UnsetType = UNSET) -> None:
         """Tell the world of the VM's status; `whole` adds its figures. Nothing is told before recovery is done."""
         if self.ready.is_set():
-            self._publish(build_event(vm, self.clock, self.settings.command_timeout_s, whole=whole, io_error=io_error))
+            self.publish(build_event(vm, self.clock, self.settings.command_timeout_s, whole=whole, io_error=io_error))
 
     def apply(
         self,

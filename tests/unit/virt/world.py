@@ -16,7 +16,7 @@ from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import PreparedImage, ProbeResult
 from vdsm.virt.service import VmService
-from vdsm.virt.shared import VirtSettings
+from vdsm.virt.shared import Shared, VirtSettings
 
 
 class FakeImages:
@@ -62,7 +62,7 @@ class World:
     def make(self, **settings: object) -> VmService:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
-        return VmService(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen)
+        return VmService(Shared(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen))
 
     @asynccontextmanager
     async def running(self, **settings: object) -> AsyncIterator[VmService]:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import libvirt
 
@@ -69,32 +69,26 @@ class Calls:
         """
         timeout_s = self._settings.vm_command_timeout_s if turnstile is None else self._settings.slow_timeout_s
         self._check(vm_id)
-        held: list[Hold] = []
-        with contextlib.ExitStack() as undo:
-            undo.callback(_leave, held, vm_id)
+        with _Holds(vm_id) as holds:
             await self._lanes.enter(vm_id, what, timeout_s)
-            held.append(self._lanes)
+            holds.add(self._lanes)
             if turnstile is not None:
                 await turnstile.enter(vm_id, what, timeout_s)
-                held.append(turnstile)
-            undo.pop_all()
-        return await self._make(vm_id, what, function, timeout_s, held)
+                holds.add(turnstile)
+        return await self._make(what, function, timeout_s, holds)
 
     async def destroy(self, vm_id: str, function: Callable[[libvirt.virDomain], T]) -> T:
         """The call that reaches a VM whose other call is stuck; one at a time, beyond the pool's limits."""
         what, timeout_s = "destroy", self._settings.vm_command_timeout_s
         self._check(vm_id)
-        held: list[Hold] = []
-        with contextlib.ExitStack() as undo:
-            undo.callback(_leave, held, vm_id)
+        with _Holds(vm_id) as holds:
             await self._destroy_lanes.enter(vm_id, what, timeout_s)
-            held.append(self._destroy_lanes)
+            holds.add(self._destroy_lanes)
             with contextlib.suppress(HypervisorTimeout):
                 await self._lanes.enter(vm_id, what, self._settings.destroy_patience_s, first=True)
-                held.append(self._lanes)
-            undo.pop_all()
+                holds.add(self._lanes)
         return await self._make(
-            vm_id, what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, held, extra=1
+            what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, holds, extra=1
         )
 
     def _check(self, vm_id: str) -> None:
@@ -103,18 +97,9 @@ class Calls:
             raise NoSuchDomain(vm_id)
 
     async def _make(
-        self,
-        vm_id: str,
-        what: str,
-        function: Callable[[libvirt.virConnect], T],
-        timeout_s: float,
-        held: list[Hold],
-        extra: int = 0,
+        self, what: str, function: Callable[[libvirt.virConnect], T], timeout_s: float, holds: "_Holds", extra: int = 0
     ) -> T:
-        def mark_stuck() -> None:
-            for hold in held:
-                hold.mark_stuck(vm_id, what, timeout_s)
-
+        vm_id = holds.vm_id
         try:
             return await self._pool.call(
                 function,
@@ -122,13 +107,32 @@ class Calls:
                 translate=lambda error: translate(error, vm_id, what, timeout_s),
                 timeout_s=timeout_s,
                 extra=extra,
-                on_return=lambda: _leave(held, vm_id),
-                on_write_off=mark_stuck,
+                on_return=holds.leave,
+                on_write_off=lambda: holds.mark_stuck(what, timeout_s),
             )
         except CallExpired:
             raise HypervisorTimeout(vm_id, what, timeout_s) from None
 
 
-def _leave(held: list[Hold], vm_id: str) -> None:
-    for hold in held:
-        hold.leave(vm_id)
+class _Holds:
+    """What a call on a VM has taken: given back when taking the rest fails in its block, or else when it returns."""
+
+    def __init__(self, vm_id: str) -> None:
+        self.vm_id = vm_id
+        self._taken: list[Hold] = []
+        self.add = self._taken.append
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.leave()
+
+    def leave(self) -> None:
+        for hold in self._taken:
+            hold.leave(self.vm_id)
+
+    def mark_stuck(self, what: str, timeout_s: float) -> None:
+        for hold in self._taken:
+            hold.mark_stuck(self.vm_id, what, timeout_s)
