@@ -73,11 +73,18 @@ async def show_origin(request: HttpRequest) -> Response:
     return JSONResponse([*shown, len(await request.body())])
 
 
+async def show_much(request: HttpRequest) -> Response:
+    """So many bytes."""
+    return Response(b"x" * request.path_params["size"])
+
+
 @asynccontextmanager
 async def opened(limits: Limits = LIMITS, pki: Path | None = None, **options: Any) -> AsyncIterator["House"]:
     """Doors without a socket yet."""
     calls = Calls()
-    app = Starlette(routes=[Route("/origin", show_origin, methods=["GET", "POST"])])
+    app = Starlette(
+        routes=[Route("/origin", show_origin, methods=["GET", "POST"]), Route("/large/{size:int}", show_much)]
+    )
     contexts = ServerContexts(TlsFiles.below(pki)) if pki else None
     doors = Doors(JsonRpc(calls.invoke, limits), app, limits, contexts, **options)
     try:

@@ -357,13 +357,18 @@ async def attacking(world: World, count: int = 1) -> Any:
 
 
 async def hang_up(writer: asyncio.StreamWriter, *, politely: bool = True) -> None:
-    """Close the connection, or reset it."""
+    """Close the connection, or reset it; also when the other side waits for us to read."""
     raw = writer.get_extra_info("socket")
     if not politely and raw is not None and raw.family != socket.AF_UNIX:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort() if not politely else writer.close()
-    with suppress(OSError, asyncio.CancelledError):
-        await writer.wait_closed()
+    writer.close() if politely else writer.transport.abort()
+    try:
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
+    except OSError:
+        return
 
 
 def is_unforeseen(reply: Reply, dialect: Dialect) -> bool:

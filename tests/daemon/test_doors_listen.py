@@ -180,6 +180,22 @@ async def test_incomplete_requests_are_ended(monkeypatch):
                 assert await visitor.read_to_end() == b""
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(closing_s=0.01, request_body_s=1000, unsent_bytes=1000),
+        Limits(closing_s=1000, request_body_s=0.02, unsent_bytes=1 << 30),
+    ],
+)
+async def test_who_leaves_answers_unread_is_cut_off(monkeypatch, limits):
+    monkeypatch.setattr("vdsm.wire.http.LOOK_S", 0.01)
+    async with listening(limits) as house, house.visit() as visitor:
+        visitor.say(b"GET /large/20000000 HTTP/1.1\r\nHost: x\r\n\r\n" * 2)  # more than all buffers in between
+        await wait_for(lambda: house.doors.http.state.total_requests)
+        await wait_for(lambda: not house.doors.http.state.connections)
+        await house.check_alive()
+
+
 async def test_idle_http_connections_end_with_the_doors():
     async with listening() as house, house.visit() as visitor:
         visitor.say(GET)

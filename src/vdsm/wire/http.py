@@ -69,7 +69,8 @@ class HttpServer:
 
 
 class HttpConnection(H11Protocol):
-    """One client. Beyond uvicorn's protocol it ends requests that never get complete, and survives untimely garbage."""
+    """One client. Beyond uvicorn's protocol it ends requests that never get complete and answers that nobody reads, and
+    survives untimely garbage."""
 
     def __init__(self, server: HttpServer, peer: Peer, abort: Callable[[], None]) -> None:
         state = {"peer": peer, "request": peer.make_request()}
@@ -78,6 +79,8 @@ class HttpConnection(H11Protocol):
         self._limits = server.limits
         self._head_since: float | None = None
         self._heard_at = self.loop.time()
+        self._unread_bytes = 0
+        self._read_at = self._heard_at
         self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,10 +125,26 @@ class HttpConnection(H11Protocol):
 
     def _on_look(self) -> None:
         now = self.loop.time()
-        head_late = self._head_since is not None and now - self._head_since > self._limits.request_head_s
-        in_body = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
-        if head_late or (in_body and now - self._heard_at > self._limits.request_body_s):
+        if self._is_late(now):
             log.info("an incomplete request timed out from=%s", self.app_state["peer"])
+            self.abort()
+        elif self._is_unread(now):
+            log.info("cut off, as it leaves an answer unread from=%s", self.app_state["peer"])
             self.abort()
         else:
             self._look = self.loop.call_later(LOOK_S, self._on_look)
+
+    def _is_late(self, now: float) -> bool:
+        head_late = self._head_since is not None and now - self._head_since > self._limits.request_head_s
+        in_body = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
+        return head_late or (in_body and now - self._heard_at > self._limits.request_body_s)
+
+    def _is_unread(self, now: float) -> bool:
+        """Whether nothing was read for long of what waits to be sent; the more waits, the shorter is long."""
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if waiting_bytes < self._unread_bytes or not waiting_bytes:
+            self._read_at = now
+        self._unread_bytes = waiting_bytes
+        limits = self._limits
+        limit_s = 2 * limits.closing_s if waiting_bytes > limits.unsent_bytes else limits.request_body_s
+        return now - self._read_at > limit_s
