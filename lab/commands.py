@@ -1,0 +1,46 @@
+"""How parts of the lab run programs: argument lists, a time limit, and failures that tell what the program said."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TIMEOUT_S = 60.0
+
+
+class PartFailed(Exception):
+    """A part of the lab could not be set up or taken down; the text says what was tried and what came of it."""
+
+
+def run(*command: str | Path, input: str | None = None, timeout_s: float = TIMEOUT_S) -> str:
+    """Run a program and return what it prints. Raises PartFailed when it fails or takes longer than its limit."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PartFailed(f"{' '.join(words)}: not done within {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise PartFailed(f"{' '.join(words)}: status {done.returncode}: {said}")
+    return done.stdout
+
+
+def wait_for(look: Callable[[], object], what: str, limit_s: float = TIMEOUT_S, pause_s: float = 0.05) -> None:
+    """Look until there is something true to see. Raises PartFailed when that takes too long."""
+    deadline = time.monotonic() + limit_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise PartFailed(f"not within {limit_s:.0f} s: {what}")
+        time.sleep(pause_s)
+
+
+def load(*modules: str) -> None:
+    """Load kernel modules; those that are there or built in count as loaded."""
+    run("modprobe", "-a", *modules)
