@@ -9,6 +9,7 @@ IMAGE ?=
 export KEEP IMAGE
 
 ready := @make.d/bootstrap
+ready_to_check := @make.d/bootstrap check
 with_libvirt := $(PYTHON) -m demo.libvirtd --
 compared := tests/system/daemon/test_sick_parts.py# compares latencies: nothing else may run beside it
 fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
@@ -41,7 +42,7 @@ types: ## strict types (mypy)
 	$(PYTHON) -m mypy --strict src demo
 
 rules: ## the house rules: imports, sizes, names, doors, documents
-	$(ready)
+	$(ready_to_check)
 	$(PYTEST) -q tests/rules
 
 schema: ## write schema/ anew from the declarations
@@ -53,11 +54,11 @@ generated: ## are the generated files current?
 	@make.d/generated
 
 unit: ## unit, contract and whole-daemon tests: no libvirt, no root
-	$(ready)
+	$(ready_to_check)
 	$(PYTEST) -q -n $(JOBS) --dist worksteal $(fast_tests)
 
 system: ## tests with real libvirt and qemu, in namespaces of their own
-	$(ready)
+	$(ready_to_check)
 	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system --ignore $(compared)
 	$(PYTEST) -q $(compared)
 
@@ -66,7 +67,7 @@ bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 	$(with_libvirt) $(PYTHON) -m bench
 
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
-	$(ready)
+	$(ready_to_check)
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
 
 requirements: ## write requirements*.txt anew from requirements*.in
