@@ -6,6 +6,7 @@ JOBS ?= 2
 N ?= 1
 KEEP ?=
 IMAGE ?=
+TEST ?=
 export KEEP IMAGE
 
 ready := @make.d/bootstrap
@@ -15,10 +16,10 @@ compared := tests/system/daemon/test_sick_parts.py# compares latencies: nothing 
 fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check format lint types rules schema generated unit system bench soak requirements clean
+.PHONY: help demo check format lint types rules schema generated unit system lab lab-shell bench soak requirements clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## run a real virtual machine through the daemon's API [KEEP=1: leave it running] [IMAGE=disk.qcow2: boot that]
 	$(ready)
@@ -39,7 +40,7 @@ lint: ## format and lint (ruff)
 
 types: ## strict types (mypy)
 	$(ready)
-	$(PYTHON) -m mypy --strict src demo
+	$(PYTHON) -m mypy --strict src demo lab
 
 rules: ## the house rules: imports, sizes, names, doors, documents
 	$(ready_to_check)
@@ -61,6 +62,14 @@ system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(ready_to_check)
 	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system --ignore $(compared)
 	$(PYTEST) -q $(compared)
+
+lab: ## tests in a VM with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
+	@make.d/bootstrap lab
+	@$(PYTHON) -m lab test $(TEST)
+
+lab-shell: ## a prompt in that VM
+	@make.d/bootstrap lab
+	@$(PYTHON) -m lab shell
 
 bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 	$(ready)

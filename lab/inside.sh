@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs as root in the lab VM: puts the images in their places, then runs the given command.
+set -euo pipefail
+exec 3>&- 4>&- 5>&- 6>&- # what the VM's init left open; LVM complains of it
+project=$1
+library=$2
+shift 2
+
+place_images() {
+  mkdir -p /run/lab/{cache,python,project,home}
+  mount --bind "$project/.cache" /run/lab/cache
+  mount -o ro /dev/disk/by-id/virtio-python /run/lab/python
+  mount -o ro /dev/disk/by-id/virtio-project /run/lab/project
+  mount -t tmpfs -o mode=1777 tmp /tmp # the machine's own is none of our business
+  mkdir -p "$project"                  # it may have been in there
+  mount --bind /run/lab/project "$project"
+  mount --bind /run/lab/cache "$project/.cache"
+  mount --bind /run/lab/python/venv "$project/.venv"
+  mount --bind /run/lab/python/stdlib "$library"
+}
+
+prepare_system() {
+  mkdir -p /run/lock /run/dbus /var/lib/nfs
+  ip link set lo up
+  sysctl -q -w kernel.sysrq=1 kernel.hung_task_timeout_secs=0 2>/dev/null || true
+}
+
+place_images
+prepare_system
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run/lab/home LC_ALL=C.UTF-8
+export PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+cd "$project"
+echo "lab: booted in $(cut -d' ' -f1 /proc/uptime) s, Linux $(uname -r)"
+exec "$@"

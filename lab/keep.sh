@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Runs in the lab VM with KEEP=1: the given tests, and a shell beside their remains when one fails.
+if "$@"; then exit 0; fi
+echo "lab: a test failed; this shell is in the lab (leave it to end the VM)"
+exec bash -i
