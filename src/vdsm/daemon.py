@@ -126,6 +126,9 @@ class _Images:
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._images.teardown(pool_id, domain_id, image_id)
 
+    async def is_folder(self, path: str) -> bool:
+        return await self._images.is_folder(path)
+
 
 class _VmCounter:
     """How many VMs there are, for the host's statistics."""

@@ -17,6 +17,8 @@ THREADS = 4
 """How many operations of one domain run at once."""
 KEPT = 100
 """Lanes that are kept although they are idle."""
+LONGEST_NAME = 4096
+"""Longer names are cut: they name nothing that exists, and are not worth being kept."""
 IDLE_S = 10.0
 """The threads of a lane end after so long without work: callers may name many domains, and threads cost memory."""
 
@@ -154,9 +156,10 @@ class Lanes:
         return len(self._lanes)
 
     def get(self, domain_id: str = "") -> Lane:
-        """The lane of a domain, to be used at once."""
-        lane = self._lanes.pop(domain_id, None) or Lane(domain_id, self._timeout_s)
-        self._lanes[domain_id] = lane
+        """The lane of a domain, or of a path that is none's, to be used at once."""
+        name = domain_id[:LONGEST_NAME]
+        lane = self._lanes.pop(name, None) or Lane(name, self._timeout_s)
+        self._lanes[name] = lane
         if len(self._lanes) > self._kept_count:
             self._forget_oldest(but=lane)
         return lane

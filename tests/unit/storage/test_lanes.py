@@ -116,6 +116,11 @@ async def test_domains_do_not_wait_for_each_other():
     lanes.close()
 
 
+async def test_names_without_end_are_not_kept(lanes):
+    assert await lanes.get("x" * 1_000_000).run(max, 1, 2) == 2
+    assert sum(map(len, lanes._lanes)) < 10_000
+
+
 class Heavy:
     """Stands for a large argument."""
 
