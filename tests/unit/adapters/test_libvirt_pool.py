@@ -337,7 +337,7 @@ class TestCalls:
             while len(begun) < 2:
                 await asyncio.sleep(0.001)
         assert await calls.on_vm(VM[:-1] + "9", "resume", lambda domain: "resumed") == "resumed"
-        assert begun == ids[:2]
+        assert set(begun) == set(ids[:2])  # two threads: either may be first
         domain.gate.set()
         assert await asyncio.gather(*defining) == [True] * 5
 
