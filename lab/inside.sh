@@ -21,6 +21,9 @@ place_images() {
 
 prepare_system() {
   mkdir -p /run/lock /run/dbus /var/lib/nfs
+  mkdir -p /run/netns # as the first `ip netns` would, for good
+  mount --bind /run/netns /run/netns
+  mount --make-shared /run/netns
   ip link set lo up
   sysctl -q -w kernel.sysrq=1 kernel.hung_task_timeout_secs=0 2>/dev/null || true
 }

@@ -28,7 +28,8 @@ LIMIT_S = 3000.0
 STACKS_S = 15.0
 HUNG = 124  # the status of `timeout` from coreutils
 OVERLAYS = ("/etc", "/var")
-KERNEL_LOG_LINES = 80
+KERNEL_LOG_LINES = 120
+BOOTED = "virtme-ng-init: starting script"
 
 
 class LabError(Exception):
@@ -96,8 +97,9 @@ def run_interactively(run: Run) -> int:
 
 def tell_kernel_log(kernel_log: Path) -> None:
     """Print the end of the kernel's log."""
-    lines = kernel_log.read_text(errors="replace").splitlines()
-    print(f"lab: the end of {kernel_log} ({len(lines)} lines):", file=sys.stderr)
+    boot, booted, said = kernel_log.read_text(errors="replace").rpartition(BOOTED)
+    lines = (said if booted else boot).splitlines()
+    print(f"lab: what the kernel said at last (all of it: {kernel_log}):", file=sys.stderr)
     print("\n".join(lines[-KERNEL_LOG_LINES:]), file=sys.stderr)
 
 
@@ -158,9 +160,9 @@ def _pass_on(process: "subprocess.Popen[bytes]", run: Run) -> bool:
 
 
 def _ask_for_stacks(monitor: Path) -> None:
-    """Have the kernel log the stacks of blocked tasks, of all processors, and of everything."""
+    """Have the kernel log the stacks of everything, of all processors, and last of the tasks that are blocked."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(monitor))
-        for key in "wlt":
+        for key in "tlw":
             connection.sendall(f"sendkey alt-sysrq-{key}\n".encode())
             time.sleep(STACKS_S / 3)  # it goes over a serial line, and nobody says when it has gone
