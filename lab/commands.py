@@ -4,8 +4,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 TIMEOUT_S = 60.0
+Seen = TypeVar("Seen")
 
 
 class PartFailed(Exception):
@@ -32,13 +34,14 @@ def run(*command: str | Path, input: str | None = None, timeout_s: float = TIMEO
     return done.stdout
 
 
-def wait_for(look: Callable[[], object], what: str, limit_s: float = TIMEOUT_S, pause_s: float = 0.05) -> None:
-    """Look until there is something true to see. Raises PartFailed when that takes too long."""
+def wait_for(look: Callable[[], Seen | None], what: str, limit_s: float = TIMEOUT_S, pause_s: float = 0.02) -> Seen:
+    """Look until there is something true to see, and return it. Raises PartFailed when that takes too long."""
     deadline = time.monotonic() + limit_s
-    while not look():
+    while not (seen := look()):
         if time.monotonic() > deadline:
             raise PartFailed(f"not within {limit_s:.0f} s: {what}")
         time.sleep(pause_s)
+    return seen
 
 
 def load(*modules: str) -> None:

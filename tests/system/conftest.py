@@ -1,15 +1,19 @@
-"""What tests on the real thing share: a libvirtd of our own for the session."""
+"""What tests on the real thing share: a libvirtd of our own for the session, and hosts for a test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests.system.private_libvirtd import PrivateLibvirtd, why_not
+import lab.hosts
+import lab.libvirtd
+from lab.hosts import Hosts
+from tests.system.private_libvirtd import PrivateLibvirtd
 
 
 @pytest.fixture(scope="session")
 def _libvirtd_of_session() -> Iterator[PrivateLibvirtd]:
-    reason = why_not()
+    reason = lab.libvirtd.why_not()
     if reason is not None:
         pytest.skip(reason)
     with PrivateLibvirtd() as libvirtd:
@@ -25,3 +29,13 @@ def libvirtd(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[PrivateLibvirtd]
         _libvirtd_of_session.thaw()
     _libvirtd_of_session.start()
     _libvirtd_of_session.kill_guests()
+
+
+@pytest.fixture
+def hosts() -> Iterator[Callable[[int], Hosts]]:
+    """`hosts(2)`: so many hosts, joined by a network, until the end of the test."""
+    reason = lab.hosts.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        yield lambda count: stack.enter_context(Hosts(count))
