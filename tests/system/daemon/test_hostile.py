@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import SOAK_FACTOR
 from tests.daemon.hostile_clients import DIALECTS, Reply, attacking, hang_up, is_unforeseen
 from tests.daemon.hostile_node import list_good, list_tree, make_bait
 from tests.daemon.hostile_values import VERBS, Attack, Long, Word, list_attacks
 from tests.daemon.running import Furniture
 from tests.daemon.test_hostile_documents import REFUSED, STARTED
+from tests.rounds import SOAK_FACTOR
 from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, make_id, poll
 from vdsm.api.declare import Verb
 from vdsm.wire.tls import TlsFiles, make_client_context
