@@ -176,7 +176,7 @@ class Node:
         self.settings = settings
         self.machine = machine
         self.clock = clock or SystemClock()
-        self.bus: EventBus[Event] = EventBus(self.clock)
+        self.bus: EventBus[Event] = EventBus(self.clock, weigh=lambda event: len(EventDialect.format_json(event)))
         self.storage = self._make_storage()
         self.accelerator = Accelerator(AcceleratorSetting(settings.virt.accelerator), machine.probe)
         self.vms = self._make_vms()

@@ -361,7 +361,10 @@ async def hang_up(writer: asyncio.StreamWriter, *, politely: bool = True) -> Non
     raw = writer.get_extra_info("socket")
     if not politely and raw is not None and raw.family != socket.AF_UNIX:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.close() if politely else writer.transport.abort()
+    if not politely:
+        writer.transport.abort()
+    elif not writer.is_closing():  # asyncio's TLS transport cannot be aborted any more once it was closed twice
+        writer.close()
     try:
         async with asyncio.timeout(1):
             await writer.wait_closed()

@@ -13,6 +13,12 @@ from vdsm.core.clock import Clock
 T = TypeVar("T")
 
 KEPT = 10_000
+KEPT_BYTES = 16 << 20
+"""Events of machines with a thousand devices are large: of such, fewer are kept."""
+
+
+def _weigh_nothing(_event: object) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,25 @@ class Reset:
 
 
 class EventBus(Generic[T]):
-    """Publishes on the loop's thread to listeners (at once) and to subscriptions (at their own pace)."""
+    """Publishes on the loop's thread to listeners (at once) and to subscriptions (at their own pace).
 
-    def __init__(self, clock: Clock, kept: int = KEPT) -> None:
+    The last `kept` events are remembered, fewer where they are heavier than `kept_bytes` by what `weigh` tells.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        kept: int = KEPT,
+        *,
+        weigh: Callable[[T], int] = _weigh_nothing,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self.start = str(int(clock.time() * 1000))
-        self._kept: deque[Numbered[T]] = deque(maxlen=kept)
+        self._kept: deque[Numbered[T]] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._most = (kept, kept_bytes)
+        self._weigh = weigh
         self.last = 0
         """The newest event's number."""
         self.closed = False
@@ -52,12 +72,22 @@ class EventBus(Generic[T]):
         """Number an event and tell it; gives its id."""
         self.last += 1
         numbered = Numbered(self.last_id, event)
-        self._kept.append(numbered)
+        self._keep(numbered)
         for listener in self._listeners:
             listener(numbered)
         for subscription in self.subscriptions:
             subscription.wake()
         return numbered.id
+
+    def _keep(self, numbered: Numbered[T]) -> None:
+        size_bytes = self._weigh(numbered.event)
+        self._kept.append(numbered)
+        self._sizes.append(size_bytes)
+        self._bytes += size_bytes
+        count, most_bytes = self._most
+        while len(self._kept) > count or self._bytes > most_bytes:
+            self._kept.popleft()
+            self._bytes -= self._sizes.popleft()
 
     def listen(self, listener: Callable[[Numbered[T]], None]) -> None:
         """Call listener with every later event. Listeners must not raise."""

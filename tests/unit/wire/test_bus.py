@@ -83,3 +83,15 @@ async def test_closing_ends_those_who_wait():
         await asyncio.sleep(0)
         bus.close()
         assert await waiting == []
+
+
+async def test_heavy_events_are_kept_in_lower_numbers():
+    bus: EventBus[bytes] = EventBus(SystemClock(), weigh=len, kept_bytes=100)
+    for size in (60, 60, 40):
+        bus.publish(b"x" * size)
+    assert [len(entry.event) for entry in bus.list_after(1) or ()] == [60, 40]
+    assert bus.list_after(0) is None
+    bus.publish(b"x" * 101)  # heavier than all that may be kept: listeners have heard of it
+    assert bus.list_after(3) is None and bus.list_after(4) == []
+    bus.publish(b"x")
+    assert [len(entry.event) for entry in bus.list_after(4) or ()] == [1]
