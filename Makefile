@@ -78,6 +78,8 @@ bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	$(ready_to_check)
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
+	@make.d/bootstrap lab
+	VDSM_SOAK=$(N) $(PYTHON) -m lab test
 
 requirements: ## write requirements*.txt anew from requirements*.in
 	$(ready)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +25,21 @@ DRIVERS = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_balloon", "virtio_rng", "virtio_console"),
     *("ahci", "ata_piix", "sd_mod", "sr_mod", "e1000", "button", "evdev", "i6300esb"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a guest is made of beside kernel and busybox: its drivers, its /init, and other files."""
+
+    drivers: Sequence[str] = DRIVERS
+    init: bytes = (HERE / "init.sh").read_bytes()
+    files: Sequence[cpio.Entry] = ()
+
+    @property
+    def id(self) -> str:
+        """Equal for recipes that give the same guest."""
+        code = b"".join((HERE / name).read_bytes() for name in ("guest.py", "cpio.py"))
+        return hashlib.sha256(code + repr((self.drivers, self.init, self.files)).encode()).hexdigest()[:16]
 
 
 class GuestError(Exception):
@@ -49,9 +64,10 @@ class GuestFiles:
         return GuestFiles(kernel, initrd, self.arguments)
 
 
-def build_guest(cache: Path = CACHE) -> GuestFiles:
-    """Make the guest in `cache` unless it is there already. Raises GuestError."""
-    place = cache / _recipe_id()
+def build_guest(cache: Path = CACHE, recipe: Recipe | None = None) -> GuestFiles:
+    """Make the guest, by default the demo's, in `cache` unless it is there already. Raises GuestError."""
+    recipe = recipe or Recipe()
+    place = cache / recipe.id
     guest = GuestFiles(place / "vmlinuz", place / "initrd.gz")
     if place.is_dir():
         return guest
@@ -60,9 +76,9 @@ def build_guest(cache: Path = CACHE) -> GuestFiles:
         made = Path(name) / "made"
         made.mkdir()
         downloads = _download((_find_kernel_package(), "busybox-static"), Path(name))
-        kernel, modules = _unpack_kernel(downloads[0])
+        kernel, modules = _unpack_kernel(downloads[0], recipe.drivers)
         (made / "vmlinuz").write_bytes(kernel)
-        (made / "initrd.gz").write_bytes(_format_initrd(_unpack_busybox(downloads[1]), modules))
+        (made / "initrd.gz").write_bytes(_format_initrd(_unpack_busybox(downloads[1]), modules, recipe))
         made.chmod(0o755)
         try:
             made.rename(place)  # all or nothing, also when two builds race
@@ -70,11 +86,6 @@ def build_guest(cache: Path = CACHE) -> GuestFiles:
             if not place.is_dir():
                 raise
     return guest
-
-
-def _recipe_id() -> str:
-    recipe = b"".join((HERE / name).read_bytes() for name in ("guest.py", "init.sh", "cpio.py"))
-    return hashlib.sha256(recipe).hexdigest()[:16]
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:
@@ -132,7 +143,7 @@ def _unpack_busybox(package: Path) -> bytes:
     return next(iter(found.values()))
 
 
-def _unpack_kernel(package: Path) -> tuple[bytes, list[tuple[str, bytes]]]:
+def _unpack_kernel(package: Path, drivers: Iterable[str]) -> tuple[bytes, list[tuple[str, bytes]]]:
     """The kernel and the drivers in the order in which they must be loaded."""
     folders = r"(drivers|lib|crypto|net|arch)"
     files = _read_members(package, re.compile(rf"^\./(boot/vmlinuz-|(usr/)?lib/modules/[^/]+/kernel/{folders}/.*\.ko)"))
@@ -143,7 +154,7 @@ def _unpack_kernel(package: Path) -> tuple[bytes, list[tuple[str, bytes]]]:
             kernel = content
         else:
             modules[_get_module_name(path)] = content
-    return kernel, order_modules(DRIVERS, modules)
+    return kernel, order_modules(drivers, modules)
 
 
 def _get_module_name(path: str) -> str:
@@ -172,7 +183,7 @@ def order_modules(wanted: Iterable[str], modules: dict[str, bytes]) -> list[tupl
     return list(ordered.items())
 
 
-def _format_initrd(busybox: bytes, modules: list[tuple[str, bytes]]) -> bytes:
+def _format_initrd(busybox: bytes, modules: list[tuple[str, bytes]], recipe: Recipe) -> bytes:
     folders = ("bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "proc", "root", "sys", "tmp")
     power_button = b"#!/bin/sh\necho 'guest: power button' >/dev/ttyS0\nexec poweroff -f\n"
     order = "".join(f"{name}.ko\n" for name, _ in modules).encode()
@@ -182,10 +193,11 @@ def _format_initrd(busybox: bytes, modules: list[tuple[str, bytes]]) -> bytes:
             cpio.character_device("dev/console", 5, 1),
             cpio.program("bin/busybox", busybox),
             cpio.link("bin/sh", "busybox"),
-            cpio.program("init", (HERE / "init.sh").read_bytes()),
+            cpio.program("init", recipe.init),
             cpio.program("etc/acpi/PWRF/00000080", power_button),
             cpio.program("modules/order", order),
             *(cpio.program(f"modules/{name}.ko", content) for name, content in modules),
+            *recipe.files,
         ]
     )
 

@@ -1,17 +1,16 @@
-"""What all tests share: unit tests that touch the machine fail loudly, and one switch between quick and full counts.
+"""What all tests share: unit tests that touch the machine fail loudly, and one switch between quick and full counts."""
 
-`VDSM_SOAK=FACTOR` (set by `make soak`) multiplies the full counts; without it the quick ones hold.
-"""
-
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
+from tests.rounds import SOAK_FACTOR, rounds
+
+__all__ = ["rounds"]  # a fixture: pytest finds it here
+
 UNIT_TESTS = Path(__file__).parent / "unit"
 FORBIDDEN_EVENTS = {
     **dict.fromkeys(("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"), "starts a process"),
@@ -56,13 +55,3 @@ def _unit_tests_leave_the_machine_alone(request: pytest.FixtureRequest) -> Itera
     finally:
         _offences = None
     assert not offences, f"a unit test touched the machine: {offences}"
-
-
-@pytest.fixture
-def rounds() -> Callable[[int, int], int]:
-    """How often to repeat: `rounds(30, 1000)` is 30 in quick runs, 1,000 times the factor in soak."""
-
-    def choose(quick: int, full: int) -> int:
-        return max(quick, round(full * SOAK_FACTOR)) if SOAK_FACTOR else quick
-
-    return choose

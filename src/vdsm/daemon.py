@@ -20,6 +20,7 @@ from vdsm.adapters.accelerator import KvmProbe, find_closed_device
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
+from vdsm.adapters.memory import bound_allocator, bound_garbage
 from vdsm.adapters.netconf import StoredNetworks
 from vdsm.adapters.netlink import Netlink
 from vdsm.adapters.packages import PackageDatabase
@@ -124,6 +125,9 @@ class _Images:
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._images.teardown(pool_id, domain_id, image_id)
+
+    async def is_folder(self, path: str) -> bool:
+        return await self._images.is_folder(path)
 
 
 class _VmCounter:
@@ -398,6 +402,7 @@ async def run(paths: Paths, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with _until_signal() as stop:
         node = Node(paths, settings, RealMachine(settings, paths))
+        bound_garbage()
         serving = asyncio.create_task(node.serve(), name="serve")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -446,6 +451,7 @@ def main(root: Path, config: Path | None, port: int | None, foreground: bool, sh
     if show_settings:
         click.echo(format_settings(Settings()))
         return
+    bound_allocator()
     paths = Paths(root.absolute())
     try:
         loaded = load_settings(paths, config)

@@ -207,6 +207,17 @@ async def test_half_read_frames_of_all_clients_together_are_bounded():
         await house.check_alive()
 
 
+async def test_a_half_read_frame_goes_with_its_connection():
+    async with listening() as house:
+        async with house.visit() as visitor:
+            await visitor.subscribe("mine")
+            [connection] = house.doors.stomp._connections
+            visitor.say(b"SEND\n\n" + b"x" * 1_000_000)
+            await wait_for(lambda: connection._reader.unread_bytes > 1_000_000)
+        await wait_for(lambda: house.doors.stomp.connections == 0)
+        assert not connection._reader.unread_bytes  # transport and protocol are a cycle: it lasts for a while yet
+
+
 async def test_who_leaves_is_forgotten_while_the_call_goes_on():
     async with listening() as house:
         async with house.visit() as visitor:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import SOAK_FACTOR
 from tests.daemon.hostile_clients import DIALECTS, Dialect, attacking, to_json
 from tests.daemon.hostile_node import Ground
 from tests.daemon.hostile_values import VERBS, Attack, Long, attacks, list_attacks
 from tests.daemon.running import make_id
+from tests.rounds import SOAK_FACTOR
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 calls = st.tuples(attacks(), st.sampled_from(DIALECTS))

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from lab.remains import nothing_left
+from tests.rounds import rounds
+
+__all__ = ["rounds"]  # a fixture: pytest finds it here
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ UNIX_SOCKET = (
 
 
 def run_pytest(folder):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--rootdir"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    command += ["-o", f"pythonpath={REPOSITORY}", "--rootdir"]
     done = subprocess.run([*command, folder, folder], cwd=folder, capture_output=True, text=True, timeout=60)
     return done.stdout
 

@@ -17,6 +17,10 @@ THREADS = 4
 """How many operations of one domain run at once."""
 KEPT = 100
 """Lanes that are kept although they are idle."""
+LONGEST_NAME = 4096
+"""Longer names are cut: they name nothing that exists, and are not worth being kept."""
+IDLE_S = 10.0
+"""The threads of a lane end after so long without work: callers may name many domains, and threads cost memory."""
 
 
 class Lane:
@@ -24,13 +28,15 @@ class Lane:
     thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer.
     One that had no thread by then never begins."""
 
-    def __init__(self, name: str, timeout_s: float) -> None:
+    def __init__(self, name: str, timeout_s: float, idle_s: float = IDLE_S) -> None:
         self._name = name
         self._timeout_s = timeout_s
+        self._idle_s = idle_s
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
         self._waiting = 0
         self._lost = 0
+        self._rest: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -41,6 +47,11 @@ class Lane:
     def is_stuck(self) -> bool:
         """Whether no thread is left that could do anything."""
         return self._lost >= THREADS
+
+    @property
+    def thread_count(self) -> int:
+        """How many threads work or wait for work."""
+        return self._threads
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call function in a thread of the lane; raises AccessTimeout when it does not end in time."""
@@ -60,14 +71,18 @@ class Lane:
             too_late.set()
             self._write_off(done)
             raise AccessTimeout(self._name) from None
+        finally:
+            del done, call  # a failure's trace leads here: it must not hold itself, and with it what the call was given
 
     def close(self) -> None:
         """Let idle threads end; stuck ones die with the process."""
         for _ in range(self._threads):
             self._jobs.put(None)
+        self._stay()
         self._threads = 0  # one that is used all the same gets new ones
 
     def _submit(self, job: Callable[[], None], done: "asyncio.Future[R]") -> None:
+        self._stay()
         self._waiting += 1
         done.add_done_callback(self._leave)
         if self._waiting > self._threads and self._threads < THREADS:
@@ -79,10 +94,18 @@ class Lane:
         self._waiting -= 1
         if not ended.cancelled():
             ended.exception()  # a caller that was cancelled meanwhile asks no more
+        if self.is_idle:
+            self._rest = ended.get_loop().call_later(self._idle_s, self.close)
+
+    def _stay(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # an idle thread keeps alive neither what it was given nor what came of it
 
     def _write_off(self, done: "asyncio.Future[R]") -> None:
         self._lost += 1
@@ -109,6 +132,8 @@ def _run(
         loop.call_soon_threadsafe(_settle, done, settle)
     except RuntimeError:
         return  # the loop is closed: nobody waits any more
+    finally:
+        del done, settle  # as in `Lane.run`
 
 
 def _settle(done: "asyncio.Future[R]", settle: Callable[[], None]) -> None:
@@ -131,9 +156,10 @@ class Lanes:
         return len(self._lanes)
 
     def get(self, domain_id: str = "") -> Lane:
-        """The lane of a domain, to be used at once."""
-        lane = self._lanes.pop(domain_id, None) or Lane(domain_id, self._timeout_s)
-        self._lanes[domain_id] = lane
+        """The lane of a domain, or of a path that is none's, to be used at once."""
+        name = domain_id[:LONGEST_NAME]
+        lane = self._lanes.pop(name, None) or Lane(name, self._timeout_s)
+        self._lanes[name] = lane
         if len(self._lanes) > self._kept_count:
             self._forget_oldest(but=lane)
         return lane

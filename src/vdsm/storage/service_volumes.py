@@ -1,5 +1,7 @@
 """Answers the verbs on volumes and images; long ones become tasks of the pool."""
 
+import os
+
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
@@ -152,6 +154,10 @@ class ImageService:
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None = None) -> None:
         await self._lanes.get(domain_id).run(self._repository.images.teardown, domain_id, image_id)
+
+    async def is_folder(self, path: str) -> bool:
+        """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
+        return await self._lanes.get(path).run(os.path.isdir, path)
 
     async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
         return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)

@@ -14,6 +14,7 @@ LOCKED_PASSWORD = "*****"
 """Of a display that nobody may use yet."""
 
 _DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
+_PATH_ATTRIBUTES = ("file", "dev", "dir")
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
 
 
@@ -90,6 +91,12 @@ def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel:
         source.set(_SOURCE_ATTRIBUTES.get(image.kind, "file"), check_text("disk.path", image.path))
         if not relabel and source.find("seclabel") is None and image.kind != "network":
             source.append(element("seclabel", type="none", relabel="no", model="dac"))
+
+
+def list_paths(domain: Element) -> list[str]:
+    """The paths of all disks and of what is behind them, whatever kind of path they are for libvirt."""
+    sources = [source for disk in domain.iterfind("devices/disk") for source in disk.iter("source")]
+    return [path for source in sources for name in _PATH_ATTRIBUTES if (path := source.get(name))]
 
 
 def set_leases(domain: Element, images: Mapping[str, PreparedImage]) -> None:

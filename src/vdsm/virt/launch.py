@@ -122,6 +122,7 @@ class Launcher:
             hostedits.avoid_kvm(wish.domain)
         images = await self._prepare(vm)
         hostedits.set_images(wish.domain, images, relabel=self._shared.settings.relabel_disks)
+        await self._refuse_folders(wish, images)
         hostedits.set_leases(wish.domain, images)
         async with self._slots:
             _check_wanted(vm)
@@ -131,6 +132,14 @@ class Launcher:
             await self._power_on(vm)
         if vm.state.status is not Status.DOWN:
             await self._begin(vm)
+
+    async def _refuse_folders(self, wish: Wish, images: dict[str, PreparedImage]) -> None:
+        """libvirt gives what a disk names to qemu's user before qemu refuses it, and to root afterwards: a folder of
+        disks would be lost to its owner."""
+        prepared = {image.path for image in images.values()}
+        for path in hostedits.list_paths(wish.domain):
+            if path not in prepared and await self._shared.images.is_folder(path):
+                raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Bad disk: {path} is a folder"))
 
     async def _prepare(self, vm: Vm) -> dict[str, PreparedImage]:
         images: dict[str, PreparedImage] = {}

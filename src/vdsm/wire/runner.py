@@ -65,6 +65,7 @@ class CallRunner:
                 if jobs:
                     self._wake()
                 await job()
+                del job  # an idle worker keeps no call's body alive
             self._rest()
             if self._closing or len(self._idle) >= IDLE_WORKERS:
                 return

@@ -107,9 +107,7 @@ class FrameReader:
 
     def feed(self, data: bytes) -> None:
         """Append what arrived."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
+        self._drop_read()
         self._buffer += data
 
     def get_frame(self) -> Frame | None:
@@ -117,12 +115,20 @@ class FrameReader:
         if self._broken is not None:
             raise FrameError(self._broken)
         try:
-            return self._get_frame()
+            frame = self._get_frame()
         except FrameError as error:
             self._broken = str(error)
             self._buffer.clear()
             self._start = 0
             raise
+        if frame is None:
+            self._drop_read()  # nobody knows when more comes: an idle connection keeps nothing of its last frame
+        return frame
+
+    def _drop_read(self) -> None:
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
 
     def _get_frame(self) -> Frame | None:
         head = self._head

@@ -188,6 +188,8 @@ class StompConnection(asyncio.Protocol):
             self._server.subscriptions.remove(subscription.destination, subscription)
         self._subscriptions.clear()
         self._output.clear()
+        # Transports and protocols refer to each other: what was half read would stay until a garbage collection.
+        self._reader = FrameReader(self._limits)
         self._server.note_unfinished(-self._unfinished_bytes)
         self._server.discard(self)
 

@@ -11,7 +11,7 @@ import lab.sanlock
 from lab.gluster import GlusterVolume
 from lab.hosts import Host, Hosts
 from lab.sanlock import KILL_AFTER_S, TAKE_OVER_AFTER_S, Holder, Lease, LeaseRefused, Sanlock
-from tests.conftest import SOAK_FACTOR
+from tests.rounds import SOAK_FACTOR
 
 pytestmark = pytest.mark.skipif(lab.sanlock.why_not() is not None, reason=str(lab.sanlock.why_not()))
 

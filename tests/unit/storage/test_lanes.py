@@ -1,7 +1,10 @@
 """Lanes: operations of one domain beside the loop, and what happens when they never end."""
 
 import asyncio
+import gc
 import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -111,3 +114,54 @@ async def test_domains_do_not_wait_for_each_other():
     assert await lanes.get("well").run(max, 1, 2) == 2
     released.set()
     lanes.close()
+
+
+async def test_names_without_end_are_not_kept(lanes):
+    assert await lanes.get("x" * 1_000_000).run(max, 1, 2) == 2
+    assert sum(map(len, lanes._lanes)) < 10_000
+
+
+class Heavy:
+    """Stands for a large argument."""
+
+
+async def test_an_idle_thread_keeps_nothing_of_its_last_call():
+    lane, given = Lane("domain", timeout_s=30.0), Heavy()
+    kept = weakref.ref(given)
+    assert await lane.run(lambda heavy: heavy, given) is given
+    del given
+    await until(lambda: kept() is None)
+    assert lane.thread_count == 1
+    lane.close()
+
+
+async def test_a_failure_keeps_what_the_call_was_given_no_longer_than_its_catcher():
+    lane, given = Lane("domain", timeout_s=30.0), Heavy()
+    kept = weakref.ref(given)
+
+    def fail(_heavy: Heavy) -> None:
+        raise ValueError("of the operation")
+
+    gc.disable()  # what only a collection would free does not count
+    try:
+        with suppress(ValueError):
+            await lane.run(fail, given)
+        del given
+        await until(lambda: kept() is None)
+    finally:
+        gc.enable()
+    lane.close()
+
+
+async def test_threads_end_when_there_is_nothing_to_do_for_long():
+    lane = Lane("domain", timeout_s=30.0, idle_s=0.0)
+    before = set(threading.enumerate())
+    assert await lane.run(max, 1, 2) == 2
+    await until(lambda: not lane.thread_count and set(threading.enumerate()) <= before)
+    assert await lane.run(max, 1, 2) == 2
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.conftest import SOAK_FACTOR
+from tests.rounds import SOAK_FACTOR
 from tests.unit.virt.builders import VOLUME, parameters
 from tests.unit.virt.world import World, settle
 from vdsm.core.errors import GeneralFailure, NodeError

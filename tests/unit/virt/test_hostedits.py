@@ -73,6 +73,16 @@ def test_a_prepared_image_replaces_what_the_caller_guessed_and_nothing_else() ->
     assert found.findtext("serial") == "s"
 
 
+def test_paths_of_disks_are_found_wherever_they_are() -> None:
+    read = domain(
+        '<disk type="block"><source file="/a" dev="/b"/><target dev="vda"/>'
+        '<backingStore type="file"><source file="/c"/><backingStore/></backingStore>'
+        '<mirror><source dir="/d"/></mirror></disk>'
+        '<disk type="file" device="cdrom"><source file=""/></disk><disk type="network"><source name="e"/></disk><disk/>'
+    )
+    assert hostedits.list_paths(read) == ["/a", "/b", "/c", "/d"]
+
+
 def test_relabelling_is_left_to_libvirt_when_asked() -> None:
     read = domain('<disk type="file"><target dev="vda"/></disk>')
     hostedits.set_images(read, {"vda": FILE}, relabel=True)

@@ -134,6 +134,17 @@ async def test_an_image_that_cannot_be_prepared() -> None:
         assert str(stats.exit_message).startswith("Bad volume specification")
 
 
+async def test_a_folder_in_the_place_of_a_disk_is_refused_before_libvirt_hears_of_it() -> None:
+    world = World()
+    world.images.folders.add("/storage")
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME, {"path": "/storage", "interface": "virtio"}])
+        stats = await service.get_stats(VM_ID)
+        assert (stats.status, stats.exit_message) == ("Down", "Bad disk: /storage is a folder")
+        assert "/storage" not in world.hypervisor.domains[VM_ID].xml
+        assert world.images.prepared == []
+
+
 async def test_a_crash_in_the_code_of_one_start_takes_nobody_along() -> None:
     world = World()
     async with world.ready() as service:

@@ -29,6 +29,7 @@ class FakeImages:
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
         self.waiting = 0
+        self.folders: set[str] = set()
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -43,6 +44,9 @@ class FakeImages:
         if self.teardown_failures:
             raise self.teardown_failures.pop(0)
         self.prepared = [other for other in self.prepared if other != image_id]
+
+    async def is_folder(self, path: str) -> bool:
+        return path in self.folders
 
 
 class NoProbe:

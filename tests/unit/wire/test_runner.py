@@ -1,6 +1,7 @@
 """Many calls in few tasks: order, independence, closing."""
 
 import asyncio
+import weakref
 
 from vdsm.wire.runner import CallRunner
 
@@ -71,3 +72,17 @@ async def test_close_lets_jobs_finish_then_cancels_the_rest():
     runner.submit(lambda: job("late", short))
     await settle()
     assert len(ended) == 2
+
+
+async def test_an_idle_worker_keeps_nothing_of_its_last_job():
+    class Job:
+        async def __call__(self) -> None:
+            return None
+
+    runner, job = CallRunner(lambda: None), Job()
+    kept = weakref.ref(job)
+    runner.submit(job)
+    del job
+    await settle()
+    assert kept() is None
+    await runner.close(0)

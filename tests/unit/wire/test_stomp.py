@@ -151,3 +151,10 @@ def test_memory_is_given_back_once_frames_are_out():
     reader.feed(b"SE")
     assert reader.unread_bytes == 2
     assert len(reader._buffer) == 2
+
+
+def test_a_reader_that_waits_keeps_nothing_of_what_it_gave_out():
+    reader = FrameReader(USUAL)
+    reader.feed(format_frame("SEND", (), b"x" * 1_000_000) + b"\nSEND\n")
+    assert [frame.command for frame in drain(reader)] == ["SEND"]
+    assert len(reader._buffer) == reader.unread_bytes < 10

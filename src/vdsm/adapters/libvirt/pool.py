@@ -128,8 +128,11 @@ class Pool:
         self._in_flight[call] = worker
         call.timer = asyncio.get_running_loop().call_later(timeout_s, self._write_off, call, CallExpired(what))
         worker.post(call)
-        await call.answer
-        return results[0]
+        try:
+            await call.answer
+            return results[0]
+        finally:
+            del call  # a failure's trace leads here: it must not hold itself, and with it what was sent to libvirt
 
     def abandon(self, reason: str) -> None:
         """libvirtd is gone: whoever waits hears so at once, and threads that still hang are written off."""

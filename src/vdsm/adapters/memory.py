@@ -1,0 +1,42 @@
+"""How this process asks for memory and gives it back: glibc's allocator and Python's collector.
+
+Left alone, both keep what a burst of large requests took: glibc spreads it over an arena per thread, learns to serve
+large blocks from there, where small ones pin them, and Python collects cycles by their number, not by their size. What
+is kept for how long is left to those who hold it.
+"""
+
+import ctypes
+import gc
+import logging
+
+log = logging.getLogger(__name__)
+
+ARENAS = 2
+"""One for the loop and one for threads: while they run Python they take turns anyway."""
+LARGE_BYTES = 320 << 10
+"""Blocks from here on are given back as soon as they are freed; what asyncio reads at once (256 KiB) is smaller."""
+SPARE_BYTES = 4 << 20
+"""Free memory at the end of the heap that is kept for later."""
+_PARAMETERS = {"arenas": (-8, ARENAS), "large blocks": (-3, LARGE_BYTES), "spare": (-1, SPARE_BYTES)}
+"""M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>."""
+THRESHOLDS = (700, 10, 2)
+"""The third, usually 10, tells how often all objects are looked at that are neither young nor frozen."""
+
+
+def bound_allocator() -> None:
+    """Have glibc return freed memory; for the beginning of a process. Other allocators are left as they are."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        log.info("this C library has no mallopt: its allocator stays as it is")
+        return
+    for name, (parameter, value) in _PARAMETERS.items():
+        if not mallopt(parameter, value):
+            log.warning("the allocator does not take its bound of %s", name)
+
+
+def bound_garbage() -> None:
+    """Have Python find garbage soon; for when what lasts has been made, which it does not look at any more."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # Python waits for garbage in proportion to what this one leaves: nothing
+    gc.set_threshold(*THRESHOLDS)
