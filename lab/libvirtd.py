@@ -3,19 +3,28 @@
 import os
 import shutil
 import signal
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 from lab import processes
+from lab.images import PROJECT
 from lab.namespaces import NEEDS, Namespaces
 
 SOCKET = "run/libvirt/libvirt-sock"
+KNOWN = PROJECT / ".cache/capabilities"
+"""What a libvirtd found out about every emulator, for the next ones: libvirt itself sees whether it still holds."""
 
-SETUP = r"""
+_SCRIPT = r"""
 mkdir -p /run/libvirt
 if [[ ! $home || ! -d $home/etc ]]; then cp -a /etc/libvirt /run/etc; fi
 place /etc/libvirt etc
 place /var/lib/libvirt lib
 place /var/cache/libvirt cache
-mkdir -p /var/log/libvirt /var/lib/libvirt/qemu
+mkdir -p /var/log/libvirt /var/lib/libvirt/qemu /var/cache/libvirt/qemu
+if [[ -d $known && ! -d /var/cache/libvirt/qemu/capabilities ]]; then
+  cp -r "$known" /var/cache/libvirt/qemu/capabilities
+fi
 if [[ -d /run/etc ]]; then
   rm -rf /run/etc/qemu  # what others defined
   cp -a /run/etc/. /etc/libvirt/
@@ -28,6 +37,7 @@ fi
 virtlogd -d
 libvirtd -d $libvirtd_options
 """
+SETUP = f"known={KNOWN}\n{_SCRIPT}"
 """For `Namespaces`; `$libvirtd_options` is set before. With a home, all but /run stays as it is from start to start."""
 
 
@@ -84,6 +94,12 @@ class Libvirtd:
         assert self.pid is not None
         os.kill(self.pid, signal.SIGCONT)
 
+    def learn_capabilities(self) -> None:
+        """Look at every emulator, which takes seconds of a processor, and keep the findings for the next libvirtd."""
+        self._place.run("virsh", "-q", "capabilities")
+        with suppress(OSError):  # it is a favour: the folder may be read-only, or somebody else faster
+            _keep(self._place.root / "var/cache/libvirt/qemu/capabilities")
+
     def kill_guests(self) -> None:
         """End all qemus, frozen ones too, and forget all definitions; libvirtd notices by itself."""
         for pid in self._place.list_pids():
@@ -96,3 +112,11 @@ class Libvirtd:
         pid = self.pid
         if pid is not None:
             processes.end(pid, number)
+
+
+def _keep(found: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=KNOWN.parent, prefix="capabilities-") as folder:
+        fresh = shutil.copytree(found, Path(folder, "fresh"))
+        with suppress(FileNotFoundError):
+            KNOWN.rename(Path(folder, "old"))
+        fresh.rename(KNOWN)

@@ -15,7 +15,7 @@ class PrivateLibvirtd(Libvirtd):
         self._namespaces = Namespaces("private", setup=f"libvirtd_options=\n{SETUP}")
         super().__init__(self._namespaces)
         self._namespaces.start()
-        self.run("virsh", "-q", "capabilities")  # looks at every emulator once: no test shall wait for that
+        self.learn_capabilities()  # no test shall wait for that
 
     def __enter__(self) -> Self:
         return self

@@ -86,7 +86,8 @@ def test_a_cut_network_drops_packets_and_heals(hosts: Callable[[int], Hosts]) ->
     carrier = first.run("cat", "/sys/class/net/eth0/carrier")
     assert carrier.strip() == "1", "the host was told of the cut"
     first.heal()
-    assert is_reachable(first, second) and is_reachable(second, first)
+    wait_for(lambda: is_reachable(first, second), "the network has healed")
+    assert is_reachable(second, first)
 
 
 def test_a_daemon_that_is_cut_off_or_frozen_does_not_answer_and_comes_back(hosts: Callable[[int], Hosts]) -> None:
@@ -97,7 +98,7 @@ def test_a_daemon_that_is_cut_off_or_frozen_does_not_answer_and_comes_back(hosts
         assert not ping(second, first) and not ping(first, second)
         assert first.call("Host.ping2") is True, "its own socket is no matter of the network"
         first.host.heal()
-        assert ping(second, first)
+        wait_for(lambda: ping(second, first), "the network has healed")
         first.spawned.freeze()
         assert not ping(second, first)
         first.spawned.thaw()

@@ -1,0 +1,67 @@
+"""Several hosts inside the lab VM, as on any machine: joined, cut off, without power; a lease among them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.commands import PartFailed, load, run, wait_for
+from lab.hosts import Host, Hosts
+from lab.sanlock import Lease, LeaseRefused, Sanlock
+
+pytestmark = pytest.mark.timeout(400)  # each host starts a libvirtd, and a busy machine makes the VM slower still
+
+
+def is_reachable(caller: Host, callee: Host) -> bool:
+    """Whether libvirtd of one host can be connected to from another."""
+    try:
+        caller.run("timeout", "3", "bash", "-c", f"</dev/tcp/{callee.address}/16509")
+    except PartFailed:
+        return False
+    return True
+
+
+def test_hosts_are_joined_cut_and_lose_their_power() -> None:
+    with Hosts(2) as (first, second):
+        assert is_reachable(first, second) and is_reachable(second, first)
+        first.cut()
+        assert not is_reachable(second, first)
+        first.heal()
+        wait_for(lambda: is_reachable(second, first), "the network has healed")
+        (first.root_outside / "written").write_text("kept")
+        first.kill()
+        first.start()
+        assert first.run("cat", first.root / "written") == "kept" and is_reachable(second, first)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that reads and writes past its caches, as the VM's /tmp cannot."""
+    image, place = tmp_path / "image", tmp_path / "disk"
+    place.mkdir()
+    load("loop")
+    run("truncate", "--size", "64M", image)
+    run("mkfs.ext4", "-q", image)
+    run("mount", "-o", "loop", image, place)
+    yield place
+    run("umount", place)
+
+
+def test_a_lease_is_held_by_one_host(disk: Path) -> None:
+    with Hosts(2, disk) as hosts:
+        lease = Lease(hosts.shared)
+        lease.make_files()
+        holders = []
+        for host in hosts:
+            sanlock = Sanlock(host.namespaces)
+            sanlock.start()
+            holders.append(sanlock.register())
+        first, second = holders
+        first.format(lease)
+        first.join(lease, 1)
+        second.join(lease, 2)
+        first.acquire(lease)
+        with pytest.raises(LeaseRefused):
+            second.acquire(lease)
+        first.kill()
+        second.acquire(lease)
