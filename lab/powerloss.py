@@ -25,7 +25,7 @@ HEAD = struct.Struct("<QQQI")  # magic, version, number of entries, bytes of a s
 ENTRY = struct.Struct("<QQQQ")  # first sector, number of sectors, flags, bytes of the mark
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
 LOG_BYTES = 1 << 38  # a hole; memory is the limit
-ZERO_OUT = 0x127F  # BLKZEROOUT
+DISCARD_RANGE = 0x1277  # BLKDISCARD
 MARK_LIMIT_S = 30.0
 
 Point = int | str  # an entry's index in the log, or a mark's name
@@ -57,7 +57,7 @@ class PowerLossDisk:
     _entries: list[Entry] = field(default_factory=list)  # a log only grows
 
     def mark(self, name: str) -> int:
-        """Name this moment, for `replay_to`; gives its index. What was written, but not flushed until now, is not in it."""
+        """Name this moment, for `replay_to`; gives its index. What was not flushed until now is not in it."""
         if not re.fullmatch(r"[\w.-]{1,100}", name):
             raise PartFailed(f"a mark is a short word: {name!r}")
         if self._off:
@@ -91,7 +91,7 @@ class PowerLossDisk:
         return self._entries
 
     def list_flushes(self) -> list[int]:
-        """Indexes of all flushes and forced writes until now: the points at which somebody relies on what is written."""
+        """Indexes of all flushes and forced writes until now: from each on, somebody relies on what was written."""
         if not self._off:
             self.mark(f"listed-{next(self._numbers)}")  # only with a mark the log's head counts all
         return [entry.index for entry in self.read_log() if entry.flags & (FLUSH | FUA)]
@@ -99,7 +99,8 @@ class PowerLossDisk:
     def replay_to(self, point: Point, target: Path, after: int = -1) -> None:
         """Write to a device or file of zeros what the disk holds for sure at that point, the point itself included.
 
-        With `after`, the target holds the state at that index already.
+        With `after`, the target holds the state at that index already. What a device discards it must read as zeros, as
+        loop disks do.
         """
         last = point if isinstance(point, int) else self._find(point)
         entries = self.read_log()
@@ -107,7 +108,10 @@ class PowerLossDisk:
             raise PartFailed(f"the log ends at {len(entries) - 1}, before {point}")
         descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         try:
-            with mmap.mmap(self._log.descriptor, entries[last].end_at, prot=mmap.PROT_READ) as log, memoryview(log) as view:
+            with (
+                mmap.mmap(self._log.descriptor, entries[last].end_at, prot=mmap.PROT_READ) as log,
+                memoryview(log) as view,
+            ):
                 for entry in entries[after + 1 : last + 1]:
                     _replay(entry, view, descriptor)
             os.fsync(descriptor)
@@ -142,9 +146,9 @@ class PowerLossDisk:
 
 
 def _replay(entry: Entry, log: memoryview, descriptor: int) -> None:
-    if entry.flags & DISCARD:  # reads as zeros below us, too
+    if entry.flags & DISCARD:
         try:
-            fcntl.ioctl(descriptor, ZERO_OUT, struct.pack("=QQ", entry.offset, entry.length))
+            fcntl.ioctl(descriptor, DISCARD_RANGE, struct.pack("=QQ", entry.offset, entry.length))
         except OSError:  # a file
             os.pwrite(descriptor, bytes(entry.length), entry.offset)
     elif entry.length:
