@@ -18,25 +18,23 @@ LOCKS = Path("/run/lock/iscsi")
 SESSIONS = Path("/sys/class/iscsi_session")
 SOCKET = "@ISCSIADM_ABSTRACT_NAMESPACE"
 NAME = "iqn.2026-11.org.example:host1"
-SETTINGS = """node.startup = manual
-node.leading_login = No
+SETTINGS = """\
+node.startup = manual
 node.session.timeo.replacement_timeout = {replacement_s}
-node.conn[0].timeo.login_timeout = 10
-node.conn[0].timeo.logout_timeout = 5
-node.conn[0].timeo.noop_out_interval = {noop_s}
-node.conn[0].timeo.noop_out_timeout = {noop_s}
 node.session.err_timeo.abort_timeout = 5
 node.session.err_timeo.lu_reset_timeout = 5
 node.session.err_timeo.tgt_reset_timeout = 5
 node.session.err_timeo.host_reset_timeout = 10
 node.session.initial_login_retry_max = 2
-node.session.cmds_max = 128
-node.session.queue_depth = 32
-node.session.iscsi.InitialR2T = No
-node.session.iscsi.ImmediateData = Yes
-node.session.nr_sessions = 1
-node.session.reopen_max = 0
-node.session.scan = auto
+node.conn[0].timeo.login_timeout = 10
+node.conn[0].timeo.logout_timeout = 5
+node.conn[0].timeo.noop_out_interval = {noop_s}
+node.conn[0].timeo.noop_out_timeout = {noop_s}
+"""
+INTERFACE = """\
+iface.iscsi_ifacename = {interface}
+iface.transport_name = tcp
+iface.initiatorname = {initiator_name}
 """
 
 
@@ -82,6 +80,7 @@ class Initiator:
     """An iscsid that runs; logs in and out."""
 
     name: str
+    _settings: str
 
     def discover(self, address: str, port: int = PORT) -> list[tuple[str, str]]:
         """Ask a portal what there is: pairs of address (`127.0.0.2:3260`) and target."""
@@ -92,9 +91,7 @@ class Initiator:
     def interface(self, interface: str, initiator_name: str) -> Iterator[str]:
         """Another initiator name, as if from another host; `session(..., interface=...)` logs in under it."""
         file = FOLDER / "ifaces" / interface
-        file.write_text(
-            f"iface.iscsi_ifacename = {interface}\niface.transport_name = tcp\niface.initiatorname = {initiator_name}\n"
-        )
+        file.write_text(INTERFACE.format(interface=interface, initiator_name=initiator_name))
         try:
             yield interface
         finally:
@@ -111,7 +108,7 @@ class Initiator:
         portal = portal or target.portals[0]
         node = ("-m", "node", "-T", target.iqn, "-p", f"{portal.address}:{portal.port}", "-I", interface)
         with ExitStack() as undo:
-            undo.enter_context(_recorded(target, portal, interface, chap))
+            undo.enter_context(_recorded(target, portal, interface, chap, self._settings))
             run("iscsiadm", *node, "--login")
             undo.callback(run, "iscsiadm", *node, "--logout")
             session = Session(target, portal, interface, _find_session(target, portal, interface))
@@ -122,8 +119,9 @@ class Initiator:
 
 @contextmanager
 def initiator(name: str = NAME, noop_s: int = 2, replacement_s: int = 5) -> Iterator[Initiator]:
-    """Iscsid, with an empty database. A silent portal is noticed after twice `noop_s`, its I/O fails `replacement_s` later.
+    """Iscsid, with an empty database.
 
+    A silent portal is noticed after twice `noop_s`, and I/O through a broken session fails after `replacement_s` more.
     Afterwards iscsid has ended and its files are gone.
     """
     load("iscsi_tcp")
@@ -134,20 +132,30 @@ def initiator(name: str = NAME, noop_s: int = 2, replacement_s: int = 5) -> Iter
         FOLDER.mkdir(exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "mode=700", "lab-iscsi", FOLDER)
         undo.callback(run, "umount", FOLDER)
-        (FOLDER / "iscsid.conf").write_text(SETTINGS.format(noop_s=noop_s, replacement_s=replacement_s))
+        settings = SETTINGS.format(noop_s=noop_s, replacement_s=replacement_s)
+        (FOLDER / "iscsid.conf").write_text(settings)
         (FOLDER / "initiatorname.iscsi").write_text(f"InitiatorName={name}\n")
         (FOLDER / "ifaces").mkdir()
+        (FOLDER / "ifaces/default").write_text(INTERFACE.format(interface="default", initiator_name=name))
         (FOLDER / "nodes").mkdir()
         undo.enter_context(_daemon())
-        yield Initiator(name)
+        yield Initiator(name, settings)
 
 
 @contextmanager
 def _daemon() -> Iterator[None]:
-    command = ("iscsid", "--foreground", "--no-pid-file")
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as iscsid:
+    # In a process group of its own, since at its end iscsid kills its whole group.
+    with subprocess.Popen(
+        ("iscsid", "--foreground", "--no-pid-file"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as iscsid:
         try:
-            wait_for(lambda: iscsid.poll() is not None or SOCKET in Path("/proc/net/unix").read_text(), "iscsid listens")
+            wait_for(
+                lambda: iscsid.poll() is not None or SOCKET in Path("/proc/net/unix").read_text(), "iscsid listens"
+            )
             if iscsid.poll() is not None:
                 raise PartFailed(f"iscsid ended with status {iscsid.returncode}")
             yield
@@ -160,17 +168,21 @@ def _daemon() -> Iterator[None]:
 
 
 @contextmanager
-def _recorded(target: IscsiTarget, portal: Portal, interface: str, chap: Chap | None) -> Iterator[None]:
-    """A record of the node, as `iscsiadm -o new` would write it, without its start and that of an update for CHAP."""
+def _recorded(target: IscsiTarget, portal: Portal, interface: str, chap: Chap | None, settings: str) -> Iterator[None]:
+    """A record of the node, as `iscsiadm -o new` would write it, without its start and that of an update for CHAP.
+
+    What a record does not tell is not taken from iscsid.conf or from the interface's file, but from what is compiled
+    in: so it tells all of that again.
+    """
     folder = FOLDER / "nodes" / target.iqn / f"{portal.address},{portal.port},{portal.tag}"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         f"node.name = {target.iqn}",
         f"node.tpgt = {portal.tag}",
-        f"iface.iscsi_ifacename = {interface}",
-        "iface.transport_name = tcp",
+        *(FOLDER / "ifaces" / interface).read_text().splitlines(),
         f"node.conn[0].address = {portal.address}",
         f"node.conn[0].port = {portal.port}",
+        *settings.splitlines(),
     ]
     if chap:
         lines += [

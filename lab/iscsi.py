@@ -6,7 +6,7 @@ Each portal has a portal group of its own, all with the same LUNs, as storage ar
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,7 @@ class Chap:
     target_password: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Lun:
     """A logical unit. Its serial makes `wwid`, by which multipath names it."""
 
@@ -51,7 +51,7 @@ class Lun:
         return f"36001405{self.serial.replace('-', '')[:25]}"
 
     def grow(self, size_bytes: int) -> None:
-        """Give the unit a new size, live. Initiators see it after a rescan. One on a block device follows the device."""
+        """Give the unit a new size, live; initiators see it after a rescan. One on a block device follows that."""
         if not self._in_memory:
             raise PartFailed(f"LUN {self.number} is on a block device: grow that")
         # The write to `control` of a unit in use takes effect at once: the size is not noted elsewhere.
@@ -59,7 +59,7 @@ class Lun:
         self.size_bytes = size_bytes
 
 
-@dataclass
+@dataclass(eq=False)
 class Portal:
     """An address where the target listens, with a portal group of its own."""
 
@@ -89,8 +89,8 @@ class Portal:
     def silenced(self, interface: str = "lo") -> Iterator[None]:
         """Fail silently while the block runs: packets from and to the address are dropped when they enter here."""
         priority = next(_rules)
-        port = f"filter add dev {interface} ingress prio {priority} protocol ip u32"
-        rules = "".join(f"{port} match ip {side} {self.address}/32 action drop\n" for side in ("src", "dst"))
+        rule = f"filter add dev {interface} ingress prio {priority} protocol ip u32"
+        rules = "".join(f"{rule} match ip {side} {self.address}/32 action drop\n" for side in ("src", "dst"))
         ours = "clsact" not in run("tc", "qdisc", "show", "dev", interface)
         if ours:
             run("tc", "qdisc", "add", "dev", interface, "clsact")
@@ -106,11 +106,12 @@ class Portal:
 
 @dataclass
 class IscsiTarget:
-    """A target that serves. LUNs and portals may come and go while it does."""
+    """A target that serves. LUNs and portals may come while it does, and LUNs may go."""
 
     iqn: str
     chap: Chap | None
     initiators: Sequence[str]
+    _undo: ExitStack
     luns: list[Lun] = field(default_factory=list)
     portals: list[Portal] = field(default_factory=list)
 
@@ -118,62 +119,75 @@ class IscsiTarget:
     def _path(self) -> Path:
         return FABRIC / self.iqn
 
-    def add_portal(self, undo: ExitStack, address: str, port: int = PORT) -> Portal:
-        """Listen on one more address, in the caller's network namespace, until `undo` is closed."""
-        portal = Portal(address, port, len(self.portals) + 1, self._path / f"tpgt_{len(self.portals) + 1}")
-        _make(undo, portal._group)
-        undo.callback(self.portals.remove, portal)
-        self.portals.append(portal)
+    def add_portal(self, address: str, port: int = PORT) -> Portal:
+        """Listen on one more address, in the network namespace of the calling thread."""
+        tag = len(self.portals) + 1
+        portal = Portal(address, port, tag, self._path / f"tpgt_{tag}")
+        with ExitStack() as undo:
+            _make(undo, portal._group)
+            self._set_up(portal)
+            for initiator in self.initiators:
+                _make(undo, portal._group / f"acls/{initiator}")
+                self._set_passwords(portal._group / f"acls/{initiator}")
+            for lun in self.luns:
+                undo.callback(self._withdraw, lun, portal)
+                self._publish(lun, portal)
+            host = f"[{address}]" if ":" in address else address
+            _make(undo, portal._group / f"np/{host}:{port}")
+            portal.open()
+            undo.callback(portal.close)
+            self.portals.append(portal)
+            undo.callback(self.portals.remove, portal)
+            self._undo.push(undo.pop_all())
+        return portal
+
+    def add_lun(self, backing: int | Path, sector_bytes: int = 512, serial: str = "") -> Lun:
+        """Serve one more LUN: in memory (a size in bytes), with such sectors, or on a block device, with its own."""
+        number = min(set(range(MAXIMUM_LUNS)) - {lun.number for lun in self.luns})
+        with ExitStack() as undo:
+            lun = _make_lun(undo, number, backing, sector_bytes, serial or str(uuid.uuid4()))
+            for portal in self.portals:
+                undo.callback(self._withdraw, lun, portal)
+                self._publish(lun, portal)
+            self.luns.append(lun)
+            lun._undo = undo.pop_all()
+            self._undo.callback(self.remove_lun, lun)
+        return lun
+
+    def remove_lun(self, lun: Lun) -> None:
+        """Take a LUN away under its users: their I/O fails from here on.
+
+        Not so with number 0: there the kernel then serves an empty unit of its own, and reads give zeros.
+        """
+        if lun not in self.luns:
+            return
+        self.luns.remove(lun)
+        for portal in self.portals:
+            self._withdraw(lun, portal)
+        lun._undo.close()
+
+    def _publish(self, lun: Lun, portal: Portal) -> None:
+        folder = portal._group / f"lun/lun_{lun.number}"
+        folder.mkdir()
+        (folder / "store").symlink_to(lun._backstore)
+        for initiator in self.initiators:
+            mapped = portal._group / f"acls/{initiator}/lun_{lun.number}"
+            mapped.mkdir()
+            (mapped / "lun").symlink_to(folder)
+
+    def _withdraw(self, lun: Lun, portal: Portal) -> None:
+        """Undo `_publish`, as far as it came, if it was not undone already."""
+        for initiator in self.initiators:
+            _remove(portal._group / f"acls/{initiator}/lun_{lun.number}", "lun")
+        _remove(portal._group / f"lun/lun_{lun.number}", "store")
+
+    def _set_up(self, portal: Portal) -> None:
         open_to_all = "0" if self.initiators else "1"
         tell(portal._group / "attrib/generate_node_acls", open_to_all)
         tell(portal._group / "attrib/cache_dynamic_acls", open_to_all)
         tell(portal._group / "attrib/demo_mode_write_protect", "0")
         tell(portal._group / "attrib/authentication", "1" if self.chap else "0")
         self._set_passwords(portal._group)
-        for lun in self.luns:
-            self._publish(lun, portal, undo)
-        for initiator in self.initiators:
-            self._admit(initiator, portal, undo)
-        host = f"[{address}]" if ":" in address else address
-        _make(undo, portal._group / f"np/{host}:{port}")
-        portal.open()
-        undo.callback(portal.close)
-        return portal
-
-    def add_lun(self, undo: ExitStack, backing: int | Path, sector_bytes: int = 512, serial: str = "") -> Lun:
-        """Serve one more LUN, until `undo` or `remove_lun` ends it: on memory (a size in bytes) or on a block device."""
-        number = min(set(range(MAXIMUM_LUNS)) - {lun.number for lun in self.luns})
-        with ExitStack() as own:
-            lun = _make_lun(own, number, backing, sector_bytes, serial or str(uuid.uuid4()))
-            self.luns.append(lun)
-            own.callback(self.luns.remove, lun)
-            for portal in self.portals:
-                self._publish(lun, portal, own)
-                for initiator in self.initiators:
-                    self._map(lun, initiator, portal, own)
-            lun._undo = own.pop_all()
-        undo.callback(lun._undo.close)
-        return lun
-
-    def remove_lun(self, lun: Lun) -> None:
-        """Take a LUN away under its users: their I/O fails from here on."""
-        lun._undo.close()
-
-    def _publish(self, lun: Lun, portal: Portal, undo: ExitStack) -> None:
-        folder = portal._group / f"lun/lun_{lun.number}"
-        _make(undo, folder)
-        _link(undo, folder / "store", lun._backstore)
-
-    def _admit(self, initiator: str, portal: Portal, undo: ExitStack) -> None:
-        _make(undo, portal._group / f"acls/{initiator}")
-        self._set_passwords(portal._group / f"acls/{initiator}")
-        for lun in self.luns:
-            self._map(lun, initiator, portal, undo)
-
-    def _map(self, lun: Lun, initiator: str, portal: Portal, undo: ExitStack) -> None:
-        folder = portal._group / f"acls/{initiator}/lun_{lun.number}"
-        _make(undo, folder)
-        _link(undo, folder / "lun", portal._group / f"lun/lun_{lun.number}")
 
     def _set_passwords(self, node: Path) -> None:
         if not self.chap:
@@ -200,12 +214,12 @@ def iscsi_target(
     """
     with ExitStack() as undo:
         _prepare(undo)
-        target = IscsiTarget(iqn, chap, initiators)
+        target = IscsiTarget(iqn, chap, initiators, undo)
         _make(undo, target._path)
         for backing in luns:
-            target.add_lun(undo, backing, sector_bytes)
+            target.add_lun(backing, sector_bytes)
         for address in portals:
-            target.add_portal(undo, address)
+            target.add_portal(address)
         yield target
 
 
@@ -228,7 +242,7 @@ def _make_lun(undo: ExitStack, number: int, backing: int | Path, sector_bytes: i
         memory = os.memfd_create("lab-lun", os.MFD_CLOEXEC)
         undo.callback(os.close, memory)
         os.ftruncate(memory, size_bytes)
-        # Buffered, or else it asks for O_DSYNC; the target then tells of a cache, and its flush does nothing, in memory.
+        # Buffered: the target then tells of a cache, as most do. Flushing it costs nothing, in memory.
         file = f"/proc/self/fd/{memory}"
         tell(backstore / "control", f"fd_dev_name={file},fd_dev_size={size_bytes},fd_buffered_io=1")
     else:
@@ -260,6 +274,8 @@ def _make(undo: ExitStack, folder: Path) -> None:
     undo.callback(folder.rmdir)
 
 
-def _link(undo: ExitStack, link: Path, to: Path) -> None:
-    link.symlink_to(to)
-    undo.callback(link.unlink)
+def _remove(folder: Path, link: str) -> None:
+    with suppress(FileNotFoundError):
+        (folder / link).unlink()
+    with suppress(FileNotFoundError):
+        folder.rmdir()
