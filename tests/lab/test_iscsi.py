@@ -137,3 +137,14 @@ def test_lvm_lives_on_a_lun() -> None:
             assert read_direct(volume, 0, 4096) == b"v" * 4096
         finally:
             run("vgchange", "-q", "--devices", session.device(), "--config", LVM, "-an", "lab-vg")
+
+
+def test_a_target_that_cannot_be_finished_leaves_nothing() -> None:
+    before = set(Path("/sys/kernel/config").iterdir())
+    with pytest.raises(OSError), iscsi_target([16 << 20, 16 << 20], ["127.0.0.2", "no address"]):
+        pass
+    with pytest.raises(OSError), iscsi_target([16 << 20, Path("/dev/null")]):
+        pass
+    assert set(Path("/sys/kernel/config").iterdir()) == before
+    with iscsi_target([16 << 20], ["127.0.0.2"]) as target:
+        assert [lun.number for lun in target.luns] == [0]
