@@ -1,5 +1,6 @@
 """How parts of the lab run programs: argument lists, a time limit, and failures that tell what the program said."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -46,4 +47,15 @@ def wait_for(look: Callable[[], Seen | None], what: str, limit_s: float = TIMEOU
 
 def load(*modules: str) -> None:
     """Load kernel modules; those that are there or built in count as loaded."""
-    run("modprobe", "-a", *modules)
+    missing = [module for module in modules if not Path("/sys/module", module).exists()]
+    if missing:  # a start of modprobe costs half a second inside the lab
+        run("modprobe", "-a", *missing)
+
+
+def tell(file: Path, text: str) -> None:
+    """Write to a control file of the kernel (sysfs, configfs, procfs), which takes each write as one command."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())  # no newline: LIO would take it for a part of a password
+    finally:
+        os.close(descriptor)
