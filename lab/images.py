@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from lab.commands import run
+from lab.scratch import Scratch
 
 PROJECT = Path(__file__).parents[1]
 CACHE = PROJECT / ".cache/lab"
@@ -43,8 +43,8 @@ def build_project_image() -> Path:
 def _build(image: Path, contents: dict[str, Path], folders: Iterable[str] = ()) -> Path:
     """An ext4 image of these files and folders, byte code compiled; complete or not there."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="build-") as name:
-        staging, new = Path(name) / "root", Path(name) / "image"
+    with Scratch(CACHE) as scratch:
+        staging, new = scratch.path / "root", scratch.path / "image"
         for target, source in contents.items():
             _copy(source, staging / target)
         for folder in folders:

@@ -11,14 +11,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.images import CACHE, PROJECT, STANDARD_LIBRARY, VENV, build_project_image, build_python_image
+from lab.images import PROJECT, STANDARD_LIBRARY, VENV, build_project_image, build_python_image
+from lab.scratch import Scratch
 
 MEMORY_MIB = 5120
 PROCESSORS = 2
@@ -63,7 +63,8 @@ def run_tests(run: Run, kernel_log: Path) -> int:
 
     A VM that falls silent, or takes too long, is asked for the stacks of all its tasks (they are in the log) and ended.
     """
-    with _folder() as folder, kernel_log.open("wb") as log:
+    with Scratch() as scratch, kernel_log.open("wb") as log:
+        folder = scratch.path
         process = subprocess.Popen(
             [*_make_outer(), *_make_vng(folder, run, "--verbose")],
             stdin=subprocess.DEVNULL,
@@ -87,7 +88,8 @@ def run_tests(run: Run, kernel_log: Path) -> int:
 
 def run_interactively(run: Run) -> int:
     """Boot with this terminal as the VM's console and run the command there; the status is the VM's."""
-    with _folder() as folder:
+    with Scratch() as scratch:
+        folder = scratch.path
         inside = folder / "shell"
         inside.write_text(f"#!/bin/bash\n{_format_script(run)}\n")
         inside.chmod(0o755)
@@ -101,14 +103,6 @@ def tell_kernel_log(kernel_log: Path) -> None:
     lines = (said if booted else boot).splitlines()
     print(f"lab: what the kernel said at last (all of it: {kernel_log}):", file=sys.stderr)
     print("\n".join(lines[-KERNEL_LOG_LINES:]), file=sys.stderr)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for what the VM's programs leave, with a short path: it holds a unix socket."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vdsm-lab-", dir="/tmp") as name:
-        yield Path(name)
 
 
 def _make_outer() -> list[str]:
