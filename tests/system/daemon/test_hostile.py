@@ -33,6 +33,8 @@ UNTOUCHED = ("host.set_log_level",)  # it would silence the log that is looked a
 OF_THE_HOST = ("/etc", "/dev", "/proc", "/sys", "<secret link>", "<bait>", "/root")
 """A VM may be given any path; qemu of these tests runs as root, so none is given that is somebody's."""
 LOOK_S = 0.1
+DESTROY_LIMIT_S = 150.0
+"""A start that is under way and the end after it may take libvirt a minute each; some VMs here have 251 processors."""
 FIRE_LIMIT_MIB = 300
 """At any moment: what is half read, worked on and half answered."""
 REST_LIMIT_MIB = 150
@@ -182,7 +184,7 @@ def repair(fortress: Fortress) -> None:
     vdsmd, made = fortress.vdsmd, fortress.made
     for vm in vdsmd.call("Host.getVMList"):
         if vm["vmId"] != made.vm_id or vm["status"] == "Down":
-            vdsmd.call("VM.destroy", vmID=vm["vmId"])
+            vdsmd.client.call("VM.destroy", {"vmID": vm["vmId"]}, DESTROY_LIMIT_S)
     if made.vm_id not in {vm["vmId"] for vm in vdsmd.call("Host.getVMList")}:
         vdsmd.create_vm(vm_id=made.vm_id, display="vnc")
     fortress.pool.connect_server()
@@ -237,6 +239,7 @@ def fortress(vdsmd: Vdsmd, pool: Pool) -> Iterator[Fortress]:
 @pytest.mark.timeout(DURATION_S * 2 + 120)
 def test_the_daemon_under_fire(fortress: Fortress, record_property: Any) -> None:
     seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
     battle = Battle(fortress, seed)
     outside = list_tree(fortress.outside)
     at_rest_mib: list[int] = []
