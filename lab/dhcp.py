@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from lab.commands import PartFailed, run, wait_for
-from lab.networks import Link, Namespace
+from lab.networks import Link
 
 _LEASE_S = 120  # the shortest that dnsmasq gives
 _CLIENT_TIMEOUT_S = 60.0
@@ -80,6 +80,8 @@ def _is_bound(pid: int, table: str, port: int) -> bool:
 def leased(link: Link, version: int = 4) -> Iterator[str]:
     """The link has an address that a DHCP server gave it meanwhile, kept by dhclient. Raises PartFailed for none."""
     where = link.namespace.run if link.namespace else run
+    if version == 6:  # the request goes out from the link's own address, which is checked for a second or two
+        wait_for(lambda: list_addresses(link, 6, "link"), f"a usable address of {link.name} itself")
     with tempfile.TemporaryDirectory() as folder:
         script, leases, pid = (Path(folder, name) for name in ("script", "leases", "pid"))
         script.write_text(_CLIENT_SCRIPT)
@@ -91,16 +93,11 @@ def leased(link: Link, version: int = 4) -> Iterator[str]:
             yield address
         finally:
             where("dhclient", f"-{version}", "-x", *files, link.name)
-            link.ip(f"-{version} addr flush dev {link.name} scope global")
+            where("ip", f"-{version}", "addr", "flush", "dev", link.name, "scope", "global")
 
 
-def list_addresses(link: Link, version: int) -> list[str]:
-    """Its addresses, with prefix lengths, that reach beyond the link and can be used by now."""
-    shown = _show(
-        link.namespace, f"-{version}", "-o", "addr", "show", "dev", link.name, "scope", "global", "-tentative"
-    )
+def list_addresses(link: Link, version: int, scope: str = "global") -> list[str]:
+    """Its addresses, with prefix lengths, that reach beyond the link (or not) and can be used by now."""
+    where = link.namespace.run if link.namespace else run
+    shown = where("ip", f"-{version}", "-o", "addr", "show", "dev", link.name, "scope", scope, "-tentative")
     return [line.split()[3] for line in shown.splitlines()]
-
-
-def _show(namespace: Namespace | None, *words: str) -> str:
-    return run("ip", *(("-n", namespace.name) if namespace else ()), *words)

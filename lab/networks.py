@@ -7,7 +7,7 @@ come from 198.18.0.0/15 and fd00:198:18::/48, which are nobody's. What goes wron
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def namespace(name: str) -> Iterator[Namespace]:
     made = Namespace(name)
     run("ip", "netns", "add", name)
     try:
-        ip("link set lo up", namespace=made)
+        Link("lo", made).set_up()
         yield made
     finally:
         run("ip", "netns", "del", name)
@@ -92,11 +92,13 @@ class Link:
         ip(*lines, namespace=self.namespace)
 
     def set_up(self) -> None:
-        self.ip(f"link set dev {self.name} up")
+        with self._entered():
+            kernel.set_link(self.name, up=True)
 
     def set_down(self) -> None:
         """As an administrator does. For a cable that is pulled see `unplug`."""
-        self.ip(f"link set dev {self.name} down")
+        with self._entered():
+            kernel.set_link(self.name, up=False)
 
     def add_addresses(self, *addresses: str) -> None:
         """Add addresses with their prefix lengths; those of IPv6 can be used at once."""
@@ -108,6 +110,7 @@ class Link:
             self.peer.set_down()
         else:
             self.ip(f"link set dev {self.name} carrier off")
+        self.wait_for_carrier(False)
 
     def plug(self) -> None:
         """Put the cable back."""
@@ -115,6 +118,7 @@ class Link:
             self.peer.set_up()
         else:
             self.ip(f"link set dev {self.name} carrier on")
+        self.wait_for_carrier()
 
     @contextmanager
     def unplugged(self) -> Iterator[None]:
@@ -126,22 +130,20 @@ class Link:
             self.plug()
 
     def exists(self) -> bool:
-        return bool(self._read_flags())
+        with self._entered():
+            return kernel.is_link_running(self.name) is not None
 
     def has_carrier(self) -> bool:
-        """Whether the link is up and something is at the other end."""
-        return "LOWER_UP" in self._read_flags()
+        """Whether the link is up and something is at its other end; up to a second late."""
+        with self._entered():
+            return bool(kernel.is_link_running(self.name))
 
-    def _read_flags(self) -> set[str]:
-        """Those that `ip` shows between angle brackets; none when there is no such link."""
-        if self.namespace is None and not Path("/sys/class/net", self.name).exists():
-            return set()
-        where = ("-n", self.namespace.name) if self.namespace else ()
-        try:
-            shown = run("ip", *where, "-o", "link", "show", "dev", self.name)
-        except PartFailed:
-            return set()
-        return set(shown.partition("<")[2].partition(">")[0].split(","))
+    def wait_for_carrier(self, expected: bool = True) -> None:
+        """Wait until the link has a carrier, or has none."""
+        wait_for(lambda: self.has_carrier() is expected, f"{self.name} {'with' if expected else 'without'} carrier")
+
+    def _entered(self) -> AbstractContextManager[None]:
+        return self.namespace.entered() if self.namespace else nullcontext()
 
 
 def dummy(name: str, namespace: Namespace | None = None) -> AbstractContextManager[Link]:
@@ -150,15 +152,16 @@ def dummy(name: str, namespace: Namespace | None = None) -> AbstractContextManag
 
 
 @contextmanager
-def veth(name: str, peer: Link, namespace: Namespace | None = None) -> Iterator[Link]:
-    """A cable: what is sent at one end comes in at the other, which may be in another namespace. Both ends are up."""
-    there = f" netns {peer.namespace.name}" if peer.namespace else ""
-    if namespace and not there:
-        there = f" netns {os.getpid()}"
-    near = Link(name, namespace, peer)
-    with _made(near, f"link add name {name} up type veth peer name {peer.name}{there}"):
-        peer.set_up()
-        yield near
+def veth(name: str, peer: Link, namespace: Namespace | None = None, *lines: str) -> Iterator[Link]:
+    """A cable: what is sent at one end comes in at the other, which may be in another namespace. Both ends are up.
+
+    Further lines for `ip` are done where the near end is.
+    """
+    place = peer.namespace.name if peer.namespace else os.getpid()
+    add = f"link add name {name} up type veth peer name {peer.name} netns {place}"
+    with _made(Link(name, namespace, peer), add, *lines) as made:
+        peer.set_up()  # it cannot be made so
+        yield made
 
 
 def bond(
@@ -238,19 +241,26 @@ class Switch:
 
     @contextmanager
     def port(
-        self, name: str, namespace: Namespace | None = None, *, tagged: Sequence[int] = (), untagged: int | None = None
+        self,
+        name: str,
+        namespace: Namespace | None = None,
+        *,
+        addresses: Sequence[str] = (),
+        tagged: Sequence[int] = (),
+        untagged: int | None = None,
     ) -> Iterator[Link]:
-        """A link of that name for a host, up and plugged into a new port that carries these VLANs."""
+        """A link of that name for a host, up, with these addresses, in a new port that carries these VLANs."""
         self._count += 1
-        far = Link(f"port{self._count}", self.namespace)
-        with veth(name, far, namespace) as near:
-            far.ip(f"link set dev {far.name} master {self.bridge.name}")
+        far, near = Link(f"port{self._count}", self.namespace), Link(name, namespace)
+        with veth(far.name, near, self.namespace, f"link set dev {far.name} master {self.bridge.name}"):
             if self._filters_vlans:
                 lines = [f"vlan add dev {far.name} vid {tag}" for tag in tagged]
                 if untagged:
                     lines.append(f"vlan add dev {far.name} vid {untagged} pvid untagged")
                 ip(*lines, namespace=self.namespace, program="bridge")
-            yield near
+            if addresses:
+                near.add_addresses(*addresses)
+            yield Link(name, namespace, far)
 
 
 @contextmanager
@@ -259,11 +269,6 @@ def switch(name: str, *, filters_vlans: bool = False) -> Iterator[Switch]:
     options = "vlan_filtering 1 vlan_default_pvid 0" if filters_vlans else ""
     with namespace(name) as place, bridge("switch", (), place, options) as made:
         yield Switch(place, made, filters_vlans)
-
-
-def wait_for_carrier(link: Link, expected: bool = True) -> None:
-    """Wait until the link has a carrier, or has none."""
-    wait_for(lambda: link.has_carrier() is expected, f"{link.name} {'with' if expected else 'without'} carrier")
 
 
 def _format_address(address: str, link: str) -> str:

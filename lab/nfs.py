@@ -112,8 +112,8 @@ class Server:
         """Give a namespace (the caller's, by default) a link and an address through which it reaches the server."""
         self._clients += 1
         number = self._clients + 1
-        with self.network.port(name or f"nfs{self._subnet.split('.')[2]}c{number}", namespace) as link:
-            link.add_addresses(f"{self._subnet}.{number}/24")
+        name = name or f"{self.network.namespace.name}c{number}"
+        with self.network.port(name, namespace, addresses=[f"{self._subnet}.{number}/24"]) as link:
             yield link
 
     @contextmanager
