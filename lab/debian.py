@@ -25,14 +25,34 @@ PACKAGES = ("linux-image-cloud-amd64", "qemu-guest-agent", "dbus", "systemd-sysv
 HOSTNAME = "lab-guest"
 _IMAGE_BYTES = 2**30
 _BUILD_TIMEOUT_S = 900.0
-# Runs outside the new root, whose path is $1. The agent's unit is started by a udev rule of its package when the port
-# is there; all that waits for a network, for swap or for a person is off.
-_CUSTOMIZE = f"""
-set -e
+# Both hooks run outside the new root, whose path is $1. Before the kernel comes: an initrd that has only what finds the
+# disk is small, and a small one is quickly unpacked.
+_BEFORE_KERNEL = """
+mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/hooks"
+echo MODULES=list >"$1/etc/initramfs-tools/conf.d/lab"
+cat >"$1/etc/initramfs-tools/hooks/lab" <<'X'
+#!/bin/sh
+[ "$1" = prereqs ] && exit
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules virtio_pci virtio_blk virtio_scsi sd_mod ext4 virtio_console
+X
+chmod 755 "$1/etc/initramfs-tools/hooks/lab"
+"""
+# At the end. With a machine ID the first boot is like any other. What waits for a person, for time to pass or for a
+# network is off. The agent, which a udev rule starts when its port is there, comes after logind: a shutdown that it
+# asks for earlier gets lost on a slow machine.
+_AT_END = f"""
 echo {HOSTNAME} >"$1/etc/hostname"
-echo '/dev/vda / ext4 defaults 0 1' >"$1/etc/fstab"
+echo 76647376312d6c61622d677565737421 >"$1/etc/machine-id"
+echo '/dev/vda / ext4 defaults 0 0' >"$1/etc/fstab"
 rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/var/lib/apt/lists/*
-for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer systemd-networkd-wait-online.service; do
+mkdir -p "$1/etc/systemd/system/qemu-guest-agent.service.d"
+printf '[Unit]\\nWants=systemd-logind.service\\nAfter=systemd-logind.service\\n' \\
+  >"$1/etc/systemd/system/qemu-guest-agent.service.d/lab.conf"
+ln -sf /lib/systemd/system/multi-user.target "$1/etc/systemd/system/default.target"
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \\
+  e2scrub_reap.service systemd-journal-flush.service systemd-update-utmp.service \\
+  systemd-update-utmp-runlevel.service systemd-pstore.service serial-getty@ttyS0.service getty@tty1.service systemd-networkd-wait-online.service; do
   ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 """
@@ -45,7 +65,7 @@ class Guest:
     kernel: Path
     initrd: Path
     image: Path
-    command_line: str = "root=/dev/vda rw console=ttyS0 quiet"
+    command_line: str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4"
 
     def create_overlay(self, path: Path) -> None:
         """Make a disk for one guest: qcow2, over the image, which must stay where it is."""
@@ -63,7 +83,6 @@ class Guest:
     <cmdline>{escape(self.command_line)}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='maximum'/>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>
   <devices>
     <disk type='file' device='disk'>
@@ -88,7 +107,7 @@ def why_not() -> str | None:
 
 def get_guest(cache: Path = CACHE) -> Guest:
     """The guest, made now unless it is there. Several processes may ask at once: one makes it, the others wait."""
-    key = hashlib.sha256(repr((SUITE, PACKAGES, _CUSTOMIZE, _IMAGE_BYTES)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((SUITE, PACKAGES, _BEFORE_KERNEL, _AT_END, _IMAGE_BYTES)).encode()).hexdigest()[:12]
     folder = cache / f"debian-{key}"
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "debian.lock"):
@@ -127,12 +146,15 @@ def _make(folder: Path) -> None:
 def _install(root: Path, log: Path) -> None:
     """Install Debian into a new folder, in mount and PID namespaces: what is mounted or left running there goes."""
     with tempfile.TemporaryDirectory() as scratch:
-        hook = Path(scratch, "customize")
-        hook.write_text(f"#!/bin/sh\n{_CUSTOMIZE}")
-        hook.chmod(0o755)
+        hooks = []
+        for when, text in (("essential", _BEFORE_KERNEL), ("customize", _AT_END)):
+            hook = Path(scratch, when)
+            hook.write_text(f"#!/bin/sh\nset -e\n{text}")
+            hook.chmod(0o755)
+            hooks.append(f"--{when}-hook={hook}")
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["--mount-proc", "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase"]
-        command += [f"--include={','.join(PACKAGES)}", "--skip=cleanup/apt", f"--customize-hook={hook}"]
+        command += [f"--include={','.join(PACKAGES)}", "--skip=cleanup/apt", *hooks]
         # The image is lost with its machine: no need to wait for the disk after each file.
         command += ["--dpkgopt=force-unsafe-io", SUITE, str(root)]
         environment = {**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"}

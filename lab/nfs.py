@@ -185,7 +185,11 @@ class Server:
 
     def _publish(self) -> None:
         """Tell mountd what is exported, and let the kernel forget what it was told before."""
-        (self.root / "var/lib/nfs/etab").write_text("".join(self._exports.values()))
+        # mountd reads this again only when it has become another file.
+        etab = self.root / "var/lib/nfs/etab"
+        fresh = etab.with_name("etab.fresh")
+        fresh.write_text("".join(self._exports.values()))
+        fresh.rename(etab)
         self._do("for cache in auth.unix.ip nfsd.fh nfsd.export; do echo 1 >/proc/net/rpc/$cache/flush; done")
 
     def _do(self, line: str) -> None:
