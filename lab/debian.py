@@ -52,7 +52,8 @@ printf '[Unit]\\nWants=systemd-logind.service\\nAfter=systemd-logind.service\\n'
 ln -sf /lib/systemd/system/multi-user.target "$1/etc/systemd/system/default.target"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \\
   e2scrub_reap.service systemd-journal-flush.service systemd-update-utmp.service \\
-  systemd-update-utmp-runlevel.service systemd-pstore.service serial-getty@ttyS0.service getty@tty1.service systemd-networkd-wait-online.service; do
+  systemd-update-utmp-runlevel.service systemd-pstore.service serial-getty@ttyS0.service getty@tty1.service \\
+  systemd-networkd-wait-online.service; do
   ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 """

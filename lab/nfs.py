@@ -81,8 +81,9 @@ class Export:
         """The export is mounted there meanwhile, by the client in that namespace (which must be attached).
 
         Two mounts of one namespace share their connection and its timeouts, those of one export all else as well,
-        unless the option `nosharecache` is given. NFS 3 goes without locks, which would start a statd here. At the end
-        the server is healed, so that unmounting cannot hang.
+        unless the option `nosharecache` is given. A soft mount fails after its timeo and retrans with NFS 3 only; with
+        NFS 4 the kernel takes 20 s or so, until it has given up on the connection. NFS 3 goes without locks, which
+        would start a statd here. At the end the server is healed, so that unmounting cannot hang.
         """
         words = [f"vers={version}", "retry=0", *(["nolock"] if version == "3" else []), *([options] if options else [])]
         command = ["mount", "-t", "nfs", "-o", ",".join(words), self.source, str(folder)]
