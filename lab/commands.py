@@ -3,7 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +44,28 @@ def wait_for(look: Callable[[], Seen | None], what: str, limit_s: float = TIMEOU
             raise PartFailed(f"not within {limit_s:.0f} s: {what}")
         time.sleep(pause_s)
     return seen
+
+
+@contextmanager
+def listening(*command: str, socket: str, stop_s: float = 30.0) -> Iterator[None]:
+    """A daemon in the foreground, up when its unix socket, of that name, is there. Raises PartFailed.
+
+    It is in a process group of its own: iscsid, for one, kills its whole group when it ends.
+    """
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, process_group=0) as daemon:
+        try:
+            sockets = Path("/proc/net/unix")
+            wait_for(lambda: daemon.poll() is not None or socket in sockets.read_text(), f"{command[0]} listens")
+            if daemon.poll() is not None:
+                raise PartFailed(f"{command[0]} ended with status {daemon.returncode}")
+            yield
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(timeout=stop_s)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
 
 
 def load(*modules: str) -> None:

@@ -4,13 +4,12 @@ Its netlink is the first network namespace's, so all of this runs there. Hosts i
 """
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.commands import PartFailed, load, run, tell, wait_for
+from lab.commands import listening, load, run, tell, wait_for
 from lab.iscsi import PORT, Chap, IscsiTarget, Portal
 
 FOLDER = Path("/etc/iscsi")  # compiled into both programs
@@ -141,7 +140,7 @@ def initiator(name: str = NAME, noop_s: int = 2, replacement_s: int = 5) -> Iter
         (FOLDER / "ifaces/default").write_text(INTERFACE.format(interface="default", initiator_name=name))
         (FOLDER / "nodes").mkdir()
         undo.enter_context(_quick_udev())
-        undo.enter_context(_daemon())
+        undo.enter_context(listening("iscsid", "--foreground", "--no-pid-file", socket=SOCKET))
         yield Initiator(name, settings)
 
 
@@ -157,31 +156,6 @@ def _quick_udev() -> Iterator[None]:
         run("udevadm", "control", "--reload")
         undo.callback(run, "udevadm", "control", "--reload")
         yield
-
-
-@contextmanager
-def _daemon() -> Iterator[None]:
-    # In a process group of its own, since at its end iscsid kills its whole group.
-    with subprocess.Popen(
-        ("iscsid", "--foreground", "--no-pid-file"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    ) as iscsid:
-        try:
-            wait_for(
-                lambda: iscsid.poll() is not None or SOCKET in Path("/proc/net/unix").read_text(), "iscsid listens"
-            )
-            if iscsid.poll() is not None:
-                raise PartFailed(f"iscsid ended with status {iscsid.returncode}")
-            yield
-        finally:
-            iscsid.terminate()
-            try:
-                iscsid.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                iscsid.kill()
 
 
 @contextmanager

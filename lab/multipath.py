@@ -1,13 +1,12 @@
 """Multipath: multipathd with a configuration of its own, joining the paths of LIO's LUNs to one device each."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import devicemapper
-from lab.commands import PartFailed, load, wait_for
+from lab.commands import PartFailed, listening, load, wait_for
 
 CONFIG = Path("/etc/multipath.conf")  # both compiled in
 FOLDER = Path("/etc/multipath")
@@ -97,33 +96,8 @@ def multipath(no_path_retry: str = "fail", fast_io_fail_s: int = 2) -> Iterator[
         undo.callback(CONFIG.unlink)
         CONFIG.write_text(SETTINGS.format(no_path_retry=no_path_retry, fast_io_fail_s=fast_io_fail_s))
         undo.callback(_remove_maps)
-        undo.enter_context(_daemon())
+        undo.enter_context(listening("multipathd", "-d", "-s", socket=SOCKET))
         yield Multipath()
-
-
-@contextmanager
-def _daemon() -> Iterator[None]:
-    with subprocess.Popen(
-        ("multipathd", "-d", "-s"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    ) as multipathd:
-        try:
-            wait_for(
-                lambda: multipathd.poll() is not None or SOCKET in Path("/proc/net/unix").read_text(),
-                "multipathd listens",
-            )
-            if multipathd.poll() is not None:
-                raise PartFailed(f"multipathd ended with status {multipathd.returncode}")
-            yield
-        finally:
-            multipathd.terminate()
-            try:
-                multipathd.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                multipathd.kill()
 
 
 def _forget_wwids() -> None:
