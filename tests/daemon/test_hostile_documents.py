@@ -54,6 +54,12 @@ REFUSED = {
     "memory without end": domain(memory="9" * 5000),
     "memory that is none": domain(memory="nan"),
     "processors beyond all": domain(f"<vcpu current='{NINES}'>{NINES}</vcpu>"),
+    "more processors than libvirt has memory for": domain("<vcpu>4000000000</vcpu>"),
+    "more threads than libvirt has memory for": domain("<iothreads>4000000000</iothreads>"),
+    "controllers beyond all": domain(
+        "<devices><disk><target dev='sda' bus='scsi'/><address controller='200000'/></disk></devices>"
+    ),
+    "a disk behind all controllers": domain("<devices><disk><target dev='sdaaaaa' bus='scsi'/></disk></devices>"),
     "cores that are none": domain("<cpu><topology cores='nan' threads='1'/></cpu>"),
     "time beyond all": domain(f"<clock adjustment='{NINES}'/>"),
     "two signs": domain("<clock adjustment='--5'/>"),

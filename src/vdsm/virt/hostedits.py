@@ -10,6 +10,10 @@ from vdsm.virt.metadata import VmMetadata, set_metadata
 from vdsm.virt.ports import PreparedImage
 
 MAXIMUM_DEVICES = 1000
+MAXIMUM_COUNTS = {"vcpu": 4096, "iothreads": 4096, "devices/disk/address@controller": 255}
+"""libvirt makes what these count one by one, before anything refuses them: 2^32 cost it all memory of the host."""
+LONGEST_TARGET = 5
+"""Letters of a disk's name, `sdzzz` at most: its place tells how many controllers libvirt adds."""
 LOCKED_PASSWORD = "*****"
 """Of a display that nobody may use yet."""
 
@@ -147,6 +151,28 @@ def _check_count(domain: Element) -> str | None:
     return f"more than {MAXIMUM_DEVICES} devices" if max(counts) > MAXIMUM_DEVICES else None
 
 
+def _check_size(domain: Element) -> str | None:
+    """Numbers that are none are left for libvirt to refuse."""
+    for place, most in MAXIMUM_COUNTS.items():
+        path, _, attribute = place.partition("@")
+        for found in domain.iterfind(path):
+            text = (found.get(attribute) if attribute else found.text) or ""
+            if _parse_count(text) > most:
+                return f"{place} is {text.strip()[:40]}, more than {most}"
+    names = [target.get("dev", "") for target in domain.iterfind("devices/disk/target")]
+    return next((f"no disk can be {name[:40]!r}" for name in names if len(name) > LONGEST_TARGET), None)
+
+
+def _parse_count(text: str) -> int:
+    """As libvirt reads it: decimal, or with the prefix of another base."""
+    for base in (10, 0):
+        try:
+            return int(text.strip(), base)
+        except ValueError:
+            continue
+    return 0
+
+
 def _check_payload(domain: Element) -> str | None:
     if any(source.get("file") == "PAYLOAD:" for source in domain.iterfind("devices/disk/source")):
         return "payload media are not supported"
@@ -167,4 +193,7 @@ def _check_transient(domain: Element) -> str | None:
     return "transient disks are not supported" if any(mode.text == "transient" for mode in shared) else None
 
 
-_CHECKS: tuple[Callable[[Element], str | None], ...] = (_check_count, _check_payload, _check_vnc, _check_transient)
+_CHECKS: tuple[Callable[[Element], str | None], ...] = (
+    *(_check_count, _check_size, _check_payload),
+    *(_check_vnc, _check_transient),
+)

@@ -158,7 +158,20 @@ def test_the_placeholder_carries_identity_and_metadata() -> None:
         ('<graphics type="vnc"/>', False),
         ('<graphics type="spice"/>', True),
         ('<disk device="cdrom"><source file="PAYLOAD:"/></disk>', False),
+        ('<disk><address type="drive" controller="255"/><target dev="sdzzz"/></disk>', True),
+        ('<disk><address type="drive" controller="256"/></disk>', False),
+        ('<disk><address type="drive" controller="0x100"/></disk>', False),
+        ('<disk><address type="drive" controller="many"/></disk>', True),
+        ('<disk><target dev="sdaaaa"/></disk>', False),
     ],
 )
 def test_what_this_host_cannot_start(devices: str, is_supported: bool) -> None:
     assert (hostedits.check_supported(domain(devices)) is None) is is_supported
+
+
+@pytest.mark.parametrize("tag", ["vcpu", "iothreads"])
+def test_counts_that_would_cost_libvirt_all_memory_are_refused(tag: str) -> None:
+    read = fromstring(f"<domain><{tag}> 4096 </{tag}></domain>")
+    assert hostedits.check_supported(read) is None
+    read = fromstring(f"<domain><{tag}>4294967295</{tag}></domain>")
+    assert hostedits.check_supported(read) == f"{tag} is 4294967295, more than 4096"
