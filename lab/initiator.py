@@ -17,8 +17,6 @@ LOCKS = Path("/run/lock/iscsi")
 SESSIONS = Path("/sys/class/iscsi_session")
 SOCKET = "@ISCSIADM_ABSTRACT_NAMESPACE"
 NAME = "iqn.2026-11.org.example:host1"
-RULES = Path("/run/udev/rules.d")  # goes before /lib/udev/rules.d
-SLOW_RULES = ("55-scsi-sg3_id.rules", "58-scsi-sg3_symlink.rules", "60-multipath.rules", "69-lvm.rules")
 SETTINGS = """\
 node.startup = manual
 node.session.timeo.replacement_timeout = {replacement_s}
@@ -139,23 +137,8 @@ def initiator(name: str = NAME, noop_s: int = 2, replacement_s: int = 5) -> Iter
         (FOLDER / "ifaces").mkdir()
         (FOLDER / "ifaces/default").write_text(INTERFACE.format(interface="default", initiator_name=name))
         (FOLDER / "nodes").mkdir()
-        undo.enter_context(_quick_udev())
         undo.enter_context(listening("iscsid", "--foreground", "--no-pid-file", socket=SOCKET))
         yield Initiator(name, settings)
-
-
-@contextmanager
-def _quick_udev() -> Iterator[None]:
-    """Mask udev's rules that start a handful of programs for each new disk: here they take ten seconds."""
-    with ExitStack() as undo:
-        RULES.mkdir(parents=True, exist_ok=True)
-        for name in SLOW_RULES:
-            if not (RULES / name).exists():
-                (RULES / name).symlink_to("/dev/null")
-                undo.callback((RULES / name).unlink)
-        run("udevadm", "control", "--reload")
-        undo.callback(run, "udevadm", "control", "--reload")
-        yield
 
 
 @contextmanager

@@ -72,6 +72,16 @@ def namespace(name: str) -> Iterator[Namespace]:
                 kernel.unmount(_NAMESPACES)
 
 
+@contextmanager
+def adopted(name: str, pid: int) -> Iterator[Namespace]:
+    """The network namespace of a process under a name meanwhile; the end of that does nothing to it."""
+    run("ip", "netns", "attach", name, str(pid))
+    try:
+        yield Namespace(name)
+    finally:
+        run("ip", "netns", "del", name)
+
+
 def ip(*lines: str, namespace: Namespace | None = None, program: str = "ip") -> None:
     """Let one `ip` (or `tc`, `bridge`) do all these lines. Raises PartFailed at the first that fails."""
     where = ("-n", namespace.name) if namespace else ()

@@ -47,7 +47,7 @@ def look() -> Remains:
         mapped=frozenset(_list_names("/sys/block", "dm-*")),
         disks=frozenset(_list_names("/sys/block", "sd*")),
         targets=frozenset(str(path.relative_to(TARGETS)) for path in TARGETS.glob("*/*/*") if path.is_dir()),
-        links=frozenset(_list_names("/sys/class/net", "*")),
+        links=frozenset(_list_names("/sys/class/net", "*", Path.is_dir)),  # bonding has a file there
         namespaces=frozenset(_list_names("/run/netns", "*")),
         processes=frozenset(_list_processes()),
         groups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("**/") if path.is_dir()),
