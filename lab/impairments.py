@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from lab.commands import PartFailed, run
+from lab.commands import PartFailed, run, wait_for
 from lab.networks import Link, Namespace
 
 _ECHO_REQUEST = 8
@@ -64,6 +64,11 @@ def ping(
                     if answer in sent:
                         trips.setdefault(answer, time.monotonic() - sent[answer])
     return list(trips.values())
+
+
+def wait_until_reached(address: str, *, namespace: Namespace | None = None) -> None:
+    """Wait until an address answers: links pass nothing for up to a second after they came up."""
+    wait_for(lambda: ping(address, namespace=namespace, wait_s=0.3), f"an answer from {address}")
 
 
 def _send_request(raw: socket.socket, address: str, identity: int, number: int) -> None:

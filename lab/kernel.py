@@ -1,4 +1,4 @@
-"""What Python 3.11 has no calls for: mounting, network namespaces, and links up and down; no program is started."""
+"""What Python 3.11 has no calls for: unmounting, network namespaces, and links up and down; no program is started."""
 
 import ctypes
 import errno
@@ -9,7 +9,11 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
+_MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_SHARED = 0x100000
 _MNT_FORCE = 1
 _MNT_DETACH = 2
 _CLONE_NEWNET = 0x40000000
@@ -27,15 +31,52 @@ def _check(status: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def mount(source: str, target: Path, kind: str, options: str = "") -> None:
-    """Mount a file system. Raises OSError."""
-    words = [os.fsencode(word) for word in (source, target, kind)]
-    _check(_libc.mount(*words, ctypes.c_ulong(0), os.fsencode(options)), str(target))
-
-
 def unmount(target: Path, *, force: bool = False) -> None:
     """Unmount. Raises OSError, EBUSY for one. With force it is gone from sight at once, and what waits for it fails."""
     _check(_libc.umount2(os.fsencode(target), _MNT_FORCE | _MNT_DETACH if force else 0), str(target))
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether something is mounted there; unlike pathlib this also sees a folder that is mounted onto itself."""
+    return any(line.split()[1] == str(folder) for line in Path("/proc/self/mounts").read_text().splitlines())
+
+
+def add_network_namespace(path: Path) -> None:
+    """Make a network namespace that exists as long as this file is mounted, as `ip netns add` does. Raises OSError.
+
+    The file's folder becomes a mount of its own, which says the same in all mount namespaces: else one of them could
+    keep the network namespace alive.
+    """
+    path.parent.mkdir(exist_ok=True)
+    if not is_mount_point(path.parent):
+        _mount(str(path.parent), path.parent, _MS_BIND | _MS_REC)
+        _mount("none", path.parent, _MS_SHARED | _MS_REC)
+    path.touch(exist_ok=False)
+    failures: list[OSError] = []
+
+    def make() -> None:  # only the thread moves into the new namespace
+        try:
+            _check(_libc.unshare(_CLONE_NEWNET), str(path))
+            _mount("/proc/thread-self/ns/net", path, _MS_BIND)
+        except OSError as error:
+            failures.append(error)
+
+    thread = Thread(target=make)
+    thread.start()
+    thread.join()
+    for failure in failures:
+        path.unlink()
+        raise failure
+
+
+def delete_network_namespace(path: Path) -> None:
+    """Undo it; the namespace goes with the last process and socket in it, and its links with it, a moment later."""
+    unmount(path, force=True)
+    path.unlink()
+
+
+def _mount(source: str, target: Path, flags: int) -> None:
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None), str(target))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import kernel
+from lab import kernel, netlink
 from lab.commands import PartFailed, run, wait_for
 
 _NAMESPACES = Path("/run/netns")
@@ -58,15 +58,14 @@ class Namespace:
 @contextmanager
 def namespace(name: str) -> Iterator[Namespace]:
     """A new network namespace with its loopback up."""
-    was_mounted = _NAMESPACES.is_mount()
+    was_mounted = kernel.is_mount_point(_NAMESPACES)
     made = Namespace(name)
-    run("ip", "netns", "add", name)
+    kernel.add_network_namespace(made.path)
     try:
         Link("lo", made).set_up()
         yield made
     finally:
-        run("ip", "netns", "del", name)
-        # The first `ip netns add` mounts this folder onto itself, and leaves it so.
+        kernel.delete_network_namespace(made.path)
         if not was_mounted and not any(_NAMESPACES.iterdir()):
             with suppress(OSError):
                 kernel.unmount(_NAMESPACES)
@@ -112,7 +111,20 @@ class Link:
 
     def add_addresses(self, *addresses: str) -> None:
         """Add addresses with their prefix lengths; those of IPv6 can be used at once."""
-        self.ip(*(_format_address(address, self.name) for address in addresses))
+        with self._entered():
+            for address in addresses:
+                netlink.add_address(self.name, address)
+
+    def delete(self) -> None:
+        """Delete the link; no-op when it went already, with its peer, its parent or its namespace."""
+        try:
+            with self._entered():
+                netlink.delete_link(self.name)
+        except OSError:
+            if self.namespace and not self.namespace.path.exists():
+                return
+            if self.exists():
+                raise
 
     def unplug(self) -> None:
         """Pull the cable: the link stays up and loses its carrier. For veth pairs and dummies."""
@@ -214,20 +226,12 @@ def _made(link: Link, *lines: str) -> Iterator[Link]:
         link.ip(*lines)
     except PartFailed as error:
         if not str(error).endswith("failed -:1"):  # not ours otherwise: the name was taken
-            _delete(link)
+            link.delete()
         raise
     try:
         yield link
     finally:
-        _delete(link)
-
-
-def _delete(link: Link) -> None:
-    try:
-        link.ip(f"link del dev {link.name}")
-    except PartFailed:
-        if link.exists():  # else it went with its peer, its parent or its namespace
-            raise
+        link.delete()
 
 
 def load_driver(kind: str) -> None:
@@ -279,8 +283,3 @@ def switch(name: str, *, filters_vlans: bool = False) -> Iterator[Switch]:
     options = "vlan_filtering 1 vlan_default_pvid 0" if filters_vlans else ""
     with namespace(name) as place, bridge("switch", (), place, options) as made:
         yield Switch(place, made, filters_vlans)
-
-
-def _format_address(address: str, link: str) -> str:
-    # Without nodad an address of IPv6 cannot be used for a second or two.
-    return f"addr add {address} dev {link}{' nodad' if ':' in address else ''}"

@@ -42,6 +42,7 @@ done
 for name in usr etc dev "$@"; do mkdir $root/$name; mount --rbind /$name $root/$name; done
 mkdir -p $root/{proc,tmp,run/rpc_pipefs} $root/var/lib/nfs/{sm,sm.bak,v4recovery,rpc_pipefs,nfsdcld}
 touch $root/var/lib/nfs/{etab,rmtab,state}
+umount -l -R /run/netns # or we keep others' network namespaces
 mount -t proc proc $root/proc
 mount -t nfsd nfsd $root/proc/fs/nfsd
 mount -t rpc_pipefs pipes $root/run/rpc_pipefs

@@ -9,7 +9,7 @@ import pytest
 
 from lab.commands import PartFailed, wait_for
 from lab.dhcp import address_server, leased, list_addresses
-from lab.impairments import impaired, ping
+from lab.impairments import impaired, ping, wait_until_reached
 from lab.networks import (
     Link,
     Namespace,
@@ -52,7 +52,7 @@ def test_link_that_goes_down_loses_its_carrier() -> None:
                 assert int(Path("/sys/class/net", link.name, "flags").read_text(), 16) & 1  # it is up all the same
                 assert Path("/sys/class/net", link.name, "carrier").read_text() == "0\n"
             assert link.has_carrier()
-        assert len(ping(PEER, wait_s=10)) == 1
+        wait_until_reached(PEER)
     assert not here.exists()
     assert not nic.exists()
 
@@ -125,15 +125,15 @@ def test_vlans_separate() -> None:
         on_top = stack.enter_context(bridge("br20", [tagged]))
         on_top.add_addresses(f"{HERE}/24")
         assert tagged.name == "trunk0.20"
-        assert len(ping("198.18.9.20", wait_s=10)) == 1
-        assert len(ping("198.18.9.11", namespace=ten, wait_s=10)) == 1
+        wait_until_reached("198.18.9.20")
+        wait_until_reached("198.18.9.11", namespace=ten)
         assert ping("198.18.9.10", 3) == []
         assert ping("198.18.9.20", 3, namespace=ten) == []
 
 
 def test_cut_network_drops_packets() -> None:
     with cable() as (here, _):
-        assert len(ping(PEER, wait_s=10)) == 1
+        wait_until_reached(PEER)
         with impaired(here, loss_percent=100):
             assert ping(PEER, 5, wait_s=1) == []
         assert len(ping(PEER, 5, wait_s=10)) == 5
@@ -141,13 +141,14 @@ def test_cut_network_drops_packets() -> None:
 
 def test_loss_drops_some_packets() -> None:
     with cable() as (here, _):
-        assert len(ping(PEER, wait_s=10)) == 1
+        wait_until_reached(PEER)
         with impaired(here, loss_percent=50):
             assert 0 < len(ping(PEER, 60, interval_s=0.005, wait_s=1)) < 60  # else by a chance of 2^-59
 
 
 def test_delay_delays() -> None:
     with cable() as (here, _):
+        wait_until_reached(PEER)
         quick = ping(PEER, 3, wait_s=10)
         with impaired(here, delay_ms=500):
             late = ping(PEER, 3, wait_s=10)
@@ -156,9 +157,11 @@ def test_delay_delays() -> None:
 
 
 def test_rate_limits() -> None:
-    with cable() as (here, _), impaired(here, rate_kbit=8):
-        # 28 bytes of echo request and 14 of its frame, 8 kbit/s, 16 KiB of burst: the rest comes late or never.
-        trips = ping(PEER, 600, interval_s=0, wait_s=2)
+    with cable() as (here, _):
+        wait_until_reached(PEER)
+        with impaired(here, rate_kbit=8):
+            # 28 bytes of echo request and 14 of its frame, 8 kbit/s, 16 KiB of burst: the rest comes late or never.
+            trips = ping(PEER, 600, interval_s=0, wait_s=2)
     assert len(trips) < 600 or max(trips) > 1
 
 
@@ -167,7 +170,7 @@ def test_dhcp4_gives_an_address() -> None:
         with address_server(Link("there0", peer), ipv4="198.18.9.1/24"), leased(here) as address:
             assert address.startswith("198.18.9.1")
             assert address.endswith("/24")
-            assert len(ping("198.18.9.1", wait_s=10)) == 1
+            wait_until_reached("198.18.9.1")
         assert list_addresses(here, 4) == []
 
 
