@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import lab.remains
 from lab.commands import PartFailed, run
+from lab.networks import namespace
 from lab.remains import nothing_left
 
 
@@ -20,16 +22,13 @@ def test_the_kernel_is_debians_and_the_machines_files_are_safe() -> None:
 
 def test_what_is_left_behind_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lab.remains, "SETTLE_S", 0.2)
-    child = None
-    with pytest.raises(PartFailed) as told, nothing_left():
-        run("mount", "-t", "tmpfs", "left", tmp_path)
-        run("ip", "netns", "add", "left")
-        child = subprocess.Popen(["sleep", "600"])
-    assert child is not None
-    child.kill()
-    child.wait()
-    run("ip", "netns", "delete", "left")
-    run("umount", tmp_path)
+    with ExitStack() as later:
+        with pytest.raises(PartFailed) as told, nothing_left():
+            run("mount", "-t", "tmpfs", "left", tmp_path)
+            later.callback(run, "umount", tmp_path)
+            later.enter_context(namespace("left"))
+            child = later.enter_context(subprocess.Popen(["sleep", "600"]))
+            later.callback(child.kill)
     assert f"mounts: {tmp_path} (tmpfs)" in str(told.value)
     assert "namespaces: left" in str(told.value) and "sleep 600" in str(told.value)
 
