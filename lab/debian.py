@@ -17,6 +17,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from lab.commands import PartFailed, run
+from lab.processes import DIES_WITH_PARENT
 
 CACHE = Path(__file__).parent.parent / ".cache/lab"
 SUITE = "bookworm"
@@ -153,7 +154,7 @@ def _install(root: Path, log: Path) -> None:
             hook.write_text(f"#!/bin/sh\nset -e\n{text}")
             hook.chmod(0o755)
             hooks.append(f"--{when}-hook={hook}")
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        command = [*DIES_WITH_PARENT, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["--mount-proc", "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase"]
         command += [f"--include={','.join(PACKAGES)}", "--skip=cleanup/apt", *hooks]
         # The image is lost with its machine: no need to wait for the disk after each file.

@@ -22,6 +22,7 @@ from typing import Self
 from xml.sax.saxutils import quoteattr
 
 from lab.commands import PartFailed, run
+from lab.processes import DIES_WITH_PARENT
 
 SECTOR_BYTES = 512
 TICKS_PER_S = 18.2065
@@ -227,7 +228,7 @@ def running(disk: Path, *, image_format: str = "raw", cache_mode: str = "none") 
     """The guest of that disk runs under a qemu of its own meanwhile; that qemu's PID, for whom wants to kill it."""
     with tempfile.TemporaryDirectory() as folder, Console(Path(folder, "console")) as console:
         command = make_command(disk, console.path, image_format=image_format, cache_mode=cache_mode)
-        qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL)
+        qemu = subprocess.Popen([*DIES_WITH_PARENT, *command], stdin=subprocess.DEVNULL)
         try:
             yield console, qemu.pid
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab import kernel, netlink
 from lab.commands import PartFailed, run, wait_for
+from lab.processes import DIES_WITH_PARENT
 
 _NAMESPACES = Path("/run/netns")
 _STOP_TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ class Namespace:
     @contextmanager
     def running(self, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
         """A program runs in it meanwhile; it ends with this process, however that ends."""
-        line = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self.path}", "--", *map(str, command)]
+        line = [*DIES_WITH_PARENT, "nsenter", f"--net={self.path}", "--", *map(str, command)]
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL)
         try:
             yield process

@@ -18,6 +18,7 @@ from lab import kernel
 from lab.commands import PartFailed, load, run, wait_for
 from lab.impairments import impaired
 from lab.networks import Link, Namespace, Switch, switch
+from lab.processes import DIES_WITH_PARENT
 
 VERSIONS = ("3", "4.1", "4.2")
 PORT = 2049
@@ -236,7 +237,7 @@ def server(number: int = 1) -> Iterator[Server]:
 @contextmanager
 def _shell(namespace: Namespace) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The server's process 1, ready for commands, and its PID here."""
-    line = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={namespace.path}", "--"]
+    line = [*DIES_WITH_PARENT, "nsenter", f"--net={namespace.path}", "--"]
     line += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", _INIT]
     shell = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.images import PROJECT, STANDARD_LIBRARY, VENV, build_project_image, build_python_image
+from lab.processes import DIES_WITH_PARENT
 from lab.scratch import Scratch
 
 MEMORY_MIB = 5120
@@ -107,7 +108,7 @@ def tell_kernel_log(kernel_log: Path) -> None:
 
 def _make_outer() -> list[str]:
     namespace = ["unshare", "--pid", "--mount", "--net", "--fork", "--kill-child", "--mount-proc"]
-    return ["setpriv", "--pdeathsig", "KILL", *namespace, "--"]
+    return [*DIES_WITH_PARENT, *namespace, "--"]
 
 
 def _make_environment(folder: Path) -> dict[str, str]:

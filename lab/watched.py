@@ -15,6 +15,7 @@ from typing import Any
 from demo import cpio
 from demo.guest import GuestFiles, Recipe, build_guest
 from lab.commands import PartFailed, run, wait_for
+from lab.processes import DIES_WITH_PARENT
 
 PROGRAMS = ("/usr/sbin/sanlock", "/usr/sbin/wdmd", "/usr/bin/dd")  # busybox has a dd, but no direct I/O
 DRIVERS = ("virtio_pci", "virtio_blk", "softdog")
@@ -119,7 +120,7 @@ def watched_host(folder: Path, io_timeout_s: int = 1, *, stuck: bool = False) ->
     run("sanlock", "direct", "init", "-r", f"lab:lease:{leases}:1048576")
     guest = build_guest(recipe=Recipe(DRIVERS, _INIT, _list_files()))
     wishes = f"io_timeout={io_timeout_s} holder={'stuck' if stuck else 'killable'}"
-    command = ["setpriv", "--pdeathsig", "KILL", *_make_qemu(guest, folder, wishes)]
+    command = [*DIES_WITH_PARENT, *_make_qemu(guest, folder, wishes)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         host = WatchedHost(process, monitor, console)
