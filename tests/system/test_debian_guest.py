@@ -10,6 +10,7 @@ import libvirt_qemu
 import pytest
 
 from lab import debian
+from lab.commands import wait_for
 from lab.debian import Guest
 from tests.system.private_libvirtd import PrivateLibvirtd
 
@@ -52,6 +53,15 @@ def wait_for_agent(domain: libvirt.virDomain, console: Path) -> None:
             time.sleep(0.2)
 
 
+def is_gone(domain: libvirt.virDomain) -> bool:
+    try:
+        domain.info()
+    except libvirt.libvirtError as error:
+        assert error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+        return True
+    return False
+
+
 def test_agent_answers_and_turns_the_guest_off(domain: libvirt.virDomain, tmp_path: Path) -> None:
     wait_for_agent(domain, tmp_path / "console")
     assert ask(domain, "guest-get-host-name") == {"host-name": debian.HOSTNAME}
@@ -59,12 +69,4 @@ def test_agent_answers_and_turns_the_guest_off(domain: libvirt.virDomain, tmp_pa
     assert isinstance(info, dict)
     assert "guest-shutdown" in {command["name"] for command in info["supported_commands"]}
     domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
-    deadline = time.monotonic() + BOOT_LIMIT_S
-    while True:
-        try:
-            domain.info()
-        except libvirt.libvirtError as error:
-            assert error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: is_gone(domain), "the guest is off", BOOT_LIMIT_S, pause_s=0.2)
