@@ -11,6 +11,7 @@ from lab.commands import PartFailed
 
 TARGETS = Path("/sys/kernel/config/target")
 PYTESTS = "pytest-of-"  # pytest keeps the last folders of tests for people to look into
+UDEV_WORKER = "(udev-worker)"
 SETTLE_S = 20.0
 """What was told to end may take a moment: the kernel frees devices, and reaps namespaces, when nobody uses them."""
 
@@ -78,9 +79,9 @@ def _list_mounts() -> Iterator[str]:
 
 
 def _list_processes() -> Iterator[str]:
-    """Those of people: threads of the kernel come and go as it likes."""
+    """Those of people: threads of the kernel, and the workers that udev keeps for a while, come and go as they like."""
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if command:
+            if command and command != UDEV_WORKER:
                 yield f"{entry} {command[:200]}"

@@ -151,8 +151,8 @@ def test_delay_delays() -> None:
         wait_until_reached(PEER)
         quick = ping(PEER, 3, wait_s=10)
         with impaired(here, delay_ms=500):
-            late = ping(PEER, 3, wait_s=10)
-    assert quick and late  # whether all come is another test's matter
+            # Whether all come is another test's matter; on a busy machine none may come for a while.
+            late = wait_for(lambda: ping(PEER, 3, wait_s=10), "a late answer")
     assert min(quick) < 0.5 <= min(late)
 
 
