@@ -13,6 +13,7 @@ ready := @make.d/bootstrap
 ready_to_check := @make.d/bootstrap check
 with_libvirt := $(PYTHON) -m demo.libvirtd --
 compared := tests/system/daemon/test_sick_parts.py# compares latencies: nothing else may run beside it
+around_lab := tests/around_lab# these boot labs of their own
 fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
 
 .DEFAULT_GOAL := help
@@ -64,8 +65,9 @@ system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(PYTEST) -q $(compared)
 
 lab: ## tests in a VM with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
-	@make.d/bootstrap lab
+	@make.d/bootstrap check lab
 	@$(PYTHON) -m lab test $(TEST)
+	$(if $(TEST),,$(PYTEST) -q $(around_lab))
 
 lab-shell: ## a prompt in that VM
 	@make.d/bootstrap lab
@@ -78,8 +80,9 @@ bench: ## figures beside those of rivals: a table, and JSON in bench/results/
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	$(ready_to_check)
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
-	@make.d/bootstrap lab
+	@make.d/bootstrap check lab
 	VDSM_SOAK=$(N) $(PYTHON) -m lab test
+	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 $(around_lab)
 
 requirements: ## write requirements*.txt anew from requirements*.in
 	$(ready)
