@@ -13,7 +13,7 @@ ready := @make.d/bootstrap
 ready_to_check := @make.d/bootstrap check
 with_libvirt := $(PYTHON) -m demo.libvirtd --
 compared := tests/system/daemon/test_sick_parts.py# compares latencies: nothing else may run beside it
-around_lab := tests/around_lab# these boot labs of their own
+around := tests/around# runs of these targets that are ended half-way
 fast_tests := $(wildcard tests/unit tests/contract tests/daemon)
 
 .DEFAULT_GOAL := help
@@ -67,7 +67,7 @@ system: ## tests with real libvirt and qemu, in namespaces of their own
 lab: ## tests in a VM with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
 	@make.d/bootstrap check lab
 	@$(PYTHON) -m lab test $(TEST)
-	$(if $(TEST),,$(PYTEST) -q $(around_lab))
+	$(if $(TEST),,$(PYTEST) -q $(around))
 
 lab-shell: ## a prompt in that VM
 	@make.d/bootstrap lab
@@ -82,7 +82,7 @@ soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
 	@make.d/bootstrap check lab
 	VDSM_SOAK=$(N) $(PYTHON) -m lab test
-	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 $(around_lab)
+	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 $(around)
 
 requirements: ## write requirements*.txt anew from requirements*.in
 	$(ready)
