@@ -369,7 +369,8 @@ async def hang_up(writer: asyncio.StreamWriter, *, politely: bool = True) -> Non
         async with asyncio.timeout(1):
             await writer.wait_closed()
     except TimeoutError:
-        writer.transport.abort()
+        with suppress(AttributeError):  # it closed at that moment: asyncio's transport has no loop any more
+            writer.transport.abort()
     except OSError:
         return
 
