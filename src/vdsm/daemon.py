@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -17,6 +17,7 @@ import click
 from vdsm import __version__, pki
 from vdsm.adapters import systemd
 from vdsm.adapters.accelerator import KvmProbe, find_closed_device
+from vdsm.adapters.checker import CheckerProcess
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
@@ -27,8 +28,7 @@ from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.api.events import Event
-from vdsm.api.host import HostApi, StorageListApi, VmListApi
-from vdsm.api.host_types import StorageDomainVitals
+from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
@@ -45,9 +45,11 @@ from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
@@ -81,6 +83,7 @@ class Machine(Protocol):
 
     hypervisor: Hypervisor
     probe: AcceleratorProbe
+    checker: PathChecker
 
     async def open(self) -> None: ...
 
@@ -95,6 +98,7 @@ class RealMachine:
         self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
         self.hypervisor: Hypervisor = self._libvirt
         self._qemu_user = find_usual_qemu_user()
+        self.checker: PathChecker = CheckerProcess(settings.irs.sd_health_check_delay, SystemClock())
         self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json", qemu_user=self._qemu_user)
 
     async def open(self) -> None:
@@ -141,11 +145,17 @@ class _VmCounter:
         return VmCounts(total=len(statuses), active=sum(status is not Status.DOWN for status in statuses))
 
 
-class _NoVitals:
-    """The health of storage domains is watched once the checker exists; until then nothing is known of it."""
+class _LocalHostIds:
+    """The one id of this host on domains that no other host uses."""
 
-    def list_vitals(self) -> Mapping[str, StorageDomainVitals]:
-        return {}
+    def is_held(self, domain_id: str) -> bool:
+        return True
+
+    def acquire(self, domain_id: str, host_id: int) -> None:
+        """Nothing to join."""
+
+    def release(self, domain_id: str) -> None:
+        """Nothing to leave."""
 
 
 class _AcceleratorAnswer:
@@ -164,6 +174,7 @@ class _Storage:
     lanes: Lanes
     pools: PoolService
     domains: DomainService
+    monitors: MonitorService
     volumes: VolumeService
     images: ImageService
 
@@ -217,11 +228,16 @@ class Node:
         memory = StorageMemory(self.paths.state / "storage.json")
         servers = ServerService(repository, lanes, memory)
         volumes = VolumeService(repository, lanes, work)
+        interval_s = settings.irs.sd_health_check_delay
+        monitors = MonitorService(
+            repository, lanes, self.machine.checker, _LocalHostIds(), self.clock, interval_s, self._tell
+        )
         return _Storage(
             runner=runner,
             lanes=lanes,
-            pools=PoolService(repository, lanes, memory, servers, work),
+            pools=PoolService(repository, lanes, memory, servers, work, monitors.list_health),
             domains=DomainService(repository, lanes, memory),
+            monitors=monitors,
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
         )
@@ -258,7 +274,7 @@ class Node:
             packages=PackageDatabase(),
             networks=NetworkService(Netlink(files), StoredNetworks(self.paths.state), self.clock),
             vms=_VmCounter(self.vms),
-            storage=_NoVitals(),
+            storage=self.storage.monitors,
         )
         capabilities = CapabilitySettings(
             host_memory_reserve_mib=settings.host_mem_reserve,
@@ -278,6 +294,7 @@ class Node:
                 HostApi: self.host,
                 VmListApi: self.vms,
                 StorageListApi: storage.domains,
+                MonitorApi: storage.monitors,
                 VmApi: self.vms,
                 PoolApi: storage.pools,
                 DomainApi: storage.domains,
@@ -318,6 +335,7 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_vms(), name="VMs")
                 group.create_task(self.host.run(), name="host")
+                group.create_task(self.storage.monitors.run(), name="monitors")
                 group.create_task(self._restore_storage(), name="storage")
                 if self.settings.vars.ssl:
                     renewal = repeat(

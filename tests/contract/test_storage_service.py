@@ -67,7 +67,7 @@ class House:
         self.memory = StorageMemory(folder / "storage.json")
         work = PoolTasks(self.runner, None)
         self.servers = ServerService(self.world.repository, self.lanes, self.memory)
-        self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work)
+        self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work, dict)
         self.domains = DomainService(self.world.repository, self.lanes, self.memory)
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 

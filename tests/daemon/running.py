@@ -25,6 +25,7 @@ from vdsm.core.context import INTERNAL, Request
 from vdsm.core.paths import Paths
 from vdsm.daemon import Node, make_folders
 from vdsm.settings import Settings
+from vdsm.testing.checker import FakeChecker
 from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import ProbeResult
 from vdsm.wire.bus import Numbered
@@ -51,6 +52,7 @@ class FakeMachine:
         self.fake = FakeHypervisor(clock)
         self.hypervisor = self.fake
         self.probe = Probe()
+        self.checker = FakeChecker()
         self.may_open = asyncio.Event()
         self.may_open.set()
 

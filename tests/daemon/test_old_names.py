@@ -83,6 +83,12 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (await s.ok("getStorageDomainInfo", domain))["info"]["version"] == "5"
     assert int((await s.ok("getStorageDomainStats", domain))["stats"]["disktotal"]) > GIB
 
+    health = await s.ok("repoStats", {})
+    assert set(health) == {domain, other}
+    assert set(health[domain]) == {"code", "lastCheck", "delay", "valid", "version", "acquired", "actual"}
+    await s.ok("startMonitoringDomain", make_id(), 1, {})
+    await s.ok("stopMonitoringDomain", make_id(), {})
+
     # Sizes in GiB as numbers, in bytes as text.
     create = ("createVolume", domain, pool, image)
     made = await s.finish(*create, 100, COW, SPARSE, LEAF, volume, "volly", BLANK, BLANK)

@@ -29,6 +29,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "vm.get_stats": (VM,),
     "storage.list_domains": (POOL,),
     "storage.list_pools": (),
+    "monitors.get_vitals": ({"domain_ids": []},),
     "pool.get_info": (POOL,),
     "pool.get_spm_status": (POOL,),
     "domain.get_info": (DOMAIN,),

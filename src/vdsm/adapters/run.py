@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Collection, Sequence
@@ -128,13 +129,33 @@ async def run_async(
     except TimeoutError:
         raise call.timed_out(timeout_s) from None
     finally:
-        if process.returncode is None:
-            _kill(process.pid)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REAP_TIMEOUT_S):
-                    await process.wait()
+        await end(process)
     assert process.returncode is not None
     return call.completed(process.returncode, stdout, stderr, ok)
+
+
+async def start(argv: Sequence[str | Path], channel: socket.socket) -> asyncio.subprocess.Process:
+    """Start a program that goes on beside us, with that socket as its standard input, and give it away to `end`.
+
+    The kernel kills it when the calling thread ends; what it says on standard error is said on ours. Raises
+    CommandFailed.
+    """
+    call = _Call.prepare(argv, None, die_with_parent=True)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *call.argv, stdin=channel.fileno(), stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
+        )
+    except OSError as error:
+        raise call.failed(127, str(error)) from error
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill the process group of a program that `start` gave; one that is stuck in the kernel is not waited for."""
+    if process.returncode is None:
+        _kill(process.pid)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REAP_TIMEOUT_S):
+                await process.wait()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """The whole surface in one place: every group of verbs, in the order in which documents list them."""
 
 from vdsm.api.declare import Verb, list_verbs
-from vdsm.api.host import HostApi, StorageListApi, VmListApi
+from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 
-GROUPS: tuple[type, ...] = (HostApi, VmListApi, StorageListApi, VmApi, PoolApi, DomainApi, VolumeApi, ImageApi, TaskApi)
+GROUPS: tuple[type, ...] = (
+    *(HostApi, VmListApi, StorageListApi, MonitorApi, VmApi),
+    *(PoolApi, DomainApi, VolumeApi, ImageApi, TaskApi),
+)
 
 
 def list_all_verbs() -> tuple[Verb, ...]:

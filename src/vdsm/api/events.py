@@ -42,8 +42,22 @@ class TaskChanged(Struct, frozen=True, kw_only=True, tag_field="event", tag="tas
     progress_percent: Annotated[float | UnsetType, ovirt("progress")] = UNSET
 
 
-Event = VmStatusChanged | TaskChanged
+class DomainStatusChanged(Struct, frozen=True, kw_only=True, tag_field="event", tag="domain.status"):
+    """A watched storage domain was found valid or invalid: the first verdict, then each that differs from the last."""
 
-OVIRT_NAMES: dict[type[Event], str] = {VmStatusChanged: "|virt|VM_status|", TaskChanged: "|storage|task_status|"}
+    domain_id: Annotated[str, ovirt("sdUUID")]
+    valid: bool
+    code: int
+    """0, or the number of the failure."""
+    message: str
+
+
+Event = VmStatusChanged | TaskChanged | DomainStatusChanged
+
+OVIRT_NAMES: dict[type[Event], str] = {
+    VmStatusChanged: "|virt|VM_status|",
+    TaskChanged: "|storage|task_status|",
+    DomainStatusChanged: "|storage|domain_status|",
+}
 """The method of the JSON-RPC notification; the object's id follows."""
-EVENTS: tuple[type[Event], ...] = (VmStatusChanged, TaskChanged)
+EVENTS: tuple[type[Event], ...] = tuple(OVIRT_NAMES)

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Protocol
 
 from vdsm.api.declare import group, ovirt, verb, xmlrpc
-from vdsm.api.host_types import HardwareInfo, HostCapabilities, HostStats
+from vdsm.api.host_types import HardwareInfo, HostCapabilities, HostStats, StorageDomainVitals
 from vdsm.api.storage_types import DOMAIN_CLASS_WORDS, DOMAIN_TYPE_WORDS, DomainClass, DomainType
 from vdsm.api.vm import VmInfo
 from vdsm.api.vm_types import VmStats
@@ -109,3 +109,38 @@ class StorageListApi(Protocol):
     )
     async def list_pools(self) -> list[str]:
         """The ids of the pools that this host is connected to."""
+
+
+_Domain = Annotated[Uuid, ovirt("sdUUID"), "the domain"]
+
+
+@group("monitors", invalid="invalid-parameter")
+class MonitorApi(Protocol):
+    """The health of storage domains: those in use by the connected pool, and others that callers name."""
+
+    @verb("Host.getStorageRepoStats", "GET /storage/monitors", xmlrpc("repoStats", "_"))
+    async def get_vitals(
+        self,
+        domain_ids: Annotated[list[Uuid], ovirt("domains"), "only these; empty for all"] = [],  # noqa: B006
+    ) -> dict[str, StorageDomainVitals]:
+        """The health of each watched domain, as last seen."""
+
+    @verb(
+        "Host.startMonitoringDomain",
+        "PUT /storage/monitors/{domain_id}",
+        xmlrpc("startMonitoringDomain", "domain_id host_id _"),
+        fails=("resource-exhausted",),
+    )
+    async def start(
+        self, domain_id: _Domain, host_id: Annotated[int, ovirt("hostID"), "this host's id in its lockspace"]
+    ) -> None:
+        """Watch a domain outside of a pool, also one that is not there yet; one that is watched stays as it is."""
+
+    @verb(
+        "Host.stopMonitoringDomain",
+        "DELETE /storage/monitors/{domain_id}",
+        xmlrpc("stopMonitoringDomain", "domain_id _"),
+        fails=("storage-domain-is-member-of-pool",),
+    )
+    async def stop(self, domain_id: _Domain) -> None:
+        """End what `start` began; nothing for a domain that is not watched."""

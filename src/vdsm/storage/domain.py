@@ -31,6 +31,7 @@ from vdsm.storage.model import (
     DomainSpace,
     DomainType,
 )
+from vdsm.storage.monitor import DomainLook
 from vdsm.storage.ports import Backend, DomainPlan, Kind
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,13 @@ class Domains:
 
     def get_space(self, domain_id: str) -> DomainSpace:
         return self.get_backend(domain_id).domain.get_space()
+
+    def look(self, domain_id: str) -> DomainLook:
+        """What monitoring sees of a domain; raises what `get` raises, 379 and 384 (facts: storage §11.2)."""
+        domain = self.get(domain_id)
+        store = domain.backend.domain
+        is_iso = domain.metadata.domain_class is DomainClass.ISO
+        return DomainLook(domain.metadata.version, store.get_space(), store.checked_path, is_iso)
 
     def list_images(self, domain_id: str) -> list[str]:
         """Images that have a volume of their own."""

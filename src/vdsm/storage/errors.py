@@ -513,6 +513,27 @@ class InvalidParameterException(NodeError):
     value: str
 
 
+class StorageDomainIsMemberOfPool(NodeError):
+    """The domain is watched as one of the connected pool."""
+
+    code, number, http = "storage-domain-is-member-of-pool", 900, 409
+    text = "Storage domain is member of pool: ({domain_id!r},)"
+    domain_id: str
+
+
+class MiscFileReadException(NodeError):
+    """A file on storage could not be read, or not in time."""
+
+    code, number, retry, text = (
+        "misc-file-read-exception",
+        2001,
+        True,
+        "Internal file read failure: ({path!r}, {reason!r})",
+    )
+    path: str
+    reason: str
+
+
 class UnsupportedOperation(NodeError):
     """Not supported in this situation."""
 

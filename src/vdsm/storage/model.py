@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 
 ISO_IMAGE = "11111111-1111-1111-1111-111111111111"
@@ -260,6 +261,7 @@ class PoolDomain:
     status: DomainStatus
     version: int | None = None
     space: DomainSpace | None = None
+    alerts: tuple[NodeError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

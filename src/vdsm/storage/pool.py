@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vdsm.core.errors import NodeError
@@ -43,6 +43,7 @@ from vdsm.storage.model import (
     SpmRole,
     SpmStatus,
 )
+from vdsm.storage.monitor import Health
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Pools:
         self._locks = resource_locks
         self._layout = layout
         self._connected: ConnectedPool | None = None
+        self.on_change: Callable[[ConnectedPool | None], None] = _tell_nobody
+        """Told, in the thread that changes it, of the connected pool after each change of it or of its map."""
 
     def list_connected(self) -> list[str]:
         return [self._connected.pool_id] if self._connected else []
@@ -152,6 +155,7 @@ class Pools:
                 pool.role, pool.lease_version = self._connected.role, self._connected.lease_version
             self._rebuild_links(pool)
             self._connected = pool
+            self.on_change(pool)
         log.info("Connected pool %s as host %d", pool_id, host_id)
 
     def disconnect(self, pool_id: str) -> None:
@@ -164,6 +168,7 @@ class Pools:
                 raise IsSpm(pool_id)
             self._remove_links(pool_id)
             self._connected = None
+            self.on_change(None)
 
     def attach(self, pool_id: str, domain_id: str) -> None:
         """Make an unattached domain part of the pool (SPM only). Raises 328, 380, 398, 651."""
@@ -200,8 +205,11 @@ class Pools:
                 self._set_status(pool, domain_id, DomainStatus.ACTIVE)
             self._rebuild_links(pool)
 
-    def get_info(self, pool_id: str) -> PoolInfo:
-        """A connected pool; domains that cannot be read have no version and no space."""
+    def get_info(self, pool_id: str, known: Mapping[str, Health] | None = None) -> PoolInfo:
+        """A connected pool; domains that cannot be read have no version and no space.
+
+        Domains whose health is known are not read.
+        """
         pool = self.get_connected(pool_id)
         metadata = self._domains.get(pool.master_id).metadata
         return PoolInfo(
@@ -212,7 +220,10 @@ class Pools:
             master_version=pool.master_version,
             version=metadata.version,
             spm=self.get_spm_status(pool_id),
-            domains={domain_id: self._describe(domain_id, status) for domain_id, status in pool.domains.items()},
+            domains={
+                domain_id: self._describe(domain_id, status, (known or {}).get(domain_id))
+                for domain_id, status in pool.domains.items()
+            },
         )
 
     def get_spm_status(self, pool_id: str) -> SpmStatus:
@@ -328,10 +339,13 @@ class Pools:
         if pool.on_disk:
             self._domains.update(pool.master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
         pool.domains = domains
+        self.on_change(pool)
 
-    def _describe(self, domain_id: str, status: DomainStatus) -> PoolDomain:
-        if status is not DomainStatus.ACTIVE:
+    def _describe(self, domain_id: str, status: DomainStatus, health: Health | None) -> PoolDomain:
+        if status is not DomainStatus.ACTIVE or (health is not None and not health.is_valid):
             return PoolDomain(status)
+        if health is not None and (look := health.look) is not None:
+            return PoolDomain(status, look.version, look.space, look.alerts)
         try:
             return PoolDomain(status, self._domains.get(domain_id).metadata.version, self._domains.get_space(domain_id))
         except NodeError as error:
@@ -361,6 +375,10 @@ class Pools:
             for path in folder.iterdir():
                 path.unlink()
             folder.rmdir()
+
+
+def _tell_nobody(_: ConnectedPool | None) -> None:
+    """Where no monitors are, as in scripts."""
 
 
 def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, DomainStatus]:

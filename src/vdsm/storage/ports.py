@@ -107,6 +107,45 @@ class Traits:
     supports_discard: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """How one read from a domain went: its seconds, or why it failed. One that is late goes on."""
+
+    delay_s: float = 0.0
+    failure: str = ""
+    is_late: bool = False
+
+
+class PathChecker(Protocol):
+    """Reads from domains on a schedule, where no read that hangs can hurt anybody (facts: storage §11.1)."""
+
+    def watch(self, path: Path, tell: Callable[[PathCheck], None]) -> None:
+        """Read from it at once and at every interval; tell how it went, and at every tick that a read is late."""
+        ...
+
+    def forget(self, path: Path) -> None:
+        """Tell no more; nothing for a path that is not watched."""
+        ...
+
+    async def run(self) -> None:
+        """Do it until cancelled."""
+        ...
+
+
+class HostIds(Protocol):
+    """Whether this host's id is held in the domains' lockspaces (facts: storage §6.1). No call waits for storage."""
+
+    def is_held(self, domain_id: str) -> bool: ...
+
+    def acquire(self, domain_id: str, host_id: int) -> None:
+        """Begin to join, unless that goes on or is done."""
+        ...
+
+    def release(self, domain_id: str) -> None:
+        """Begin to leave; nothing where it did not join."""
+        ...
+
+
 class DomainStore(Protocol):
     """One domain's own files. OSErrors come out as storage failures."""
 
@@ -116,6 +155,11 @@ class DomainStore(Protocol):
     @property
     def path(self) -> Path:
         """The folder that pool links lead to."""
+        ...
+
+    @property
+    def checked_path(self) -> Path:
+        """What the checker reads from."""
         ...
 
     def read_metadata(self) -> bytes: ...

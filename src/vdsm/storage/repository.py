@@ -17,6 +17,7 @@ from vdsm.storage.model import DomainType
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
 from vdsm.storage.recovery import Recovery
+from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
 from vdsm.storage.volume import Volumes
 
@@ -48,6 +49,7 @@ class Repository:
         self.domains = Domains(served, short)
         self.servers = Servers(served, self.domains)
         self.pools = Pools(self.domains, short, layout)
+        self.settling = Settling(self.pools, self.domains, short, layout)
         self.recovery = Recovery(self.domains, locks, steps)
         self.spm = Spm(self.pools, self.domains, self.recovery, locks)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec import UNSET
@@ -13,6 +14,7 @@ from vdsm.core.undo import AsyncUndo
 from vdsm.storage.errors import IsSpm, SpmStatusError
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
+from vdsm.storage.monitor import Health
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
@@ -24,6 +26,7 @@ log = logging.getLogger("storage.service")
 def _format_domain(domain: PoolDomain) -> api.PoolDomainInfo:
     return api.PoolDomainInfo(
         status=domain.status,
+        alerts=[api.PoolDomainAlert(code=alert.number, message=str(alert)) for alert in domain.alerts],
         version=UNSET if domain.version is None else domain.version,
         total_bytes=UNSET if domain.space is None else domain.space.total_bytes,
         free_bytes=UNSET if domain.space is None else domain.space.free_bytes,
@@ -50,13 +53,20 @@ class PoolService:
     """Implements `api.storage.PoolApi`."""
 
     def __init__(
-        self, repository: Repository, lanes: Lanes, memory: StorageMemory, servers: ServerService, work: LongWork
+        self,
+        repository: Repository,
+        lanes: Lanes,
+        memory: StorageMemory,
+        servers: ServerService,
+        work: LongWork,
+        list_health: Callable[[], Mapping[str, Health]],
     ) -> None:
         self._repository = repository
         self._lanes = lanes
         self._memory = memory
         self._servers = servers
         self._work = work
+        self._list_health = list_health
         self._changing_role = asyncio.Lock()
 
     async def connect_server(
@@ -109,7 +119,8 @@ class PoolService:
             await self._memory.set_pool(None)
 
     async def get_info(self, pool_id: str) -> api.PoolFullInfo:
-        return format_pool(await self._lanes.get().run(self._repository.pools.get_info, pool_id))
+        info = await self._lanes.get().run(self._repository.pools.get_info, pool_id, self._list_health())
+        return format_pool(info)
 
     async def get_spm_status(self, pool_id: str) -> api.SpmStatus:
         status = await self._lanes.get().run(self._repository.pools.get_spm_status, pool_id)

@@ -1,5 +1,7 @@
 """Pools and the SPM role: life cycle, refusals, and both places where the map lives."""
 
+from dataclasses import replace
+
 import pytest
 
 from vdsm.storage.errors import (
@@ -21,7 +23,18 @@ from vdsm.storage.errors import (
     StoragePoolUnknown,
     StoragePoolWrongMaster,
 )
-from vdsm.storage.model import DomainClass, DomainRole, DomainStatus, DomainType, SpmRole, SpmStatus
+from vdsm.storage.model import (
+    DomainClass,
+    DomainRole,
+    DomainSpace,
+    DomainStatus,
+    DomainType,
+    PoolDomain,
+    SpmRole,
+    SpmStatus,
+)
+from vdsm.storage.monitor import Check, DomainLook, Health
+from vdsm.storage.service_pools import format_pool
 from vdsm.testing.storage import World, make_id
 
 
@@ -298,3 +311,38 @@ def test_clean_up_removes_links_of_a_killed_daemon_only(world: World) -> None:
     assert {path.name for path in repository.iterdir()} == {"mnt", "hsm-tasks"}
     world.start_spm().repository.pools.clean_up()
     assert (repository / world.pool_id / "mastersd").is_symlink()
+
+
+def add_member(spm: World) -> str:
+    domain_id = add_domain(spm)
+    spm.repository.pools.attach(spm.pool_id, domain_id)
+    spm.repository.pools.activate(spm.pool_id, domain_id)
+    return domain_id
+
+
+def test_what_is_known_of_a_domain_is_told_without_reading_it(spm: World) -> None:
+    other = add_member(spm)
+    spm.repository.servers.disconnect(DomainType.LOCALFS, "/second")
+    space, alert = DomainSpace(100, 40), StorageDomainDoesNotExist("an alert")
+    health = Health(0.0, look=DomainLook(4, space, spm.repository.layout.repository, alerts=(alert,)))
+    info = spm.repository.pools.get_info(spm.pool_id, {other: health})
+    assert info.domains[other] == PoolDomain(DomainStatus.ACTIVE, 4, space, (alert,))
+    [told] = format_pool(info).domains[other].alerts
+    assert (told.code, told.message) == (358, str(alert))
+    spm.repository.servers.connect(DomainType.LOCALFS, "/second")
+    sick = replace(health, domain=Check(1.0, alert))
+    assert spm.repository.pools.get_info(spm.pool_id, {other: sick}).domains[other] == PoolDomain(DomainStatus.ACTIVE)
+
+
+def test_each_change_of_the_pool_is_told(world: World) -> None:
+    pools, told = world.repository.pools, []
+    world.create_pool()
+    pools.on_change = lambda pool: told.append(dict(pool.domains) if pool else None)
+    pools.connect(world.pool_id, 1, world.domain_id, 1)
+    world.repository.spm.start(world.pool_id)
+    other = add_member(world)
+    world.repository.spm.stop(world.pool_id)
+    pools.disconnect(world.pool_id)
+    active, attached = DomainStatus.ACTIVE, DomainStatus.ATTACHED
+    first = {world.domain_id: active}
+    assert told == [first, {**first, other: attached}, {**first, other: active}, None]

@@ -60,6 +60,10 @@ class FileDomainStore:
     def path(self) -> Path:
         return self._layout.root
 
+    @property
+    def checked_path(self) -> Path:
+        return self._layout.metadata
+
     def read_metadata(self) -> bytes:
         with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
             return durable.read_file(self._layout.metadata, _METADATA_BYTES)

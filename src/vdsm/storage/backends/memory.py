@@ -122,6 +122,10 @@ class MemoryStore:
         self.faults = faults
         self._block_size_bytes = block_size_bytes
 
+    @property
+    def checked_path(self) -> Path:
+        return self.path / "dom_md" / "metadata"
+
     def read_metadata(self) -> bytes:
         self.faults.check("read_metadata")
         return self.domain.metadata

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, VmStatusChanged
+from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, TaskChanged, VmStatusChanged
 from vdsm.api.vm_types import VmStats
 from vdsm.core.clock import Clock
 from vdsm.wire.dialects.forms import Forms
@@ -40,7 +40,8 @@ class EventDialect:
                 details.pop("pauseCode", None)
             details["status"] = event.status
             return f"{OVIRT_NAMES[type(event)]}{event.vm_id}", {event.vm_id: details, **stamp}
-        return f"{OVIRT_NAMES[type(event)]}{event.task_id}", {**details, **stamp}
+        object_id = event.task_id if isinstance(event, TaskChanged) else event.domain_id
+        return f"{OVIRT_NAMES[type(event)]}{object_id}", {**details, **stamp}
 
     @staticmethod
     def format_json(event: Event) -> bytes:

@@ -185,10 +185,10 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 """Where the calls of 2011 bend (design: the old scripts need it); names are the wire's."""
 
-STORAGE = frozenset({"storage", "pool", "domain", "volume", "image", "task"})
+STORAGE = frozenset({"storage", "monitors", "pool", "domain", "volume", "image", "task"})
 """Groups whose success is told in another word (facts: storage §12.1)."""
 
-SPREAD = frozenset({"getStoragePoolInfo", "getVolumeSize", "prepareImage"})
+SPREAD = frozenset({"repoStats", "getStoragePoolInfo", "getVolumeSize", "prepareImage"})
 """Names whose result is not one member but all of them."""
 
 
