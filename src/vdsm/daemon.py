@@ -45,6 +45,9 @@ from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.mail import Pace
+from vdsm.storage.mail_service import MailService
+from vdsm.storage.pool import ConnectedPool
 from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
@@ -175,6 +178,7 @@ class _Storage:
     pools: PoolService
     domains: DomainService
     monitors: MonitorService
+    mail: MailService
     volumes: VolumeService
     images: ImageService
 
@@ -228,19 +232,45 @@ class Node:
         memory = StorageMemory(self.paths.state / "storage.json")
         servers = ServerService(repository, lanes, memory)
         volumes = VolumeService(repository, lanes, work)
+        monitors, mail = self._make_watchers(repository, lanes, work)
+        return _Storage(
+            runner=runner,
+            lanes=lanes,
+            pools=PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail),
+            domains=DomainService(repository, lanes, memory),
+            monitors=monitors,
+            mail=mail,
+            volumes=volumes,
+            images=ImageService(repository, lanes, volumes),
+        )
+
+    def _make_watchers(
+        self, repository: Repository, lanes: Lanes, work: PoolTasks
+    ) -> tuple[MonitorService, MailService]:
+        """What follows the connected pool."""
+        settings = self.settings
         interval_s = settings.irs.sd_health_check_delay
         monitors = MonitorService(
             repository, lanes, self.machine.checker, _LocalHostIds(), self.clock, interval_s, self._tell
         )
-        return _Storage(
-            runner=runner,
-            lanes=lanes,
-            pools=PoolService(repository, lanes, memory, servers, work, monitors.list_health),
-            domains=DomainService(repository, lanes, memory),
-            monitors=monitors,
-            volumes=volumes,
-            images=ImageService(repository, lanes, volumes),
+        mail = MailService(
+            repository,
+            self.clock,
+            Pace(settings.mailbox.events_enable, settings.mailbox.events_interval),
+            run_to_end=work.run_in_thread,
+            is_valid=monitors.is_valid,
+            worker_count=max(1, settings.irs.thread_pool_size // 2),
+            timeout_s=settings.irs.process_pool_timeout,
         )
+        loop = asyncio.get_running_loop()
+
+        def follow(pool: ConnectedPool | None) -> None:
+            # In the thread that changed the pool. The caller's result takes the same way to the loop and comes later.
+            loop.call_soon_threadsafe(monitors.follow, pool)
+            loop.call_soon_threadsafe(mail.follow, pool)
+
+        repository.pools.on_change = follow
+        return monitors, mail
 
     def _make_vms(self) -> VmService:
         settings = self.settings.vars
@@ -283,6 +313,7 @@ class Node:
             threads_as_cores=settings.report_host_threads_as_cores,
             fake_kvm=settings.fake_kvm_support,
             fake_memory_mib=settings.fake_kvm_memory,
+            mailbox_events=self.settings.mailbox.events_enable,
         )
         host = HostSettings(capabilities, settings.host_sample_stats_interval)
         return HostService(ports, self.paths, self.clock, host, Release(__version__, "1", "Vdsm"))
@@ -331,6 +362,7 @@ class Node:
             stack.push_async_callback(self.machine.close)
             await stack.enter_async_context(self.storage.runner)
             stack.callback(self.storage.lanes.close)
+            stack.push_async_callback(self.storage.mail.close)
             await self._open_doors(stack)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_vms(), name="VMs")

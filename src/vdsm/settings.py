@@ -80,6 +80,14 @@ class Irs:
 
 
 @dataclass(frozen=True, slots=True)
+class Mailbox:
+    """How hosts that share storage ask its SPM for larger volumes."""
+
+    events_enable: bool = setting(True, "tell the SPM of mail at once, and look for that; without it every 2 s")
+    events_interval: float = setting(0.5, "s between looks for news", minimum=0.05, maximum=2)
+
+
+@dataclass(frozen=True, slots=True)
 class Libvirt:
     """The hypervisor's daemon."""
 
@@ -148,6 +156,7 @@ class Settings:
     addresses: Addresses = Addresses()
     vars: Vars = Vars()
     irs: Irs = Irs()
+    mailbox: Mailbox = Mailbox()
     libvirt: Libvirt = Libvirt()
     virt: Virt = Virt()
     wire: Limits = Limits()

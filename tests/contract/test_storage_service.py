@@ -16,6 +16,8 @@ from vdsm.core.clock import SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.mail import Pace
+from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import DomainType, SpmRole
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.service import DomainService, ServerService
@@ -67,7 +69,14 @@ class House:
         self.memory = StorageMemory(folder / "storage.json")
         work = PoolTasks(self.runner, None)
         self.servers = ServerService(self.world.repository, self.lanes, self.memory)
-        self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work, dict)
+        self.mail = MailService(
+            self.world.repository,
+            SystemClock(),
+            Pace(event_interval_s=0.05),
+            run_to_end=work.run_in_thread,
+            is_valid=lambda _: True,
+        )
+        self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work, dict, self.mail)
         self.domains = DomainService(self.world.repository, self.lanes, self.memory)
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 

@@ -47,6 +47,7 @@ class CapabilitySettings:
     threads_as_cores: bool = False
     fake_kvm: bool = False
     fake_memory_mib: int = 0
+    mailbox_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def make_capabilities(
     initiators = system.hba_inventory.iscsi
     host = hypervisor.host if hypervisor else None
     return HostCapabilities(
+        mailbox_events=settings.mailbox_events,
         **asdict(networks),
         kvm=kvm,
         cores=cpus.threads if settings.threads_as_cores else cpus.cores,

@@ -534,6 +534,19 @@ class MiscFileReadException(NodeError):
     reason: str
 
 
+class MiscFileWriteException(NodeError):
+    """A file on storage could not be written."""
+
+    code, number, retry, text = (
+        "misc-file-write-exception",
+        2002,
+        True,
+        "Internal file write failure: ({path!r}, {reason!r})",
+    )
+    path: str
+    reason: str
+
+
 class UnsupportedOperation(NodeError):
     """Not supported in this situation."""
 

@@ -1,6 +1,5 @@
 """Answers the verbs on the health of domains, and keeps the monitors with the connected pool."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -40,7 +39,6 @@ class MonitorService:
         self._repository = repository
         self._lanes = lanes
         self._clock = clock
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._monitors = Monitors(
             Watching(
                 look=self._look,
@@ -52,14 +50,16 @@ class MonitorService:
                 tell=lambda domain_id, health: tell(format_event(domain_id, health)),
             )
         )
-        self._wanted: dict[str, int] = {}
-        repository.pools.on_change = self._hear
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        self._loop = asyncio.get_running_loop()
-        self._follow_pool()
         await self._monitors.run()
+
+    def follow(self, pool: ConnectedPool | None) -> None:
+        """Watch the active domains of this pool."""
+        domains = {} if pool is None else pool.domains
+        active = [domain_id for domain_id, status in domains.items() if status is DomainStatus.ACTIVE]
+        self._monitors.watch_pool(dict.fromkeys(active, 0 if pool is None else pool.host_id))
 
     async def get_vitals(self, domain_ids: list[str]) -> dict[str, StorageDomainVitals]:
         vitals = self.list_vitals()
@@ -79,6 +79,11 @@ class MonitorService:
         """The same, as the repository sees it."""
         return self._monitors.list_health()
 
+    def is_valid(self, domain_id: str) -> bool:
+        """Whether nothing is known against a domain."""
+        health = self.list_health().get(domain_id)
+        return health is None or health.is_valid
+
     def _format(self, domain_id: str, health: Health) -> StorageDomainVitals:
         return StorageDomainVitals(
             code=health.code,
@@ -95,14 +100,3 @@ class MonitorService:
 
     async def _settle(self, domain_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.settling.settle, domain_id)
-
-    def _hear(self, pool: ConnectedPool | None) -> None:
-        # In the thread that changed the pool. The caller's result takes the same way to the loop and comes later.
-        domains = {} if pool is None else pool.domains
-        active = [domain_id for domain_id, status in domains.items() if status is DomainStatus.ACTIVE]
-        self._wanted = dict.fromkeys(active, 0 if pool is None else pool.host_id)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._follow_pool)
-
-    def _follow_pool(self) -> None:
-        self._monitors.watch_pool(self._wanted)

@@ -13,6 +13,7 @@ from vdsm.core.errors import NodeError
 from vdsm.core.undo import AsyncUndo
 from vdsm.storage.errors import IsSpm, SpmStatusError
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.monitor import Health
 from vdsm.storage.remembered import RememberedPool, StorageMemory
@@ -60,6 +61,7 @@ class PoolService:
         servers: ServerService,
         work: LongWork,
         list_health: Callable[[], Mapping[str, Health]],
+        mail: MailService,
     ) -> None:
         self._repository = repository
         self._lanes = lanes
@@ -67,6 +69,7 @@ class PoolService:
         self._servers = servers
         self._work = work
         self._list_health = list_health
+        self._mail = mail
         self._changing_role = asyncio.Lock()
 
     async def connect_server(
@@ -139,7 +142,9 @@ class PoolService:
         if pool.role is not SpmRole.FREE:
             raise IsSpm(pool_id)
         log.info("spmStart of pool %s: previous id %d, lease %d", pool_id, previous_id, previous_lease_version)
-        return await self._work.start_in_memory("spmStart", partial(self._start, pool_id, domain_version))
+        return await self._work.start_in_memory(
+            "spmStart", partial(self._start, pool_id, domain_version, maximum_host_id)
+        )
 
     async def spm_stop(self, pool_id: str) -> None:
         pool = self._repository.pools.get_connected(pool_id)
@@ -148,7 +153,7 @@ class PoolService:
         async with self._changing_role:
             await self._stop(pool_id)
 
-    async def _start(self, pool_id: str, version: int | None) -> None:
+    async def _start(self, pool_id: str, version: int | None, mailbox_count: int | None) -> None:
         has_begun = False
 
         def begin() -> None:
@@ -164,11 +169,13 @@ class PoolService:
         async with self._changing_role, AsyncUndo() as undo:
             undo.push(give_back)
             await self._work.run_in_thread(begin)
+            await self._mail.start_spm(mailbox_count)
             await self._work.take_over(self._repository.layout.get_tasks(pool_id))
             undo.forget()
 
     async def _stop(self, pool_id: str) -> None:
-        # No task may write once another host can be the writer, so they end before the lock is given up.
+        # Nothing may be written once another host can be the writer, so mail and tasks end before the lock is given up.
+        await self._mail.stop_spm()
         await self._work.release()
         await self._work.run_in_thread(self._repository.spm.stop, pool_id)
 

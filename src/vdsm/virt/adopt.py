@@ -3,8 +3,8 @@
 import asyncio
 import logging
 
+from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.children import wait_until
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import DomainRecord, NoSuchDomain

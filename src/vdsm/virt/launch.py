@@ -13,9 +13,9 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits
-from vdsm.virt.children import wait_until
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status

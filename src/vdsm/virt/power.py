@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from vdsm.api.errors import DestroyFailed, ResetFailed, VmIsDown, WrongState
+from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.children import wait_until
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Refusal, Request, Status, check_request
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, NoSuchDomain, ShutdownMode
 from vdsm.virt.shared import Shared

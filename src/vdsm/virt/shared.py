@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType
 
 from vdsm.api.errors import NoSuchVm
 from vdsm.api.events import IoError, VmStatusChanged
+from vdsm.core.children import Children
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.virt.accelerator import Accelerator
-from vdsm.virt.children import Children
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from vdsm.core.children import Children, wait_until
 from vdsm.testing.clock import VirtualClock
-from vdsm.virt.children import Children, wait_until
 
 
 async def forever() -> None:

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Children:
-    """Tasks with one parent. Unlike with asyncio's TaskGroup, one VM's failure does not cancel the others' tasks."""
+    """Tasks with one parent. Unlike with asyncio's TaskGroup, one's failure does not cancel the others."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
