@@ -179,10 +179,12 @@ async def test_another_spm_serves_what_waits(post):
             await post.wait_until(is_asked)
         assert not asking.done()
         post.gate = None
-        await post.line.write_outbox(1, b"\x31" * MAILBOX_BYTES)  # what the last one left
+        for host_id in (1, 3):
+            await post.line.write_outbox(host_id, b"\x31" * MAILBOX_BYTES)  # what the last one left
         async with post.spm():
             await asking
             await post.wait_for_silence(1)
+        assert await post.line.read_outbox(3) == bytes(MAILBOX_BYTES)
 
 
 async def test_nonsense_in_the_inbox_hurts_nobody(post, caplog):

@@ -126,8 +126,8 @@ class Monitor:
 
     def _hear(self, check: PathCheck) -> None:
         look = self.health.look
-        if look is None or (check.is_late and self._is_blocked):
-            return  # one that is late says so at every tick, and is no newer for that
+        if look is None:
+            return
         self._is_blocked = check.is_late
         failure = "read timeout" if check.is_late else check.failure
         if failure:

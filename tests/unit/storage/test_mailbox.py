@@ -246,6 +246,14 @@ def test_a_reply_to_something_else_is_cleaned_and_answers_nothing():
     assert post.answered == [] and split_mailbox(post.host.mailbox)[0] == CLEAN
 
 
+def test_a_clean_that_was_not_waited_for_takes_no_request():
+    post = Post()
+    post.host.put(make_request(1))
+    post.outbox[post.place()] = CLEAN.ljust(MAILBOX_BYTES, b"\0")
+    post.hear()
+    assert split_mailbox(post.host.mailbox)[0] == make_request(1)
+
+
 def test_a_mailbox_that_is_not_whole_is_not_read():
     post, request = Post(), make_request(1)
     post.host.put(request)

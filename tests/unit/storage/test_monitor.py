@@ -226,6 +226,8 @@ async def test_a_look_whose_thread_is_lost_is_followed_by_none_until_the_checker
     ward.looks.clear()
     await ward.clock.advance(5 * INTERVAL_S)
     assert ward.looks == [] and ward[FIRST].code == 200
+    ward.checker.tell(PathCheck(is_late=True))
+    assert ward[FIRST].code == 2001
     del ward.failures[FIRST]
     ward.checker.tell(PathCheck(0.1))
     await ward.clock.advance(INTERVAL_S)
