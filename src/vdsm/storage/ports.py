@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -70,6 +71,105 @@ class Ownership(Protocol):
     def check_access(self, folder: Path) -> str | None:
         """None when the owner of disks may read, write and search the folder and qemu may read it; else why not."""
         ...
+
+
+class LeaseFailed(NodeError):
+    """sanlock refused, or does not run or answer; `number` is its reason, an errno or one of its own."""
+
+    code, number, retry, text = "lease-failed", 704, True, "sanlock: {reason} ({error})"
+    reason: str
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lockspace:
+    """Where the hosts that share a domain show that they live; its name is the domain's id (facts: storage §6.1)."""
+
+    name: str
+    path: Path
+    block_size_bytes: int
+    alignment_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A resource that one host of a lockspace holds at most (facts: storage §6.2)."""
+
+    lockspace: Lockspace
+    name: str
+    path: Path
+    offset_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """How often a lease was taken, and the host that holds it, if one does."""
+
+    version: int
+    holder: int | None = None
+
+
+class HostStatus(StrEnum):
+    """What a lockspace tells of one of its hosts."""
+
+    UNKNOWN = "unknown"
+    FREE = "free"
+    LIVE = "live"
+    FAIL = "fail"
+    DEAD = "dead"
+    UNAVAILABLE = "unavailable"
+
+
+class Leases(Protocol):
+    """sanlock, the judge between hosts. Every call may raise LeaseFailed and ends in bounded time.
+
+    What is acquired belongs to this process: it is given back when the process ends, however that ends, and the process
+    is killed when it is lost.
+    """
+
+    def write_lockspace(self, lockspace: Lockspace) -> None:
+        """Format an empty lockspace."""
+        ...
+
+    def write_lease(self, lease: Lease) -> None:
+        """Format a lease that nobody holds."""
+        ...
+
+    def clear_lease(self, lease: Lease) -> None:
+        """Leave no lease in its place."""
+        ...
+
+    def read_lease_name(self, lease: Lease) -> tuple[str, str] | None:
+        """Names of the lockspace and of the lease that lies at that place; None where none does."""
+        ...
+
+    def join(self, lockspace: Lockspace, host_id: int, *, wait: bool = True) -> None:
+        """Become a live host of the lockspace, which takes a few io_timeouts; nothing when this host is one already."""
+        ...
+
+    def leave(self, lockspace: Lockspace, host_id: int) -> None:
+        """Be a host of the lockspace no more; nothing when this host is none. Fails while a lease in it is held."""
+        ...
+
+    def is_member(self, lockspace: Lockspace, host_id: int) -> bool:
+        """Whether this host lives in the lockspace under that id."""
+        ...
+
+    def acquire(self, lease: Lease) -> None:
+        """Take the lease, at once or not at all."""
+        ...
+
+    def release(self, lease: Lease) -> None: ...
+
+    def is_held(self, lease: Lease) -> bool:
+        """Whether this process holds the lease, as sanlock knows without looking at storage."""
+        ...
+
+    def inspect(self, lease: Lease) -> LeaseState:
+        """Who holds the lease, read from storage; a host that is dead holds nothing (facts: storage §6.2)."""
+        ...
+
+    def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,142 @@
+"""Leases in memory: `LeasesInMemory` is one host's sanlock, `Judge` what all hosts of a test see on shared storage.
+
+`fail_next` lets one later call fail as sanlock would.
+"""
+
+import errno
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, LeaseState, Lockspace
+
+Place = tuple[Path, int]
+
+
+@dataclass
+class Judge:
+    """What is on storage: lockspaces and leases by place, members by lockspace, holders by lease."""
+
+    lockspaces: dict[Path, str] = field(default_factory=dict)
+    leases: dict[Place, tuple[str, str]] = field(default_factory=dict)
+    versions: dict[Place, int] = field(default_factory=dict)
+    members: dict[str, dict[int, "LeasesInMemory"]] = field(default_factory=dict)
+    holders: dict[Place, int] = field(default_factory=dict)
+
+
+class LeasesInMemory:
+    """`storage.ports.Leases` of one host. With `writes_files`, files get the sizes that sanlock would give them."""
+
+    def __init__(self, judge: Judge | None = None, *, writes_files: bool = False) -> None:
+        self.judge = judge or Judge()
+        self.held: dict[Place, Lease] = {}
+        self._writes_files = writes_files
+        self._failures: dict[str, LeaseFailed] = {}
+
+    def fail_next(self, call: str, error: LeaseFailed) -> None:
+        """Let the next call of that name (a method of the port) raise this."""
+        self._failures[call] = error
+
+    def die(self) -> None:
+        """The host is gone: all that it held is free."""
+        for place in self.held:
+            self.judge.holders.pop(place, None)
+        self.held.clear()
+        for members in self.judge.members.values():
+            for host_id in [id for id, host in members.items() if host is self]:
+                del members[host_id]
+
+    def write_lockspace(self, lockspace: Lockspace) -> None:
+        self._check("write_lockspace")
+        self._fill(lockspace.path, 0, lockspace)
+        self.judge.lockspaces[lockspace.path] = lockspace.name
+
+    def write_lease(self, lease: Lease) -> None:
+        self._check("write_lease")
+        self._fill(lease.path, lease.offset_bytes, lease.lockspace)
+        self.judge.leases[_place(lease)] = (lease.lockspace.name, lease.name)
+        self.judge.versions[_place(lease)] = 0
+
+    def clear_lease(self, lease: Lease) -> None:
+        self._check("clear_lease")
+        self.judge.leases.pop(_place(lease), None)
+
+    def read_lease_name(self, lease: Lease) -> tuple[str, str] | None:
+        self._check("read_lease_name")
+        return self.judge.leases.get(_place(lease))
+
+    def join(self, lockspace: Lockspace, host_id: int, *, wait: bool = True) -> None:
+        self._check("join")
+        if self.judge.lockspaces.get(lockspace.path) != lockspace.name:
+            raise LeaseFailed("no lockspace", -223)
+        members = self.judge.members.setdefault(lockspace.name, {})
+        mine = [id for id, host in members.items() if host is self]
+        if mine not in ([], [host_id]):
+            raise LeaseFailed(f"this host is number {mine[0]}", errno.EINVAL)
+        if members.setdefault(host_id, self) is not self:
+            raise LeaseFailed("another host has that number", -262)
+
+    def leave(self, lockspace: Lockspace, host_id: int) -> None:
+        self._check("leave")
+        if any(lease.lockspace.name == lockspace.name for lease in self.held.values()):
+            raise LeaseFailed("leases are held", errno.EBUSY)
+        members = self.judge.members.get(lockspace.name, {})
+        if members.get(host_id) is self:
+            del members[host_id]
+
+    def is_member(self, lockspace: Lockspace, host_id: int) -> bool:
+        self._check("is_member")
+        return self.judge.members.get(lockspace.name, {}).get(host_id) is self
+
+    def acquire(self, lease: Lease) -> None:
+        self._check("acquire")
+        mine = [id for id, host in self.judge.members.get(lease.lockspace.name, {}).items() if host is self]
+        if not mine:
+            raise LeaseFailed("this host is not in the lockspace", errno.ENOSPC)
+        self._check_there(lease)
+        if _place(lease) in self.judge.holders:
+            raise LeaseFailed(f"held by host {self.judge.holders[_place(lease)]}", -243)
+        self.judge.holders[_place(lease)] = mine[0]
+        self.judge.versions[_place(lease)] += 1
+        self.held[_place(lease)] = lease
+
+    def release(self, lease: Lease) -> None:
+        self._check("release")
+        if self.held.pop(_place(lease), None) is None:
+            raise LeaseFailed("not held", errno.EPERM)
+        self.judge.holders.pop(_place(lease), None)
+
+    def is_held(self, lease: Lease) -> bool:
+        self._check("is_held")
+        return self.held.get(_place(lease)) == lease
+
+    def inspect(self, lease: Lease) -> LeaseState:
+        self._check("inspect")
+        self._check_there(lease)
+        holder = self.judge.holders.get(_place(lease))
+        if holder is not None and self not in self.judge.members.get(lease.lockspace.name, {}).values():
+            raise LeaseFailed("this host is not in the lockspace", errno.ENOENT)
+        return LeaseState(self.judge.versions[_place(lease)], holder)
+
+    def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus:
+        members = self.judge.members.get(lockspace.name, {})
+        if self not in members.values():
+            return HostStatus.UNAVAILABLE
+        return HostStatus.LIVE if host_id in members else HostStatus.FREE
+
+    def _check(self, call: str) -> None:
+        error = self._failures.pop(call, None)
+        if error is not None:
+            raise error
+
+    def _check_there(self, lease: Lease) -> None:
+        if self.judge.leases.get(_place(lease)) != (lease.lockspace.name, lease.name):
+            raise LeaseFailed("no such lease", -227)
+
+    def _fill(self, path: Path, offset_bytes: int, lockspace: Lockspace) -> None:
+        if self._writes_files:
+            with path.open("r+b") as file:
+                file.truncate(max(path.stat().st_size, offset_bytes + lockspace.alignment_bytes))
+
+
+def _place(lease: Lease) -> Place:
+    return lease.path, lease.offset_bytes
