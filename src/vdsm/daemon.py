@@ -19,14 +19,17 @@ from vdsm.adapters import systemd
 from vdsm.adapters.accelerator import KvmProbe, find_closed_device
 from vdsm.adapters.checker import CheckerProcess
 from vdsm.adapters.files import choose_owner
+from vdsm.adapters.gluster import GlusterCommand
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vdsm.adapters.memory import bound_allocator, bound_garbage
+from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.netconf import StoredNetworks
 from vdsm.adapters.netlink import Netlink
 from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.sanlock import SanlockLeases, end_process
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
@@ -44,6 +47,7 @@ from vdsm.host.system import read_hardware, read_operating_system
 from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
+from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail import Pace
 from vdsm.storage.mail_service import MailService
@@ -87,6 +91,7 @@ class Machine(Protocol):
     hypervisor: Hypervisor
     probe: AcceleratorProbe
     checker: PathChecker
+    shared: Outside
 
     async def open(self) -> None: ...
 
@@ -100,6 +105,8 @@ class RealMachine:
         calls = CallSettings(vm_command_timeout_s=settings.vars.vm_command_timeout)
         self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
         self.hypervisor: Hypervisor = self._libvirt
+        leases = SanlockLeases(settings.sanlock.io_timeout)
+        self.shared = Outside(KernelMounts(), leases, GlusterCommand(), SystemClock(), end_process)
         self._qemu_user = find_usual_qemu_user()
         self.checker: PathChecker = CheckerProcess(settings.irs.sd_health_check_delay, SystemClock())
         self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json", qemu_user=self._qemu_user)
@@ -209,6 +216,7 @@ class Node:
             qemu_img=QemuImgCommand(),
             ownership=choose_owner(owner),
             clock=self.clock,
+            shared=self.machine.shared,
             lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
             short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
         )
@@ -369,6 +377,11 @@ class Node:
                 group.create_task(self.host.run(), name="host")
                 group.create_task(self.storage.monitors.run(), name="monitors")
                 group.create_task(self._restore_storage(), name="storage")
+                spm = self.settings.spm
+                if spm.watchdog_enable:
+                    watch, every_s = self.storage.pools.watch_lease, spm.watchdog_interval
+                    watchdog = repeat(watch, every_s=every_s, clock=self.clock, name="lease watchdog")
+                    group.create_task(watchdog, name="lease watchdog")
                 if self.settings.vars.ssl:
                     renewal = repeat(
                         self._renew, every_s=RENEWAL_EVERY_S, clock=self.clock, name="renewal of certificates"

@@ -7,15 +7,26 @@ import os
 from pathlib import Path
 
 from vdsm.adapters.files import choose_owner
+from vdsm.adapters.gluster import GlusterCommand
+from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.sanlock import SanlockLeases, end_process
 from vdsm.core.clock import SystemClock
 from vdsm.core.paths import Paths
+from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.repository import Repository
 
 
 def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] | None = None) -> Repository:
     """The repository under a root; files are given to the owner (user and group, 36:36 on oVirt), or kept.
 
-    Nothing is connected yet, and only one process at a time can be a pool's SPM.
+    Nothing is connected yet, and only one process at a time can be a pool's SPM. Storage that hosts share needs
+    root, to mount it, and a running sanlock.
     """
-    return Repository(Paths(Path(root)), qemu_img=QemuImgCommand(), ownership=choose_owner(owner), clock=SystemClock())
+    return Repository(
+        Paths(Path(root)),
+        qemu_img=QemuImgCommand(),
+        ownership=choose_owner(owner),
+        clock=SystemClock(),
+        shared=Outside(KernelMounts(), SanlockLeases(), GlusterCommand(), SystemClock(), end_process),
+    )

@@ -88,6 +88,26 @@ class Mailbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Sanlock:
+    """Leases between hosts."""
+
+    io_timeout: int = setting(
+        10,
+        "s that storage may take before a host's leases are in danger; the same on all hosts",
+        minimum=1,
+        maximum=255,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spm:
+    """The one writer of a pool's metadata."""
+
+    watchdog_enable: bool = setting(True, "end the daemon when sanlock no longer knows it as the writer")
+    watchdog_interval: float = setting(20.0, "s between looks at that", minimum=0.1)
+
+
+@dataclass(frozen=True, slots=True)
 class Libvirt:
     """The hypervisor's daemon."""
 
@@ -157,6 +177,8 @@ class Settings:
     vars: Vars = Vars()
     irs: Irs = Irs()
     mailbox: Mailbox = Mailbox()
+    sanlock: Sanlock = Sanlock()
+    spm: Spm = Spm()
     libvirt: Libvirt = Libvirt()
     virt: Virt = Virt()
     wire: Limits = Limits()

@@ -14,6 +14,7 @@ from vdsm.core.paths import Paths
 from vdsm.storage.backends.file import probe_block_size
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.memory import MemoryKind
+from vdsm.storage.backends.mounted import MountedKind, Outside
 from vdsm.storage.errors import (
     AcquireLockFailure,
     CannotShareVolume,
@@ -32,8 +33,11 @@ from vdsm.storage.errors import (
     VolumeMetadataReadError,
 )
 from vdsm.storage.layout import Layout
-from vdsm.storage.ports import Backend, DomainPlan, HalfMade, Kind
-from vdsm.testing.storage import NoOwner, make_id
+from vdsm.storage.model import DomainType, ServerConnection
+from vdsm.storage.ports import Backend, DomainPlan, HalfMade, Kind, MountFailed
+from vdsm.testing.leases import LeasesInMemory
+from vdsm.testing.mounts import FakeGluster, MountsInMemory
+from vdsm.testing.storage import FixedClock, NoOwner, make_id
 
 Place = tuple[Kind, str]
 
@@ -48,7 +52,24 @@ def make_local(folder: Path) -> Place:
     return LocalKind(Layout(Paths(folder)), NoOwner()), str(server)
 
 
-@pytest.fixture(params=[make_memory, make_local])
+def make_mounted(folder: Path, type: DomainType, server: str) -> Place:
+    disk = folder / "disk"
+    disk.mkdir()
+    outside = Outside(
+        MountsInMemory({server: disk}), LeasesInMemory(writes_files=True), FakeGluster(), FixedClock(), print
+    )
+    return MountedKind(type, Layout(Paths(folder)), NoOwner(), outside), server
+
+
+def make_nfs(folder: Path) -> Place:
+    return make_mounted(folder, DomainType.NFS, "ser_ver:/a")
+
+
+def make_gluster(folder: Path) -> Place:
+    return make_mounted(folder, DomainType.GLUSTERFS, "gl1:/vol0")
+
+
+@pytest.fixture(params=[make_memory, make_local, make_nfs, make_gluster])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     make: Callable[[Path], Place] = request.param
     return make(tmp_path)
@@ -60,7 +81,7 @@ def backend(place: Place) -> Backend:
 
 
 def create(kind: Kind, server: str, domain_id: str | None = None) -> Backend:
-    kind.connect(server)
+    kind.connect(ServerConnection(server))
     domain_id = domain_id or make_id()
     kind.create_domain(DomainPlan(domain_id, server, b"VERSION=5\n", iso_image=False))
     return kind.open_domain(domain_id, kind.list_domains()[domain_id])
@@ -71,11 +92,11 @@ def test_servers_show_their_domains_while_they_are_connected(place: Place) -> No
     assert kind.list_domains() == {}
     backend = create(kind, server)
     assert list(kind.list_domains()) == [backend.domain.domain_id]
-    kind.connect(server)
-    kind.disconnect(server)
-    kind.disconnect(server)
+    kind.connect(ServerConnection(server))
+    assert kind.disconnect(ServerConnection(server))
+    assert kind.disconnect(ServerConnection(server))
     assert kind.list_domains() == {}
-    kind.connect(server)
+    kind.connect(ServerConnection(server))
     assert list(kind.list_domains()) == [backend.domain.domain_id]
 
 
@@ -83,8 +104,8 @@ def test_places_that_take_no_domain(place: Place) -> None:
     kind, server = place
     with pytest.raises(StorageDomainFsNotMounted):
         kind.check_new(server)
-    with pytest.raises(InvalidParameterException):
-        kind.connect("relative/path")
+    with pytest.raises((InvalidParameterException, MountFailed)):
+        kind.connect(ServerConnection("relative/path"))
     create(kind, server)
     with pytest.raises(StorageDomainNotEmpty):
         kind.check_new(server)
@@ -348,7 +369,7 @@ def test_a_domain_that_was_being_made_is_never_found(local: tuple[LocalKind, Pat
     mine = server / ".my-copy-of-the-files.new"
     mine.mkdir()
     before = set(kind.list_domains())
-    kind.connect(str(server))
+    kind.connect(ServerConnection(str(server)))
     assert set(kind.list_domains()) == before
     kind.check_new(str(server))
     create(kind, str(server))
@@ -375,10 +396,10 @@ def test_bad_places(tmp_path: Path) -> None:
     file.touch()
     for spec in (str(file), str(tmp_path / "missing"), "/a\nb", "/a\0b", "", "server:/x", "/" + "x" * 300):
         with pytest.raises(InvalidParameterException):
-            kind.connect(spec)
+            kind.connect(ServerConnection(spec))
     owner.refusal = "needs rwx"
     with pytest.raises(StorageServerAccessPermissionError):
-        kind.connect(str(tmp_path))
+        kind.connect(ServerConnection(str(tmp_path)))
     assert not (tmp_path / "rhev").exists()
     for path in ("relative", f"{tmp_path}/", f"{tmp_path}/../x"):
         with pytest.raises(StorageDomainIllegalRemotePath):
@@ -390,7 +411,7 @@ def test_connecting_again_mends_a_wrong_link(tmp_path: Path) -> None:
     link = Layout(Paths(tmp_path)).get_mount(server)
     link.parent.mkdir(parents=True)
     link.symlink_to("/wrong")
-    kind.connect(server)
+    kind.connect(ServerConnection(server))
     assert link.readlink() == Path(server)
     assert os.listdir(link.parent) == [link.name]
 

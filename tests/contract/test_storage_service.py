@@ -18,7 +18,7 @@ from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail import Pace
 from vdsm.storage.mail_service import MailService
-from vdsm.storage.model import DomainType, SpmRole
+from vdsm.storage.model import DomainType, ServerConnection, SpmRole
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.service import DomainService, ServerService
 from vdsm.storage.service_pools import PoolService
@@ -332,7 +332,7 @@ async def test_a_domain_that_was_activated_is_active_after_a_restart(houses: Hou
     server.mkdir()
     async with houses.open() as house:
         await (await house.connect()).be_spm()
-        await house.servers.connect_place(DomainType.LOCALFS, str(server), connect=True)
+        await house.servers.connect_place(DomainType.LOCALFS, ServerConnection(str(server)), connect=True)
         house.world.repository.domains.create(DomainType.LOCALFS, second, "second", str(server))
         await house.domains.attach(second, house.world.pool_id)
         await house.domains.activate(second, house.world.pool_id)

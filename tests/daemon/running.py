@@ -20,13 +20,16 @@ import pytest
 import vdscli
 from bench.async_client import AsyncClient, connect_async
 from vdsm.api.events import Event, TaskChanged, VmStatusChanged
-from vdsm.core.clock import Clock
+from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.context import INTERNAL, Request
 from vdsm.core.paths import Paths
 from vdsm.daemon import Node, make_folders
 from vdsm.settings import Settings
+from vdsm.storage.backends.mounted import Outside
 from vdsm.testing.checker import FakeChecker
 from vdsm.testing.hypervisor import FakeHypervisor
+from vdsm.testing.leases import LeasesInMemory
+from vdsm.testing.mounts import FakeGluster, MountsInMemory
 from vdsm.virt.accelerator import ProbeResult
 from vdsm.wire.bus import Numbered
 from vdsm.wire.client import Address
@@ -53,6 +56,10 @@ class FakeMachine:
         self.hypervisor = self.fake
         self.probe = Probe()
         self.checker = FakeChecker()
+        self.lost: list[str] = []
+        self.shared = Outside(
+            MountsInMemory(), LeasesInMemory(writes_files=True), FakeGluster(), SystemClock(), self.lost.append
+        )
         self.may_open = asyncio.Event()
         self.may_open.set()
 

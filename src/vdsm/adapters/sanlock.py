@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -25,6 +26,7 @@ R = TypeVar("R")
 
 HOST_ID_TIMEOUT_S = 180.0
 """So long a host id is waited for (facts: storage §6.1)."""
+_POLL_S = 0.1
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
 _STATUSES = {
@@ -78,25 +80,33 @@ class SanlockLeases:
         place = (lockspace.name.encode(), host_id, str(lockspace.path))
 
         def join() -> None:
-            try:
-                sanlock.add_lockspace(*place, iotimeout=self._io_timeout_s, wait=wait)
-            except sanlock.SanlockException as error:
-                if error.errno == errno.EINPROGRESS and wait and sanlock.inq_lockspace(*place, wait=True):
-                    return
-                if error.errno != errno.EEXIST and (wait or error.errno != errno.EINPROGRESS):
-                    raise
+            begin_s = time.monotonic()
+            while True:
+                try:
+                    return sanlock.add_lockspace(*place, iotimeout=self._io_timeout_s, wait=wait)
+                except sanlock.SanlockException as error:
+                    if error.errno == errno.EEXIST:
+                        return
+                    is_leaving = _is_leaving(lockspace)
+                    if error.errno == errno.EINPROGRESS and not is_leaving:
+                        if not wait or sanlock.inq_lockspace(*place, wait=True):
+                            return
+                    if not is_leaving or time.monotonic() > begin_s + HOST_ID_TIMEOUT_S:
+                        raise
+                time.sleep(_POLL_S)
 
         self._call(lockspace, join, HOST_ID_TIMEOUT_S)
 
     def leave(self, lockspace: Lockspace, host_id: int) -> None:
         def leave() -> None:
             try:
+                # Without waiting, sanlock would tell for a second that nothing happened, and refuse to join again.
                 sanlock.rem_lockspace(lockspace.name.encode(), host_id, str(lockspace.path), unused=True)
             except sanlock.SanlockException as error:
-                if error.errno != errno.ENOENT:
+                if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
                     raise
 
-        self._call(lockspace, leave, HOST_ID_TIMEOUT_S)
+        self._call(lockspace, leave)
 
     def is_member(self, lockspace: Lockspace, host_id: int) -> bool:
         place = (lockspace.name.encode(), host_id, str(lockspace.path))
@@ -232,6 +242,11 @@ class _Registration:
             on_lost("sanlock is gone, and with it the leases of this process")
         with self._lock:
             os.close(self._descriptor)
+
+
+def _is_leaving(lockspace: Lockspace) -> bool:
+    name = lockspace.name.encode()
+    return any(one["lockspace"] == name and one["flags"] & sanlock.LSFLAG_REM for one in sanlock.get_lockspaces())
 
 
 def _place(lease: Lease) -> tuple[str, int]:

@@ -9,7 +9,6 @@ from vdsm.storage.errors import (
     IncorrectType,
     InvalidParameterException,
     StorageDomainClassError,
-    StorageDomainTypeError,
     StoragePoolDescriptionTooLongError,
     UnsupportedDomainVersion,
     UnsupportedOperation,
@@ -37,7 +36,8 @@ DOMAIN_NAME_CHARACTERS = 1000
 """Managers use 50; file domains never held them to it, but each answer on the domain carries the name."""
 MAXIMUM_HOST_ID = 2000
 MAXIMUM_CAPACITY_BYTES = 1 << 62
-_BLOCK_SIZES_BYTES = (512, 4096)
+_BLOCK_SIZES_BYTES = {DomainType.LOCALFS: (0, 512, 4096), DomainType.GLUSTERFS: (0, 512, 4096)}
+"""What a domain of version 5 may be asked for, on other storage 512 only (facts: storage §3.2)."""
 
 
 def check_ids(**ids: str) -> None:
@@ -72,13 +72,11 @@ def check_new_domain(
     type: DomainType, domain_class: str, name: str, version: int, block_size_bytes: int, maximum_hosts: int
 ) -> None:
     """The arguments of a domain's creation (facts: storage §3.2, §3.3, §6.1)."""
-    if type is not DomainType.LOCALFS:
-        raise StorageDomainTypeError(type)
     if domain_class not in set(DomainClass):
         raise StorageDomainClassError(domain_class)
     if version not in VERSIONS:
         raise UnsupportedDomainVersion(version)
-    if block_size_bytes not in ((0, *_BLOCK_SIZES_BYTES) if version >= 5 else (512,)):
+    if block_size_bytes not in (_BLOCK_SIZES_BYTES.get(type, (512,)) if version >= 5 else (512,)):
         raise InvalidParameterException("block_size", str(block_size_bytes))
     if not 1 <= maximum_hosts <= MAXIMUM_HOST_ID:
         raise InvalidParameterException("max_hosts", str(maximum_hosts))

@@ -30,8 +30,10 @@ from vdsm.storage.model import (
     DomainClass,
     DomainSpace,
     DomainType,
+    ServerConnection,
 )
 from vdsm.storage.monitor import DomainLook
+from vdsm.storage.naming import normalize_remote
 from vdsm.storage.ports import Backend, DomainPlan, Kind
 
 log = logging.getLogger(__name__)
@@ -53,15 +55,17 @@ class Servers:
         self._kinds = kinds
         self._domains = domains
 
-    def connect(self, type: DomainType, spec: str) -> None:
-        """Connect one server or folder; repeating it is harmless. Raises by facts §2.3: 372, 1000, 469."""
-        self._get(type).connect(spec)
+    def connect(self, type: DomainType, server: ServerConnection | str) -> None:
+        """Connect one server or folder; repeating it is harmless. Raises by facts §2.3: 372, 1000, 469, 477."""
+        self._get(type).connect(_as_connection(server))
         self._domains.refresh()
 
-    def disconnect(self, type: DomainType, spec: str) -> None:
-        """Nothing when it is not connected."""
-        self._get(type).disconnect(spec)
-        self._domains.refresh()
+    def disconnect(self, type: DomainType, server: ServerConnection | str) -> bool:
+        """Whether the place is connected no more: True also when it never was, False while other connections use it."""
+        try:
+            return self._get(type).disconnect(_as_connection(server))
+        finally:
+            self._domains.refresh()
 
     def _get(self, type: DomainType) -> Kind:
         if type not in self._kinds:
@@ -111,7 +115,8 @@ class Domains:
     ) -> list[str]:
         """Ids of the domains that fit all that is given; one that cannot be read fits nothing but no filter."""
         self.refresh()
-        wanted = {"pool": pool_id, "class": domain_class, "type": type, "path": remote_path}
+        path = normalize_remote(remote_path) if remote_path else None
+        wanted = {"pool": pool_id, "class": domain_class, "type": type, "path": path}
         if not any(wanted.values()):
             return sorted(self._found)
         return [domain_id for domain_id in sorted(self._found) if self._fits(domain_id, wanted)]
@@ -185,17 +190,21 @@ class Domains:
     ) -> None:
         """Make a domain on a connected server (facts: storage §3.3). A block size of 0 takes the storage's."""
         checks.check_real_ids(storagedomainID=domain_id)
+        if type not in self._kinds:
+            raise StorageDomainTypeError(type)
         checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
         with self._locks.hold(locks.domain(domain_id)):
             self.refresh()
             if domain_id in self._found:
                 raise StorageDomainAlreadyExists(domain_id)
+            if type is not DomainType.LOCALFS:
+                remote_path = normalize_remote(remote_path)
             kind = self._kinds[type]
             block_size = _choose_block_size(block_size_bytes, kind.check_new(remote_path))
             alignment = checks.get_alignment_bytes(block_size, maximum_hosts)
             keys = new_domain_keys(domain_id, name, type, domain_class, version, remote_path, block_size, alignment)
-            plan = DomainPlan(domain_id, remote_path, format_domain_metadata(keys), domain_class is DomainClass.ISO)
-            kind.create_domain(plan)
+            data, is_iso = format_domain_metadata(keys), domain_class is DomainClass.ISO
+            kind.create_domain(DomainPlan(domain_id, remote_path, data, is_iso, version, block_size, alignment))
             self.refresh()
         log.info("Created domain %s at %s", domain_id, remote_path)
 
@@ -221,6 +230,10 @@ class Domains:
         return all(
             value in metadata.pool_ids if key == "pool" else has[key] == value for key, value in wanted.items() if value
         )
+
+
+def _as_connection(server: ServerConnection | str) -> ServerConnection:
+    return ServerConnection(server) if isinstance(server, str) else server
 
 
 def _choose_block_size(wanted_bytes: int, probed_bytes: int) -> int:

@@ -453,6 +453,41 @@ class AcquireLockFailure(NodeError):
     reason: str
 
 
+class ReleaseLockFailure(NodeError):
+    """The domain's lease could not be given back."""
+
+    code, number, retry, text = "release-lock-failure", 660, True, "Cannot release lock: ({lock_id!r}, {reason!r})"
+    lock_id: str
+    reason: str
+
+
+class AcquireHostIdFailure(NodeError):
+    """This host could not join those that share the domain."""
+
+    code, number, retry = "acquire-host-id-failure", 661, True
+    text = "Cannot acquire host id: ({domain_id!r}, {host_id}, {reason!r})"
+    domain_id: str
+    host_id: int
+    reason: str
+
+
+class ReleaseHostIdFailure(NodeError):
+    """This host could not leave those that share the domain."""
+
+    code, number, retry = "release-host-id-failure", 662, True
+    text = "Cannot release host id: ({domain_id!r}, {host_id}, {reason!r})"
+    domain_id: str
+    host_id: int
+    reason: str
+
+
+class ClusterLockInitError(NodeError):
+    """A lease could not be made on the storage."""
+
+    code, number, text = "cluster-lock-init-error", 701, "Could not initialize cluster lock: ({reason!r},)"
+    reason: str
+
+
 class SpmStatusError(NodeError):
     """Only the SPM may do this, and this host is not."""
 
@@ -503,6 +538,13 @@ class ResourceTimeout(NodeError):
 
     code, number, http, retry, text = "resource-timeout", 851, 503, True, "Resource timeout: ({resource!r},)"
     resource: str
+
+
+class NoSuchLease(NodeError):
+    """The domain has no external lease of that id."""
+
+    code, number, http, text = "no-such-lease", 936, 404, "No such lease: ({lease_id!r},)"
+    lease_id: str
 
 
 class InvalidParameterException(NodeError):

@@ -6,6 +6,9 @@ from pathlib import Path
 from vdsm.core.paths import Paths
 from vdsm.storage.naming import escape, normalize_remote
 
+METADATA_BYTES = 1 << 20
+"""More than the metadata of a domain with a hundred others takes up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -21,8 +24,12 @@ class Layout:
     def mounts(self) -> Path:
         return self.repository / "mnt"
 
+    @property
+    def gluster_mounts(self) -> Path:
+        return self.mounts / "glusterSD"
+
     def get_mount(self, spec: str) -> Path:
-        """Where a server or local folder appears."""
+        """Where a server or local folder appears; Gluster volumes do so under the same name in `gluster_mounts`."""
         return self.mounts / escape(normalize_remote(spec))
 
     def get_pool(self, pool_id: str) -> Path:
@@ -50,6 +57,14 @@ class FileDomainLayout:
     @property
     def ids(self) -> Path:
         return self.root / "dom_md" / "ids"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "dom_md" / "leases"
+
+    @property
+    def xleases(self) -> Path:
+        return self.root / "dom_md" / "xleases"
 
     @property
     def images(self) -> Path:

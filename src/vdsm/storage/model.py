@@ -16,6 +16,9 @@ NEWEST_VERSION = 5
 VERSIONS = (3, 4, 5)
 """On-disk versions of domains that are served."""
 
+XLEASES_VERSION = 4
+"""The first version of shared domains that have external leases."""
+
 DEFAULT_BLOCK_SIZE_BYTES = 512
 DEFAULT_ALIGNMENT_BYTES = 1 << 20
 CAPACITY_UNIT_BYTES = 4096
@@ -46,6 +49,22 @@ class DomainType(_Word):
     @property
     def number(self) -> int:
         return list(DomainType).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConnection:
+    """How one server or folder is reached (facts: storage §13.1); which fields count depends on the kind.
+
+    Several connections may lead to one place: it stays connected until all of them, told apart by their ids, are gone.
+    """
+
+    place: str
+    id: str = BLANK_UUID
+    options: str = ""
+    filesystem: str = ""
+    protocol_version: str = "3"
+    retransmissions: int = 3
+    timeout_ds: int = 100
 
 
 class DomainClass(StrEnum):

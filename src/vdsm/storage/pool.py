@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, locks
+from vdsm.storage import checks, durable, locks, membership
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
 from vdsm.storage.errors import (
     BackupCannotBeMasterDomain,
@@ -44,10 +44,13 @@ from vdsm.storage.model import (
     SpmStatus,
 )
 from vdsm.storage.monitor import Health
+from vdsm.storage.ports import LeaseFailed
 
 log = logging.getLogger(__name__)
 
 MAXIMUM_DOMAINS = 100
+RESERVED_HOST_ID = 250
+"""Of whoever makes a pool: nobody has a number in it yet (facts: storage §6.3)."""
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ class Pools:
         with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)):
             others = self._check_new(pool_id, master_id, domain_ids)
             master = self._domains.get_backend(master_id).domain
-            master.acquire_lock(1)
+            master.acquire_lock(RESERVED_HOST_ID)
             try:
                 self._create(pool_id, master_id, new_pool_keys(pool_id, name, master_id, master_version, lease), others)
             finally:
@@ -155,6 +158,7 @@ class Pools:
                 pool.role, pool.lease_version = self._connected.role, self._connected.lease_version
             self._rebuild_links(pool)
             self._connected = pool
+            membership.join_hosts(self._domains, pool.domains, pool.host_id)
             self.on_change(pool)
         log.info("Connected pool %s as host %d", pool_id, host_id)
 
@@ -166,6 +170,7 @@ class Pools:
                 return
             if self._connected.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
+            membership.leave_hosts(self._domains, self._connected.domains, self._connected.host_id)
             self._remove_links(pool_id)
             self._connected = None
             self.on_change(None)
@@ -212,6 +217,11 @@ class Pools:
         """
         pool = self.get_connected(pool_id)
         metadata = self._domains.get(pool.master_id).metadata
+        try:
+            spm = self.get_spm_status(pool_id)
+        except LeaseFailed as error:
+            log.warning("Who is the SPM of pool %s is not known: %s", pool_id, error)
+            spm = SpmStatus(pool.role, -1, -1)
         return PoolInfo(
             pool_id=pool_id,
             name=metadata.pool_name if pool.on_disk else "No Description",
@@ -219,7 +229,7 @@ class Pools:
             master_id=pool.master_id,
             master_version=pool.master_version,
             version=metadata.version,
-            spm=self.get_spm_status(pool_id),
+            spm=spm,
             domains={
                 domain_id: self._describe(domain_id, status, (known or {}).get(domain_id))
                 for domain_id, status in pool.domains.items()
@@ -227,12 +237,18 @@ class Pools:
         )
 
     def get_spm_status(self, pool_id: str) -> SpmStatus:
-        """This host's role; who is SPM, as the master tells, or as this host knows when the keys are in memory."""
+        """This host's role, and who is SPM: as the master's keys tell, or, when they are in memory, its lease.
+
+        Where storage has no leases that tell, only this host's own role is known. Raises LeaseFailed (704).
+        """
         pool = self.get_connected(pool_id)
         if pool.on_disk:
             metadata = self._domains.get(pool.master_id).metadata
             return SpmStatus(pool.role, metadata.spm_id, metadata.spm_lease_version or -1)
         is_spm = pool.role is SpmRole.SPM
+        lease = self._domains.get_backend(pool.master_id).domain.inspect_lock()
+        if lease is not None:
+            return SpmStatus(pool.role, -1 if lease.holder is None else lease.holder, lease.version or -1)
         return SpmStatus(pool.role, pool.host_id if is_spm else -1, pool.lease_version if is_spm else -1)
 
     def clean_up(self) -> None:

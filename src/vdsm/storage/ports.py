@@ -1,13 +1,13 @@
 """What the repository needs from outside, and the shapes that its backends have."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.model import DomainSpace, DomainType, VolumeSize
+from vdsm.storage.model import DomainSpace, DomainType, ServerConnection, VolumeSize
 
 Steps = Callable[[str], None]
 """Told the name of each durable step before it is taken; tests end the process there."""
@@ -76,7 +76,7 @@ class Ownership(Protocol):
 class LeaseFailed(NodeError):
     """sanlock refused, or does not run or answer; `number` is its reason, an errno or one of its own."""
 
-    code, number, retry, text = "lease-failed", 704, True, "sanlock: {reason} ({error})"
+    code, number, retry, text = "sanlock-inquire-error", 704, True, "sanlock: {reason} ({error})"
     reason: str
     error: int = 0
 
@@ -170,6 +170,55 @@ class Leases(Protocol):
         ...
 
     def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus: ...
+
+
+class MountFailed(NodeError):
+    """A file system could not be mounted or unmounted, or does not answer."""
+
+    code, number, retry, text = "mount-error", 477, True, "Problem while trying to mount target: ({reason!r},)"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A file system that is mounted: the source as the kernel tells it, or the file behind a loop device."""
+
+    source: str
+    target: Path
+    filesystem: str
+
+
+class Mounts(Protocol):
+    """The mounts of this host. Every call ends in bounded time."""
+
+    def list_mounted(self) -> Sequence[Mounted]:
+        """In the order of mounting; one may hide another at the same place."""
+        ...
+
+    def mount(self, source: str, target: Path, *, filesystem: str, options: str) -> None:
+        """Mount over an empty folder; nothing there may be run, nor give anybody rights. Raises MountFailed (477)."""
+        ...
+
+    def unmount(self, target: Path) -> None:
+        """Take it away also when it is used or its server does not answer. Raises MountFailed (477)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GlusterInfo:
+    """What a Gluster server tells of a volume."""
+
+    servers: tuple[str, ...]
+    replica_count: int = 1
+    is_dispersed: bool = False
+
+
+class Gluster(Protocol):
+    """Gluster's own command."""
+
+    def get_info(self, server: str, volume: str) -> GlusterInfo | None:
+        """None when the command is not installed or the server does not tell."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +327,32 @@ class DomainStore(Protocol):
 
     def get_space(self) -> DomainSpace: ...
 
+    def join_hosts(self, host_id: int, *, wait: bool = True) -> None:
+        """Become one of the hosts that share the domain, or, without `wait`, begin to. Nothing on local storage, nor
+        when this host is one. Raises AcquireHostIdFailure (661)."""
+        ...
+
+    def leave_hosts(self, host_id: int) -> None:
+        """Be none of them any more; nothing when it is none. Raises ReleaseHostIdFailure (662)."""
+        ...
+
     def acquire_lock(self, host_id: int) -> None:
-        """Become the one metadata writer, at once or not at all (AcquireLockFailure); ends with the process."""
+        """Become the one metadata writer, at once or not at all (AcquireLockFailure, 651); ends with the process.
+
+        A host that is not among the domain's joins them first, and leaves them when it releases the lock.
+        """
         ...
 
     def release_lock(self) -> None:
-        """Nothing when the lock is not held."""
+        """Nothing when the lock is not held. Raises ReleaseLockFailure (660)."""
+        ...
+
+    def has_lock(self) -> bool:
+        """Whether this process still is the one metadata writer. Raises LeaseFailed when that cannot be told."""
+        ...
+
+    def inspect_lock(self) -> LeaseState | None:
+        """Who is the writer, on any host; None where a lock does not tell (local storage). Raises LeaseFailed."""
         ...
 
     def create_master_tree(self) -> None:
@@ -311,6 +380,10 @@ class VolumeStore(Protocol):
         ...
 
     def get_image_path(self, image_id: str) -> Path: ...
+
+    def create_lease(self, image_id: str, volume_id: str) -> None:
+        """Make the volume's lease, which goes with its record; nothing on local storage. Raises 701."""
+        ...
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         """Raises VolumeDoesNotExist, VolumeMetadataReadError."""
@@ -408,17 +481,20 @@ class DomainPlan:
     remote_path: str
     metadata: bytes
     iso_image: bool
+    version: int = 5
+    block_size_bytes: int = 512
+    alignment_bytes: int = 1 << 20
 
 
 class Kind(Protocol):
     """One kind of storage: how its servers are connected, its domains found and made."""
 
-    def connect(self, spec: str) -> None:
+    def connect(self, connection: ServerConnection) -> None:
         """Make a server's or folder's domains reachable; repeating it is harmless."""
         ...
 
-    def disconnect(self, spec: str) -> None:
-        """Nothing when it is not connected."""
+    def disconnect(self, connection: ServerConnection) -> bool:
+        """Whether the place is connected no more: True also when it never was, False while others use it."""
         ...
 
     def list_domains(self) -> Mapping[str, Path]:

@@ -102,6 +102,7 @@ class Recovery:
         for volume_id in half.drafts:
             log.warning("Removing half-made volume %s of image %s", volume_id, half.image_id)
             self._step("sweep data")
+            images.backend.volumes.remove_record(half.image_id, volume_id)  # there is none, but there may be a lease
             images.backend.data.remove_data(half.image_id, volume_id)
         for volume_id in half.records_without_data:
             if _is_illegal(images, half.image_id, volume_id):
@@ -164,6 +165,7 @@ def _remove_image(images: Images, place: Place, step: Steps) -> None:
 def _remove_half_baked(images: Images, place: Place, step: Steps) -> None:
     if place.volume_id not in images.backend.volumes.list_records(place.image_id):
         step("undo data")
+        images.backend.volumes.remove_record(place.image_id, place.volume_id)  # there is none, but there may be a lease
         images.backend.data.remove_data(place.image_id, place.volume_id)
 
 

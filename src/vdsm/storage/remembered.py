@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from vdsm.storage.durable import write_file
-from vdsm.storage.model import DomainType
+from vdsm.storage.model import DomainType, ServerConnection
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ class RememberedPool(msgspec.Struct, frozen=True):
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """Servers as (type, place), in the order of connecting, and the pool if one is connected."""
+    """Connections to servers by type, in the order of connecting, and the pool if one is connected."""
 
-    connections: tuple[tuple[DomainType, str], ...] = ()
+    connections: tuple[tuple[DomainType, ServerConnection], ...] = ()
     pool: RememberedPool | None = None
 
 
@@ -50,15 +50,25 @@ class StorageMemory:
             log.error("%s cannot be read, so that clients must connect their storage again: %s", self._file, error)
             return Remembered()
 
-    async def add_connection(self, type: DomainType, place: str) -> None:
-        """Remember a server."""
-        entry = (type, place)
-        await self._change(lambda old: replace(old, connections=(*(c for c in old.connections if c != entry), entry)))
+    async def add_connection(self, type: DomainType, connection: ServerConnection) -> None:
+        """Remember a connection to a server, in the place of an older one of that id."""
+        key = _identify(type, connection)
 
-    async def remove_connection(self, type: DomainType, place: str) -> None:
-        """Forget a server."""
-        entry = (type, place)
-        await self._change(lambda old: replace(old, connections=tuple(c for c in old.connections if c != entry)))
+        def add(old: Remembered) -> Remembered:
+            others = (known for known in old.connections if _identify(*known) != key)
+            return replace(old, connections=(*others, (type, connection)))
+
+        await self._change(add)
+
+    async def remove_connection(self, type: DomainType, connection: ServerConnection, *, for_all: bool = True) -> None:
+        """Forget a server, or only that connection to it."""
+        key = _identify(type, connection)[: 2 if for_all else 3]
+
+        def remove(old: Remembered) -> Remembered:
+            kept = (known for known in old.connections if _identify(*known)[: len(key)] != key)
+            return replace(old, connections=tuple(kept))
+
+        await self._change(remove)
 
     async def set_pool(self, pool: RememberedPool | None) -> None:
         """Remember the pool, or that none is connected."""
@@ -82,6 +92,11 @@ class StorageMemory:
                 await asyncio.to_thread(write_file, self._file, temporary, data, FILE_MODE, owner=_keep_owner)
             except OSError as error:
                 log.error("What storage is connected will be forgotten at the next start: %s", error)
+
+
+def _identify(type: DomainType, connection: ServerConnection) -> tuple[str, str, str]:
+    # A folder of this host has no users to be told apart.
+    return (type, connection.place, "" if type is DomainType.LOCALFS else connection.id)
 
 
 def _keep_owner(_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
+from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.image import ImageUse
 from vdsm.storage.layout import Layout
@@ -36,22 +37,29 @@ class Repository:
         qemu_img: QemuImg,
         ownership: Ownership,
         clock: Clock,
+        shared: Outside | None = None,
         kinds: Mapping[DomainType, Kind] | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
         short_lock_timeout_s: float = 30.0,
     ) -> None:
-        """Long operations wait `lock_timeout_s` for others, those that a caller waits for the shorter time."""
+        """Long operations wait `lock_timeout_s` for others, those that a caller waits for the shorter time.
+
+        Storage that several hosts share is served when there is a `shared`; `kinds` are served instead of all others.
+        """
         layout = Layout(paths)
         locks = Locks(lock_timeout_s)
         short = Locks(short_lock_timeout_s, share=locks)
-        served = kinds if kinds is not None else {DomainType.LOCALFS: LocalKind(layout, ownership)}
+        served: dict[DomainType, Kind] = {DomainType.LOCALFS: LocalKind(layout, ownership)}
+        if shared is not None:
+            served |= {type: MountedKind(type, layout, ownership, shared) for type in TYPES}
+        served = served if kinds is None else dict(kinds)
         self.domains = Domains(served, short)
         self.servers = Servers(served, self.domains)
         self.pools = Pools(self.domains, short, layout)
         self.settling = Settling(self.pools, self.domains, short, layout)
         self.recovery = Recovery(self.domains, locks, steps)
-        self.spm = Spm(self.pools, self.domains, self.recovery, locks)
+        self.spm = Spm(self.pools, self.domains, self.recovery, locks, shared.end if shared else _no_step)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

@@ -2,23 +2,21 @@
 
 import logging
 
+import msgspec
 from msgspec import UNSET
 
 from vdsm.api.storage_types import Connection, ConnectionStatus, DomainArguments, DomainInfo, DomainStats
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
+from vdsm.storage.connect import check_connection
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import DomainClass, DomainType
-from vdsm.storage.naming import normalize_remote
+from vdsm.storage.model import DomainClass, DomainType, ServerConnection
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 
 log = logging.getLogger("storage.service")
-
-LONGEST_PLACE = 4096
-"""The kernel takes no longer path."""
 
 WHERE = {
     DomainType.LOCALFS: ("connection", "path"),
@@ -29,15 +27,19 @@ WHERE = {
 """The fields that may hold a connection's place, the first that is given counts (facts: storage §13.1)."""
 
 
-def get_place(type: DomainType, connection: Connection) -> str:
-    """Where a connection leads. Raises InvalidParameterException when it does not say."""
-    for name in WHERE.get(type, ("connection",)):
-        place = getattr(connection, name)
-        if isinstance(place, str) and place:
-            if len(place) > LONGEST_PLACE:
-                raise InvalidParameterException(name="connection", value=f"{len(place)} characters")
-            return place
-    raise InvalidParameterException(name="connection", value="")
+def parse_connection(type: DomainType, connection: Connection) -> ServerConnection:
+    """Where a connection leads and how. Raises InvalidParameterException when it says nothing or too much."""
+    places = (getattr(connection, name) for name in WHERE.get(type, ("connection",)))
+    place = next((place for place in places if isinstance(place, str) and place), "")
+    given = {
+        "options": connection.mount_options,
+        "filesystem": connection.filesystem_type,
+        "protocol_version": connection.protocol_version,
+        "retransmissions": connection.retransmissions,
+        "timeout_ds": connection.timeout_ds,
+    }
+    said = {name: value for name, value in given.items() if value is not UNSET}
+    return check_connection(type, msgspec.convert({"place": place, "id": connection.id, **said}, ServerConnection))
 
 
 class ServerService:
@@ -62,25 +64,25 @@ class ServerService:
 
     async def _each(self, domain_type: str, connections: list[Connection], *, connect: bool) -> list[ConnectionStatus]:
         type = DomainType.parse(domain_type)
-        places = [(connection.id, get_place(type, connection)) for connection in connections]
+        parsed = [parse_connection(type, connection) for connection in connections]
         return [
-            ConnectionStatus(id=id, status=await self.connect_place(type, place, connect=connect))
-            for id, place in places
+            ConnectionStatus(id=one.id, status=await self.connect_place(type, one, connect=connect)) for one in parsed
         ]
 
-    async def connect_place(self, type: DomainType, place: str, *, connect: bool) -> int:
+    async def connect_place(self, type: DomainType, connection: ServerConnection, *, connect: bool) -> int:
         """Connect or disconnect one server; 0, or the number of the failure."""
-        place = normalize_remote(place)  # one folder has many spellings, and is remembered once
-        servers = self._repository.servers
+        servers, place = self._repository.servers, connection.place
+        lane = self._lanes.get(place)  # a server that does not answer holds up its own callers
         try:
-            await self._lanes.get().run(servers.connect if connect else servers.disconnect, type, place)
+            if connect:
+                await lane.run(servers.connect, type, connection)
+                await self._memory.add_connection(type, connection)
+            else:
+                is_gone = await lane.run(servers.disconnect, type, connection)
+                await self._memory.remove_connection(type, connection, for_all=is_gone)
         except NodeError as error:
             log.warning("%s %s %s: %s", "connect" if connect else "disconnect", type, place, error)
             return error.number
-        if connect:
-            await self._memory.add_connection(type, place)
-        else:
-            await self._memory.remove_connection(type, place)
         return 0
 
 

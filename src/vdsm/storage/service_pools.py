@@ -179,6 +179,10 @@ class PoolService:
         await self._work.release()
         await self._work.run_in_thread(self._repository.spm.stop, pool_id)
 
+    async def watch_lease(self) -> None:
+        """See that this host's lease is still its own; in a lane that nothing else can hold up."""
+        await self._lanes.get("lease watchdog").run(self._repository.spm.watch_lease)
+
     def require_spm(self) -> None:
         """Raises SpmStatusError where this host is the SPM of no pool."""
         for pool_id in self._repository.pools.list_connected():

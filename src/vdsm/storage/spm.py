@@ -4,7 +4,7 @@ Loading and recovering persisted tasks, between `start` and the first new work, 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vdsm.core.errors import NodeError
@@ -15,27 +15,41 @@ from vdsm.storage.errors import (
     CurrentVersionTooAdvancedError,
     ImagesNotSupportedError,
     IsSpm,
+    ReleaseLockFailure,
     SpmStatusError,
     StorageDomainDoesNotExist,
     UnsupportedOperation,
 )
 from vdsm.storage.model import DomainStatus, SpmRole
 from vdsm.storage.pool import ConnectedPool, Pools
-from vdsm.storage.ports import DomainStore
+from vdsm.storage.ports import DomainStore, LeaseFailed
 from vdsm.storage.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
 
+MAXIMUM_UNANSWERED = 3
+
+
 class Spm:
     """Taking and giving up the role of one pool."""
 
-    def __init__(self, pools: Pools, domains: Domains, recovery: Recovery, resource_locks: locks.Locks) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        domains: Domains,
+        recovery: Recovery,
+        resource_locks: locks.Locks,
+        end: Callable[[str], None],
+    ) -> None:
+        """`end` ends this process, when its lease is lost or cannot be given back."""
         self._pools = pools
         self._domains = domains
         self._recovery = recovery
         self._locks = resource_locks
         self._locked: DomainStore | None = None
+        self._end = end
+        self._unanswered = 0
 
     def start(self, pool_id: str, version: int | None = None) -> None:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
@@ -53,8 +67,9 @@ class Spm:
             with Undo() as undo:
                 undo.push(setattr, pool, "role", SpmRole.FREE)
                 pool.role = SpmRole.CONTEND
+                master.join_hosts(pool.host_id)
                 master.acquire_lock(pool.host_id)
-                undo.push(master.release_lock)
+                undo.push(self._release, master)
                 self._raise_lease_version(undo, pool)
                 master.create_master_tree()
                 self._sweep(pool)
@@ -72,10 +87,29 @@ class Spm:
             if pool.role is not SpmRole.SPM or self._locked is None:
                 raise SpmStatusError(pool_id)
             self._write_nobody(pool)
-            self._locked.release_lock()
-            self._locked = None
+            locked, self._locked = self._locked, None
             pool.role = SpmRole.FREE
+            self._release(locked)
         log.info("No longer SPM of pool %s", pool_id)
+
+    def watch_lease(self) -> None:
+        """End this process when sanlock no longer knows it as the writer (facts: storage §7.2).
+
+        That sanlock is busy or does not answer is borne a few times in a row.
+        """
+        locked = self._locked
+        if locked is None:
+            self._unanswered = 0
+            return
+        try:
+            is_lost, reason = not locked.has_lock(), "sanlock does not know it"
+            self._unanswered = 0
+        except LeaseFailed as error:
+            self._unanswered += 1
+            is_lost, reason = self._unanswered > MAXIMUM_UNANSWERED, str(error)
+            log.warning("Whether the lease of domain %s is still held is not known: %s", locked.domain_id, error)
+        if is_lost and self._locked is locked:
+            self._end(f"the lease of domain {locked.domain_id} is lost: {reason}")
 
     @contextmanager
     def _hold(self, pool_id: str) -> Iterator[ConnectedPool]:
@@ -84,12 +118,22 @@ class Spm:
         with self._locks.hold(locks.pool(pool_id), *(locks.domain(domain_id) for domain_id in domain_ids)):
             yield self._pools.get_connected(pool_id)
 
+    def _release(self, locked: DomainStore) -> None:
+        try:
+            locked.release_lock()
+        except ReleaseLockFailure as error:
+            self._end(str(error))  # else nobody could be the writer as long as this process lives
+            raise
+
     def _raise_lease_version(self, undo: Undo, pool: ConnectedPool) -> None:
         before = pool.lease_version
         if pool.on_disk:
             before = self._domains.get(pool.master_id).metadata.spm_lease_version
         undo.push(self._write_nobody, pool)
         version = max(before + 1, 0 if pool.on_disk else 1)
+        lease = None if pool.on_disk else self._domains.get_backend(pool.master_id).domain.inspect_lock()
+        if lease is not None:
+            version = lease.version
         self._write(pool, {"POOL_SPM_LVER": str(version), "POOL_SPM_ID": str(pool.host_id)})
         pool.lease_version = version
 

@@ -228,6 +228,8 @@ class Volumes:
         self._format_data(creation)
         self._step("settle data")
         data.settle_data(image_id, volume_id)
+        self._step("create lease")
+        volumes.create_lease(image_id, volume_id)
         rollbacks.push_record(path)
         self._step("write record")
         volumes.write_record(image_id, volume_id, creation.record)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, LeaseState, Lockspace
 
-Place = tuple[Path, int]
+Place = tuple[object, int]
+"""A file, however it is named now, and an offset in it."""
 
 
 @dataclass
 class Judge:
     """What is on storage: lockspaces and leases by place, members by lockspace, holders by lease."""
 
-    lockspaces: dict[Path, str] = field(default_factory=dict)
+    lockspaces: dict[Place, str] = field(default_factory=dict)
     leases: dict[Place, tuple[str, str]] = field(default_factory=dict)
     versions: dict[Place, int] = field(default_factory=dict)
     members: dict[str, dict[int, "LeasesInMemory"]] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class LeasesInMemory:
     def write_lockspace(self, lockspace: Lockspace) -> None:
         self._check("write_lockspace")
         self._fill(lockspace.path, 0, lockspace)
-        self.judge.lockspaces[lockspace.path] = lockspace.name
+        self.judge.lockspaces[_locate(lockspace.path)] = lockspace.name
 
     def write_lease(self, lease: Lease) -> None:
         self._check("write_lease")
@@ -66,7 +67,7 @@ class LeasesInMemory:
 
     def join(self, lockspace: Lockspace, host_id: int, *, wait: bool = True) -> None:
         self._check("join")
-        if self.judge.lockspaces.get(lockspace.path) != lockspace.name:
+        if self.judge.lockspaces.get(_locate(lockspace.path)) != lockspace.name:
             raise LeaseFailed("no lockspace", -223)
         members = self.judge.members.setdefault(lockspace.name, {})
         mine = [id for id, host in members.items() if host is self]
@@ -139,4 +140,12 @@ class LeasesInMemory:
 
 
 def _place(lease: Lease) -> Place:
-    return lease.path, lease.offset_bytes
+    return _locate(lease.path, lease.offset_bytes)
+
+
+def _locate(path: Path, offset_bytes: int = 0) -> Place:
+    try:
+        status = path.stat()
+    except OSError:
+        return path, offset_bytes
+    return (status.st_dev, status.st_ino), offset_bytes

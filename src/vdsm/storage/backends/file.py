@@ -12,35 +12,50 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
+from vdsm.storage.backends.domain_leases import DomainLeases
+from vdsm.storage.backends.file_volumes import FileDataStore, FileLeftovers, FileVolumeStore
 from vdsm.storage.errors import (
     StorageDomainAccessError,
     StorageDomainCreationError,
     StorageDomainLayoutError,
     StorageDomainMetadataNotFound,
+    StorageDomainNotEmpty,
     StorageDomainTargetUnsupported,
+    StorageServerAccessPermissionError,
     io_failing_as,
 )
-from vdsm.storage.layout import FileDomainLayout
-from vdsm.storage.model import ISO_IMAGE, DomainSpace
-from vdsm.storage.ports import DomainPlan, Ownership
+from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
+from vdsm.storage.model import ISO_IMAGE, XLEASES_VERSION, DomainSpace
+from vdsm.storage.ports import Backend, DomainPlan, LeaseState, Ownership, Traits
 
 FOLDER_MODE = 0o755
 METADATA_MODE = 0o644
 SPECIAL_MODE = 0o660
 MAILBOX_BYTES = 16 << 20
-_METADATA_BYTES = 1 << 20  # more than a hundred domains take up
 _SPECIAL_FILES = {"ids": 0, "leases": 0, "inbox": MAILBOX_BYTES, "outbox": MAILBOX_BYTES}
 _PROBE_SIZES_BYTES = (1, 512, 4096)
 
 
+Format = Callable[[Path], None]
+
+
 class Lock(Protocol):
-    """How a domain's one metadata writer is found."""
+    """How hosts that share a domain know of each other and find the one metadata writer; as in `ports.DomainStore`."""
+
+    def join(self, host_id: int, *, wait: bool = True) -> None: ...
+
+    def leave(self, host_id: int) -> None: ...
 
     def acquire(self, host_id: int) -> None: ...
 
     def release(self) -> None: ...
+
+    def is_held(self) -> bool: ...
+
+    def inspect(self) -> LeaseState | None: ...
 
 
 class FileDomainStore:
@@ -66,7 +81,7 @@ class FileDomainStore:
 
     def read_metadata(self) -> bytes:
         with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
-            return durable.read_file(self._layout.metadata, _METADATA_BYTES)
+            return durable.read_file(self._layout.metadata, METADATA_BYTES)
 
     def write_metadata(self, data: bytes) -> None:
         path = self._layout.metadata
@@ -88,11 +103,23 @@ class FileDomainStore:
             figures = os.statvfs(self.path)
         return DomainSpace(figures.f_frsize * figures.f_blocks, figures.f_frsize * figures.f_bavail)
 
+    def join_hosts(self, host_id: int, *, wait: bool = True) -> None:
+        self._lock.join(host_id, wait=wait)
+
+    def leave_hosts(self, host_id: int) -> None:
+        self._lock.leave(host_id)
+
     def acquire_lock(self, host_id: int) -> None:
         self._lock.acquire(host_id)
 
     def release_lock(self) -> None:
         self._lock.release()
+
+    def has_lock(self) -> bool:
+        return self._lock.is_held()
+
+    def inspect_lock(self) -> LeaseState | None:
+        return self._lock.inspect()
 
     def create_master_tree(self) -> None:
         master = self._layout.master
@@ -102,18 +129,19 @@ class FileDomainStore:
                     durable.create_folder(folder, FOLDER_MODE, owner=self._ownership.give)
 
 
-def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership) -> None:
+def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership, format: Format | None = None) -> None:
     """Make the tree under a hidden name and rename it into place, so that a domain that is found is whole.
 
-    What a kill leaves has a hidden name that no search matches; the next creation in that folder removes it.
+    `format` is told the tree when all files are there, and makes its leases; local domains have none. What a kill
+    leaves has a hidden name that no search matches; the next creation in that folder removes it.
     """
     building = folder / f".{plan.domain_id}.new"
     with io_failing_as(lambda reason: StorageDomainCreationError(plan.domain_id, reason)):
         remove_unfinished(folder)
         try:
-            _build(building, plan, ownership)
+            _build(building, plan, ownership, format)
             building.rename(folder / plan.domain_id)
-        except OSError:
+        except (OSError, NodeError):
             shutil.rmtree(building, ignore_errors=True)
             raise
         durable.sync(folder)
@@ -152,7 +180,36 @@ def _probe(descriptor: int, aligned: mmap.mmap, folder: Path) -> int:
     raise StorageDomainTargetUnsupported(str(folder))
 
 
-def _build(building: Path, plan: DomainPlan, ownership: Ownership) -> None:
+def list_domains(mount: Path) -> list[str]:
+    """Ids of the domains below a mount or link, the one that counts first. Raises OSError."""
+    with os.scandir(mount) as entries:
+        names = sorted(entry.name for entry in entries if is_uuid(entry.name))
+    return [name for name in names if (mount / name / "dom_md").is_dir()]
+
+
+def check_place(path: Path, remote_path: str, ownership: Ownership) -> int:
+    """Whether a domain may be made there (469, 361); the probed block size (399)."""
+    refusal = ownership.check_access(path)
+    if refusal:
+        raise StorageServerAccessPermissionError(remote_path, refusal)
+    if any(not found.parent.name.startswith(".") for found in path.glob("*/dom_md")):
+        raise StorageDomainNotEmpty(remote_path)
+    return probe_block_size(path)
+
+
+def open_file_domain(domain_id: str, path: Path, traits: Traits, lock: Lock, ownership: Ownership) -> Backend:
+    """The ways to a domain's files."""
+    create_lease = lock.create if isinstance(lock, DomainLeases) else None
+    return Backend(
+        traits=traits,
+        domain=FileDomainStore(domain_id, path, lock, ownership),
+        volumes=FileVolumeStore(domain_id, path, ownership, create_lease),
+        data=FileDataStore(path, ownership),
+        leftovers=FileLeftovers(domain_id, path),
+    )
+
+
+def _build(building: Path, plan: DomainPlan, ownership: Ownership, format: Format | None) -> None:
     give: Callable[[Path], None] = ownership.give
     durable.create_folder(building, FOLDER_MODE, owner=give)
     durable.create_folder(building / "dom_md", FOLDER_MODE, owner=give)
@@ -161,5 +218,9 @@ def _build(building: Path, plan: DomainPlan, ownership: Ownership) -> None:
     metadata = building / "dom_md" / "metadata"
     durable.write_file(metadata, metadata.with_name("metadata.new"), plan.metadata, METADATA_MODE, owner=give)
     durable.create_folder(building / "images", FOLDER_MODE, owner=give)
+    if format is not None:
+        if plan.version >= XLEASES_VERSION:
+            durable.create_file(building / "dom_md" / "xleases", SPECIAL_MODE, owner=give)
+        format(building)
     if plan.iso_image:
         durable.create_folder(building / "images" / ISO_IMAGE, FOLDER_MODE, owner=give)

@@ -15,6 +15,7 @@ from vdsm.storage import durable
 from vdsm.storage.errors import (
     CannotDeleteVolume,
     CannotShareVolume,
+    ClusterLockInitError,
     ImagePathError,
     StorageDomainAccessError,
     VolumeAccessError,
@@ -34,6 +35,7 @@ IMAGE_MODE = 0o755
 DRAFT_MODE = 0o600
 """Of data that is being made: by it, what a kill leaves is told from data whose record was lost."""
 RECORD_MODE = 0o644
+LEASE_MODE = 0o660
 PURGED_PREFIX = "_remove_me_"
 _STAT_BLOCK_BYTES = 512
 _RECORD = ".meta"
@@ -44,10 +46,18 @@ _TEMPORARY = ".meta.new"
 class FileVolumeStore:
     """`ports.VolumeStore` over a directory tree."""
 
-    def __init__(self, domain_id: str, path: Path, ownership: Ownership) -> None:
+    def __init__(
+        self,
+        domain_id: str,
+        path: Path,
+        ownership: Ownership,
+        create_lease: Callable[[Path, str], None] | None = None,
+    ) -> None:
+        """`create_lease` makes the lease of a volume in an empty file; without it volumes have none."""
         self._domain_id = domain_id
         self._layout = FileDomainLayout(path)
         self._ownership = ownership
+        self._create_lease = create_lease
 
     def list_images(self) -> list[str]:
         with (
@@ -89,6 +99,15 @@ class FileVolumeStore:
 
     def get_image_path(self, image_id: str) -> Path:
         return self._layout.get_image(image_id)
+
+    def create_lease(self, image_id: str, volume_id: str) -> None:
+        if self._create_lease is None:
+            return
+        path = self._layout.get_lease(image_id, volume_id)
+        with io_failing_as(ClusterLockInitError):
+            durable.remove_file(path)  # of a killed creation of this volume
+            durable.create_file(path, LEASE_MODE, owner=self._ownership.give)
+        self._create_lease(path, volume_id)
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):

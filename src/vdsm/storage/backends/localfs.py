@@ -3,30 +3,28 @@
 The domain's files are left to `file` and `file_volumes`.
 """
 
+import contextlib
 import fcntl
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
-from vdsm.storage.backends.file import FileDomainStore, create_file_domain, probe_block_size
-from vdsm.storage.backends.file_volumes import FileDataStore, FileLeftovers, FileVolumeStore
+from vdsm.storage.backends.file import check_place, create_file_domain, list_domains, open_file_domain
 from vdsm.storage.errors import (
     AcquireLockFailure,
     InvalidParameterException,
     StorageDomainFsNotMounted,
     StorageDomainIllegalRemotePath,
-    StorageDomainNotEmpty,
     StorageServerAccessPermissionError,
     io_failing_as,
 )
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import check_line
-from vdsm.storage.model import DomainType
+from vdsm.storage.model import DomainType, ServerConnection
 from vdsm.storage.naming import normalize_remote
-from vdsm.storage.ports import Backend, DomainPlan, Ownership, Traits
+from vdsm.storage.ports import Backend, DomainPlan, LeaseState, Ownership, Traits
 
 TRAITS = Traits(DomainType.LOCALFS, "fileVolume", "FileVolume")
 
@@ -39,9 +37,9 @@ class LocalKind:
         self._ownership = ownership
         self._backends: dict[tuple[str, Path], Backend] = {}
 
-    def connect(self, spec: str) -> None:
+    def connect(self, connection: ServerConnection) -> None:
         """The target is a folder (1000) that the owner of disks may use (469)."""
-        folder, link = self._parse(spec)
+        folder, link = self._parse(connection.place)
         with io_failing_as(lambda reason: InvalidParameterException("connection", reason)):
             if not folder.is_dir():
                 raise InvalidParameterException("connection", str(folder))
@@ -52,11 +50,12 @@ class LocalKind:
             if not (link.is_symlink() and link.readlink() == folder):
                 durable.replace_link(link, folder, link.parent / f".{uuid.uuid4()}")
 
-    def disconnect(self, spec: str) -> None:
-        _, link = self._parse(spec)
+    def disconnect(self, connection: ServerConnection) -> bool:
+        _, link = self._parse(connection.place)
         with io_failing_as(lambda reason: InvalidParameterException("connection", reason)):
             if link.is_symlink():
                 link.unlink()
+        return True
 
     def list_domains(self) -> Mapping[str, Path]:
         found: dict[str, Path] = {}
@@ -64,20 +63,15 @@ class LocalKind:
             return found
         for mount in sorted(self._layout.mounts.iterdir()):
             if mount.name.startswith("_") and mount.is_symlink():
-                names = _list_domains(mount)
-                if names and names[0] not in found:
-                    found[names[0]] = mount / names[0]
+                with contextlib.suppress(OSError):  # what the link leads to is gone; its domains are, too
+                    for name in list_domains(mount)[:1]:
+                        found.setdefault(name, mount / name)
         return found
 
     def open_domain(self, domain_id: str, path: Path) -> Backend:
         if (domain_id, path) not in self._backends:
-            backend = Backend(
-                traits=TRAITS,
-                domain=FileDomainStore(domain_id, path, FileLock(FileDomainLayout(path).ids), self._ownership),
-                volumes=FileVolumeStore(domain_id, path, self._ownership),
-                data=FileDataStore(path, self._ownership),
-                leftovers=FileLeftovers(domain_id, path),
-            )
+            lock = FileLock(FileDomainLayout(path).ids)
+            backend = open_file_domain(domain_id, path, TRAITS, lock, self._ownership)
             self._backends.setdefault((domain_id, path), backend)
         return self._backends[domain_id, path]
 
@@ -88,12 +82,7 @@ class LocalKind:
         _, link = self._parse(remote_path)
         if not link.is_dir():
             raise StorageDomainFsNotMounted(remote_path)
-        refusal = self._ownership.check_access(link)
-        if refusal:
-            raise StorageServerAccessPermissionError(remote_path, refusal)
-        if any(not path.parent.name.startswith(".") for path in link.glob("*/dom_md")):
-            raise StorageDomainNotEmpty(remote_path)
-        return probe_block_size(link)
+        return check_place(link, remote_path, self._ownership)
 
     def create_domain(self, plan: DomainPlan) -> None:
         _, link = self._parse(plan.remote_path)
@@ -116,6 +105,18 @@ class FileLock:
         self._path = path
         self._descriptor: int | None = None
 
+    def join(self, host_id: int, *, wait: bool = True) -> None:
+        """Nobody shares a local folder."""
+
+    def leave(self, host_id: int) -> None:
+        """Nobody shares a local folder."""
+
+    def is_held(self) -> bool:
+        return self._descriptor is not None
+
+    def inspect(self) -> LeaseState | None:
+        return None
+
     def acquire(self, host_id: int) -> None:
         if self._descriptor is not None:
             raise AcquireLockFailure(str(self._path), f"already held by this process (host {host_id})")
@@ -134,11 +135,3 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _list_domains(mount: Path) -> list[str]:
-    try:
-        names = [entry.name for entry in os.scandir(mount) if is_uuid(entry.name)]
-    except OSError:
-        return []  # what the link leads to is gone; its domains are, too
-    return sorted(name for name in names if (mount / name / "dom_md").is_dir())

@@ -20,8 +20,8 @@ from vdsm.storage.errors import (
     VolumeAlreadyExists,
     VolumeDoesNotExist,
 )
-from vdsm.storage.model import ISO_IMAGE, DomainSpace, DomainType, VolumeSize
-from vdsm.storage.ports import Backend, DomainPlan, HalfMade, Traits
+from vdsm.storage.model import ISO_IMAGE, DomainSpace, DomainType, ServerConnection, VolumeSize
+from vdsm.storage.ports import Backend, DomainPlan, HalfMade, LeaseState, Traits
 
 TRAITS = Traits(DomainType.LOCALFS, "fileVolume", "FileVolume")
 _TOTAL_BYTES = 1 << 40
@@ -68,15 +68,17 @@ class MemoryKind:
         """Let the next operation of that name (a method of the ports) raise this."""
         self.faults.fail_next(operation, error)
 
-    def connect(self, spec: str) -> None:
+    def connect(self, connection: ServerConnection) -> None:
+        spec = connection.place
         if not spec.startswith("/"):
             raise InvalidParameterException("connection", spec)
         self.faults.check("connect")
         self.servers.setdefault(spec, {})
         self.connected.add(spec)
 
-    def disconnect(self, spec: str) -> None:
-        self.connected.discard(spec)
+    def disconnect(self, connection: ServerConnection) -> bool:
+        self.connected.discard(connection.place)
+        return True
 
     def list_domains(self) -> Mapping[str, Path]:
         return {
@@ -143,6 +145,20 @@ class MemoryStore:
     def get_space(self) -> DomainSpace:
         return DomainSpace(_TOTAL_BYTES, _TOTAL_BYTES - sum(self.files.values()))
 
+    def join_hosts(self, host_id: int, *, wait: bool = True) -> None:
+        self.faults.check("join_hosts")
+
+    def leave_hosts(self, host_id: int) -> None:
+        self.faults.check("leave_hosts")
+
+    def has_lock(self) -> bool:
+        self.faults.check("has_lock")
+        return self.domain.locked_by is not None
+
+    def inspect_lock(self) -> LeaseState | None:
+        self.faults.check("inspect_lock")
+        return None
+
     def acquire_lock(self, host_id: int) -> None:
         self.faults.check("acquire_lock")
         if self.domain.locked_by is not None:
@@ -187,6 +203,9 @@ class MemoryVolumes:
 
     def get_image_path(self, image_id: str) -> Path:
         return self._store.path / "images" / image_id
+
+    def create_lease(self, image_id: str, volume_id: str) -> None:
+        self._store.faults.check("create_lease")
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         self._store.faults.check("read_record")

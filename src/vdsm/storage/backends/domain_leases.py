@@ -1,0 +1,132 @@
+"""A shared file domain's leases: its lockspace, its one writer's, and one for each volume (facts: storage §6).
+
+The files are made by `file` and `file_volumes`; sanlock is behind a port.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vdsm.core.clock import Clock
+from vdsm.storage import durable
+from vdsm.storage.errors import (
+    AcquireHostIdFailure,
+    AcquireLockFailure,
+    ClusterLockInitError,
+    ReleaseHostIdFailure,
+    ReleaseLockFailure,
+    StorageDomainMetadataNotFound,
+    io_failing_as,
+)
+from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
+from vdsm.storage.metadata import parse_domain_metadata
+from vdsm.storage.model import XLEASES_VERSION
+from vdsm.storage.ports import Lease, LeaseFailed, Leases, LeaseState, Lockspace
+from vdsm.storage.xleases import LeaseVolume
+
+log = logging.getLogger(__name__)
+
+WRITER = "SDM"
+"""The lease of the domain's one writer, one alignment after the beginning of `leases`."""
+
+
+class DomainLeases:
+    """`file.Lock` through sanlock. What it knows of the domain's geometry it reads once."""
+
+    def __init__(self, leases: Leases, domain_id: str, path: Path) -> None:
+        self._leases = leases
+        self._domain_id = domain_id
+        self._layout = FileDomainLayout(path)
+        self._known: Lockspace | None = None
+        self._lock = threading.Lock()
+        self._is_acquired = False
+        self._joined_as: int | None = None
+
+    def join(self, host_id: int, *, wait: bool = True) -> None:
+        try:
+            self._leases.join(self.lockspace, host_id, wait=wait)
+        except LeaseFailed as error:
+            raise AcquireHostIdFailure(self._domain_id, host_id, error.reason) from error
+
+    def leave(self, host_id: int) -> None:
+        try:
+            self._leases.leave(self.lockspace, host_id)
+        except LeaseFailed as error:
+            raise ReleaseHostIdFailure(self._domain_id, host_id, error.reason) from error
+
+    def acquire(self, host_id: int) -> None:
+        with self._lock:
+            if self._is_acquired:
+                raise AcquireLockFailure(self._domain_id, "this process has it")
+            try:
+                is_member = self._leases.is_member(self.lockspace, host_id)
+                if not is_member:
+                    self.join(host_id)
+                    self._joined_as = host_id
+                self._leases.acquire(self._writer)
+            except LeaseFailed as error:
+                self._leave_again()
+                raise AcquireLockFailure(self._domain_id, error.reason) from error
+            self._is_acquired = True
+
+    def release(self) -> None:
+        with self._lock:
+            if not self._is_acquired:
+                return
+            self._is_acquired = False
+            try:
+                self._leases.release(self._writer)
+            except LeaseFailed as error:
+                raise ReleaseLockFailure(self._domain_id, error.reason) from error
+            self._leave_again()
+
+    def is_held(self) -> bool:
+        return self._leases.is_held(self._writer)
+
+    def inspect(self) -> LeaseState | None:
+        return self._leases.inspect(self._writer)
+
+    def create(self, path: Path, volume_id: str) -> None:
+        """Make the lease of a volume in an empty file."""
+        self._write(path, partial(self._leases.write_lease, Lease(self.lockspace, volume_id, path)))
+
+    def format(self, block_size_bytes: int, alignment_bytes: int, version: int, clock: Clock) -> None:
+        """Make lockspace, writer's lease and external leases of a new domain in their empty files."""
+        self._known = Lockspace(self._domain_id, self._layout.ids, block_size_bytes, alignment_bytes)
+        self._write(self._layout.ids, partial(self._leases.write_lockspace, self._known))
+        self._write(self._layout.leases, partial(self._leases.write_lease, self._writer))
+        if version >= XLEASES_VERSION:
+            LeaseVolume(self._layout.xleases, self._known, self._leases, clock).format()
+
+    @property
+    def lockspace(self) -> Lockspace:
+        """Raises what reading metadata raises."""
+        if self._known is None:
+            with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
+                data = durable.read_file(self._layout.metadata, METADATA_BYTES)
+            metadata = parse_domain_metadata(data)
+            geometry = (metadata.block_size_bytes, metadata.alignment_bytes)
+            self._known = Lockspace(self._domain_id, self._layout.ids, *geometry)
+        return self._known
+
+    @property
+    def _writer(self) -> Lease:
+        return Lease(self.lockspace, WRITER, self._layout.leases, self.lockspace.alignment_bytes)
+
+    def _write(self, path: Path, write: Callable[[], None]) -> None:
+        with io_failing_as(ClusterLockInitError):
+            try:
+                write()
+            except LeaseFailed as error:
+                raise ClusterLockInitError(error.reason) from error
+            durable.sync(path)  # sanlock's writes bypass caches, but the file's new size does not
+
+    def _leave_again(self) -> None:
+        host_id, self._joined_as = self._joined_as, None
+        if host_id is not None:
+            try:
+                self._leases.leave(self.lockspace, host_id)
+            except LeaseFailed as error:
+                log.warning("Host %d stays among those of domain %s: %s", host_id, self._domain_id, error)

@@ -1,0 +1,242 @@
+"""Storage that several hosts mount: NFS, POSIX file systems and Gluster, with sanlock between them (facts: storage §2).
+
+The domain's files are left to `file` and `file_volumes`, its leases to `domain_leases`, options to `connect`.
+"""
+
+import contextlib
+import errno
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from vdsm.core.clock import Clock
+from vdsm.core.ids import BLANK_UUID
+from vdsm.core.patience import Patience
+from vdsm.storage.backends.domain_leases import DomainLeases
+from vdsm.storage.backends.file import check_place, create_file_domain, list_domains, open_file_domain
+from vdsm.storage.connect import check_connection, format_gluster_options, format_nfs_options, split_gluster
+from vdsm.storage.errors import (
+    InvalidParameterException,
+    StorageDomainFsNotMounted,
+    StorageDomainIllegalRemotePath,
+    StorageServerAccessPermissionError,
+)
+from vdsm.storage.layout import Layout
+from vdsm.storage.model import DomainType, ServerConnection
+from vdsm.storage.naming import normalize_remote
+from vdsm.storage.ports import Backend, DomainPlan, Gluster, Leases, MountFailed, Mounts, Ownership, Traits
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+LOOK_TIMEOUT_S = 10.0
+"""So long a mount that does not answer holds up who looks at all of them; then it is left out until it answers."""
+ALLOWED_REPLICA_COUNTS = (1, 3)
+_DEAD = (errno.ENOTCONN, errno.ESTALE)  # the FUSE process died, or the server forgot what was mounted
+_LONGEST_NAME = 255
+TYPES = (DomainType.NFS, DomainType.POSIXFS, DomainType.GLUSTERFS)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What all kinds of mounted storage need of the machine."""
+
+    mounts: Mounts
+    leases: Leases
+    gluster: Gluster
+    clock: Clock
+    end: Callable[[str], None]
+    """Ends this process at once, telling why: it must not write any more."""
+
+
+class MountedKind:
+    """`ports.Kind` for one type. A mount is used by connections, told apart by id; the last one takes it away.
+
+    One that a killed daemon left is found and used. The blank id stands for a caller who only wants to look, and keeps
+    nothing connected.
+    """
+
+    def __init__(
+        self,
+        type: DomainType,
+        layout: Layout,
+        ownership: Ownership,
+        outside: Outside,
+        look_timeout_s: float = LOOK_TIMEOUT_S,
+    ) -> None:
+        self._type = type
+        self._layout = layout
+        self._ownership = ownership
+        self._outside = outside
+        self._look_timeout_s = look_timeout_s
+        self._is_gluster = type is DomainType.GLUSTERFS
+        name = "gluster" if self._is_gluster else "file"
+        self._traits = Traits(type, f"{name}Volume", f"{name.capitalize()}Volume")
+        self._folder = layout.gluster_mounts if self._is_gluster else layout.mounts
+        self._users: defaultdict[Path, set[str]] = defaultdict(set)
+        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+        self._patience = Patience(OSError)
+        self._found: dict[str, Path] = {}
+        self._backends: dict[tuple[str, Path], Backend] = {}
+
+    def connect(self, connection: ServerConnection) -> None:
+        """Mount it (477), and see that the owner of disks may use it (469), or mount nothing."""
+        connection = check_connection(self._type, connection)
+        target = self._get_target(connection.place)
+        with self._locks[target]:
+            is_new = self._mount(connection, target)
+            try:
+                self._check_access(connection.place, target)
+            except (MountFailed, StorageServerAccessPermissionError):
+                if is_new:
+                    self._unmount(target)
+                raise
+            self._users[target].add(connection.id)
+
+    def disconnect(self, connection: ServerConnection) -> bool:
+        """Unmount it when nobody else uses it; 477 when that fails."""
+        connection = check_connection(self._type, connection)
+        target = self._get_target(connection.place)
+        with self._locks[target]:
+            users = self._users[target]
+            users.discard(connection.id)
+            if users - {BLANK_UUID}:
+                log.info("%s stays mounted for connections %s", connection.place, ", ".join(sorted(users)))
+                return False
+            users.clear()
+            if self._is_mounted(connection.place, target):
+                self._unmount(target)
+            return True
+
+    def list_domains(self) -> Mapping[str, Path]:
+        """Domains that were found on a mount that does not answer now are still there."""
+        places: defaultdict[str, list[Path]] = defaultdict(list)
+        for target in self._list_targets():
+            for domain_id in self._look(target):
+                places[domain_id].append(target / domain_id)
+        # The same server may be mounted under two names: a domain stays where it was found first.
+        found = {id: self._found[id] if self._found.get(id) in paths else paths[0] for id, paths in places.items()}
+        self._found = found
+        return found
+
+    def open_domain(self, domain_id: str, path: Path) -> Backend:
+        if (domain_id, path) not in self._backends:
+            lock = DomainLeases(self._outside.leases, domain_id, path)
+            backend = open_file_domain(domain_id, path, self._traits, lock, self._ownership)
+            self._backends.setdefault((domain_id, path), backend)
+        return self._backends[domain_id, path]
+
+    def check_new(self, remote_path: str) -> int:
+        """It is mounted (360), usable (469), without a domain (361), with direct I/O (399); NFS has a colon (390)."""
+        if self._type is DomainType.NFS and ":" not in remote_path:
+            raise StorageDomainIllegalRemotePath(remote_path)
+        target = self._get_target(remote_path)
+        if not self._is_mounted(remote_path, target):
+            raise StorageDomainFsNotMounted(remote_path)
+        return check_place(target, remote_path, self._ownership)
+
+    def create_domain(self, plan: DomainPlan) -> None:
+        def format(building: Path) -> None:
+            leases = DomainLeases(self._outside.leases, plan.domain_id, building)
+            leases.format(plan.block_size_bytes, plan.alignment_bytes, plan.version, self._outside.clock)
+
+        create_file_domain(self._get_target(plan.remote_path), plan, self._ownership, format)
+
+    def _get_target(self, place: str) -> Path:
+        name = self._layout.get_mount(place).name
+        if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+            raise InvalidParameterException("connection", "too long")
+        return self._folder / name
+
+    def _mount(self, connection: ServerConnection, target: Path) -> bool:
+        """Whether it had to be mounted."""
+        mounts = self._outside.mounts
+        if self._is_mounted(connection.place, target):
+            if not self._is_dead(target):
+                return False
+            log.warning("%s is dead and is mounted anew", connection.place)
+            mounts.unmount(target)
+        if target.is_symlink():
+            raise MountFailed(f"{target} leads to a local folder")
+        filesystem, options = self._get_options(connection)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MountFailed(str(error)) from error
+        try:
+            mounts.mount(connection.place, target, filesystem=filesystem, options=options)
+        except MountFailed:
+            with contextlib.suppress(OSError):
+                target.rmdir()
+            raise
+        return True
+
+    def _unmount(self, target: Path) -> None:
+        self._outside.mounts.unmount(target)
+        with contextlib.suppress(OSError):
+            target.rmdir()
+
+    def _get_options(self, connection: ServerConnection) -> tuple[str, str]:
+        if self._type is DomainType.NFS:
+            return "nfs", format_nfs_options(connection)
+        if not self._is_gluster:
+            return connection.filesystem, connection.options
+        info = self._outside.gluster.get_info(*split_gluster(connection.place))
+        if info is not None and (info.replica_count not in ALLOWED_REPLICA_COUNTS or info.is_dispersed):
+            log.warning("Gluster volume %s: replica count %d is not supported", connection.place, info.replica_count)
+        return connection.filesystem or "glusterfs", format_gluster_options(connection, info)
+
+    def _check_access(self, place: str, target: Path) -> None:
+        try:
+            refusal = self._ask(target, lambda: self._ownership.check_access(target))
+        except (OSError, TimeoutError) as error:
+            raise MountFailed(f"{place} does not answer: {error}") from error
+        if refusal:
+            raise StorageServerAccessPermissionError(place, refusal)
+
+    def _is_dead(self, target: Path) -> bool:
+        try:
+            self._ask(target, target.stat)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            return error.errno in _DEAD
+        return False
+
+    def _is_mounted(self, place: str, target: Path) -> bool:
+        source = normalize_remote(place)
+        real = str(Path(source).resolve()) if source.startswith("/") else source
+        return any(
+            mounted.target == target and _normalize(mounted.source) in (source, real)
+            for mounted in self._outside.mounts.list_mounted()
+        )
+
+    def _list_targets(self) -> list[Path]:
+        mounted = self._outside.mounts.list_mounted()
+        mine = {one.target: one.filesystem for one in mounted if one.target.parent == self._folder}
+        if self._is_gluster:
+            return sorted(mine)
+        is_nfs = self._type is DomainType.NFS
+        return sorted(target for target, filesystem in mine.items() if filesystem.startswith("nfs") is is_nfs)
+
+    def _look(self, target: Path) -> list[str]:
+        try:
+            return self._ask(target, lambda: list_domains(target))[:1]
+        except TimeoutError as error:
+            log.warning("%s: its domains are taken to be as they were: %s", target, error)
+            return [domain_id for domain_id, path in self._found.items() if path.parent == target]
+        except OSError as error:
+            log.warning("%s cannot be read: %s", target, error)
+            return []
+
+    def _ask(self, target: Path, question: Callable[[], R]) -> R:
+        return self._patience.call(str(target), question, self._look_timeout_s)
+
+
+def _normalize(source: str) -> str:
+    return normalize_remote(source.removesuffix(".rdma"))

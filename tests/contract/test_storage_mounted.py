@@ -1,0 +1,479 @@
+"""Storage that hosts share, over links that stand for mounts: connecting, finding, making domains, two hosts."""
+
+import errno
+import os
+import stat
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.core.ids import BLANK_UUID
+from vdsm.core.paths import Paths
+from vdsm.storage.backends.mounted import MountedKind, Outside
+from vdsm.storage.errors import (
+    AcquireHostIdFailure,
+    AcquireLockFailure,
+    ClusterLockInitError,
+    InvalidParameterException,
+    ReleaseLockFailure,
+    StorageDomainBlockSizeMismatch,
+    StorageDomainDoesNotExist,
+    StorageDomainFsNotMounted,
+    StorageDomainIllegalRemotePath,
+    StorageDomainTypeError,
+    StorageServerAccessPermissionError,
+)
+from vdsm.storage.layout import Layout
+from vdsm.storage.model import (
+    DomainClass,
+    DomainType,
+    ServerConnection,
+    SpmRole,
+    SpmStatus,
+    VolumeFormat,
+    VolumeRequest,
+)
+from vdsm.storage.ports import GlusterInfo, LeaseFailed, Mounted, MountFailed
+from vdsm.storage.repository import Repository
+from vdsm.testing.leases import Judge, LeasesInMemory
+from vdsm.testing.mounts import FakeGluster, MountsInMemory
+from vdsm.testing.storage import FixedClock, NoOwner, World, make_id
+
+MIB = 1 << 20
+NFS = "stor_1:/exports/vms"
+GLUSTER = "gl1:/vol0"
+
+
+@dataclass
+class Machine:
+    """One of several hosts, with its mounts, its sanlock and its repository."""
+
+    root: Path
+    servers: dict[str, Path]
+    judge: Judge
+    lost: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(exist_ok=True)
+        self.mounts = MountsInMemory(self.servers)
+        self.leases = LeasesInMemory(self.judge, writes_files=True)
+        self.gluster = FakeGluster()
+        self.owner = NoOwner()
+        self.outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new daemon: what it knew is forgotten, mounts stay."""
+        self.repository = Repository(
+            Paths(self.root), qemu_img=QemuImgCommand(), ownership=self.owner, clock=FixedClock(), shared=self.outside
+        )
+
+    def make_kind(self, type: DomainType, look_timeout_s: float = 10.0) -> MountedKind:
+        return MountedKind(type, Layout(Paths(self.root)), self.owner, self.outside, look_timeout_s)
+
+    @property
+    def mounted(self) -> list[str]:
+        mounts = self.root / "rhev/data-center/mnt"
+        return [str(one.target.relative_to(mounts)) for one in self.mounts.list_mounted()]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> list[Machine]:
+    servers = {source: tmp_path / f"disk{number}" for number, source in enumerate((NFS, GLUSTER, "/dev/vg_a/lv"))}
+    for folder in servers.values():
+        folder.mkdir()
+    judge = Judge()
+    return [Machine(tmp_path / f"host{number}", servers, judge) for number in (1, 2)]
+
+
+@pytest.fixture
+def host(hosts: list[Machine]) -> Machine:
+    return hosts[0]
+
+
+# Connecting.
+
+
+@pytest.mark.parametrize(
+    ("type", "connection", "target", "filesystem", "options"),
+    [
+        (
+            DomainType.NFS,
+            ServerConnection("stor_1://exports/vms/"),
+            "stor__1:_exports_vms",
+            "nfs4",
+            "soft,nosharecache,timeo=100,retrans=3,nfsvers=3,nolock",
+        ),
+        (
+            DomainType.GLUSTERFS,
+            ServerConnection(GLUSTER),
+            "glusterSD/gl1:_vol0",
+            "fuse.glusterfs",
+            "backup-volfile-servers=gl2",
+        ),
+        (
+            DomainType.POSIXFS,
+            ServerConnection("/dev/vg_a/lv", filesystem="xfs", options="ro"),
+            "_dev_vg__a_lv",
+            "xfs",
+            "ro",
+        ),
+    ],
+)
+def test_each_kind_is_mounted_as_the_facts_tell(
+    host: Machine, type: DomainType, connection: ServerConnection, target: str, filesystem: str, options: str
+) -> None:
+    host.gluster.info = GlusterInfo(("gl1", "gl2"), 2)
+    host.repository.servers.connect(type, connection)
+    [mounted] = host.mounts.list_mounted()
+    assert host.mounted == [target] and mounted.filesystem == filesystem
+    assert host.mounts.options[mounted.target] == options
+    assert host.repository.servers.disconnect(type, connection)
+    assert host.mounted == [] and not mounted.target.exists()
+
+
+def test_a_mount_stays_until_its_last_user_is_gone(host: Machine) -> None:
+    servers = host.repository.servers
+    first, second, looker = (ServerConnection(NFS, id) for id in (make_id(), make_id(), BLANK_UUID))
+    for connection in (looker, first, first, second):
+        servers.connect(DomainType.NFS, connection)
+    assert len(host.mounted) == 1
+    assert not servers.disconnect(DomainType.NFS, ServerConnection(NFS, make_id()))
+    assert not servers.disconnect(DomainType.NFS, first)
+    assert len(host.mounted) == 1
+    assert servers.disconnect(DomainType.NFS, second), "who only looks keeps nothing connected"
+    assert host.mounted == []
+    assert servers.disconnect(DomainType.NFS, second)
+
+
+def test_two_who_connect_at_once_mount_once(host: Machine) -> None:
+    threads = [
+        threading.Thread(
+            target=host.repository.servers.connect, args=(DomainType.NFS, ServerConnection(NFS, make_id()))
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(host.mounted) == 1
+
+
+def test_what_an_earlier_daemon_mounted_is_used(host: Machine) -> None:
+    host.repository.servers.connect(DomainType.NFS, NFS)
+    host.mounts.fail_next("mount", MountFailed("it must not be mounted again"))
+    host.restart()
+    host.repository.servers.connect(DomainType.NFS, ServerConnection(NFS, make_id()))
+    assert len(host.mounted) == 1
+    host.restart()
+    assert host.repository.servers.disconnect(DomainType.NFS, ServerConnection(NFS, make_id()))
+    assert host.mounted == []
+
+
+def test_a_dead_mount_is_replaced(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.repository.servers.connect(DomainType.GLUSTERFS, GLUSTER)
+    [dead] = host.mounts.list_mounted()
+    real = Path.stat
+
+    def stat_dead(path: Path, **options: bool) -> os.stat_result:
+        if path == dead.target and any(one is dead for one in host.mounts.mounted):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_dead)
+    host.restart()
+    host.repository.servers.connect(DomainType.GLUSTERFS, GLUSTER)
+    [alive] = host.mounts.list_mounted()
+    assert alive is not dead and alive == dead
+
+
+def test_failures_leave_nothing(host: Machine) -> None:
+    mounts = host.root / "rhev/data-center/mnt"
+    servers = host.repository.servers
+    with pytest.raises(MountFailed):
+        servers.connect(DomainType.NFS, "nobody:/there")
+    host.owner.refusal = "needs rwx"
+    with pytest.raises(StorageServerAccessPermissionError):
+        servers.connect(DomainType.NFS, NFS)
+    for bad in ("", "-osuid:/x", "a\nb:/c", "server:/" + "x" * 300):
+        with pytest.raises(InvalidParameterException):
+            servers.connect(DomainType.NFS, bad)
+    with pytest.raises(InvalidParameterException):
+        servers.connect(DomainType.NFS, ServerConnection(NFS, options="exec,suid,dev"))
+    assert host.mounted == [] and list(mounts.iterdir()) == []
+    with pytest.raises(StorageDomainTypeError):
+        servers.connect(DomainType.FCP, NFS)
+
+
+def test_a_mount_of_an_earlier_daemon_survives_a_refused_connect(host: Machine) -> None:
+    host.repository.servers.connect(DomainType.NFS, NFS)
+    host.owner.refusal = "needs rwx"
+    with pytest.raises(StorageServerAccessPermissionError):
+        host.repository.servers.connect(DomainType.NFS, NFS)
+    assert len(host.mounted) == 1
+
+
+def test_nothing_is_mounted_over_a_local_folder(host: Machine, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    host.repository.servers.connect(DomainType.LOCALFS, str(folder))
+    host.servers[str(folder)] = tmp_path
+    with pytest.raises(MountFailed, match="local folder"):
+        host.repository.servers.connect(DomainType.POSIXFS, ServerConnection(str(folder), filesystem="ext4"))
+
+
+# Finding.
+
+
+def create(host: Machine, type: DomainType = DomainType.NFS, server: str = NFS, version: int = 5) -> World:
+    world = World(host.repository, server)
+    host.repository.servers.connect(type, server)
+    host.repository.domains.create(type, world.domain_id, "shared", server, version=version, maximum_hosts=250)
+    return world
+
+
+def test_a_domain_is_found_while_it_is_mounted(host: Machine) -> None:
+    nfs, gluster = create(host), create(host, DomainType.GLUSTERFS, GLUSTER)
+    domains = host.repository.domains
+    assert set(domains.list_domains()) == {nfs.domain_id, gluster.domain_id}
+    assert domains.list_domains(type=DomainType.NFS) == [nfs.domain_id]
+    assert domains.list_domains(remote_path=f"{NFS}/") == [nfs.domain_id]
+    for world, module in ((nfs, "fileVolume"), (gluster, "glusterVolume")):
+        assert domains.get(world.domain_id).backend.traits.recovery_module == module
+    host.mounts.unmount(host.mounts.list_mounted()[0].target)
+    assert domains.list_domains() == [gluster.domain_id]
+    with pytest.raises(StorageDomainDoesNotExist):
+        domains.get(nfs.domain_id)
+
+
+def test_folders_where_nothing_is_mounted_hold_no_domains(host: Machine) -> None:
+    world = create(host)
+    [mounted] = host.mounts.list_mounted()
+    host.mounts.mounted.clear()
+    assert (mounted.target / world.domain_id / "dom_md").is_dir()
+    assert host.repository.domains.list_domains() == []
+
+
+def test_a_domain_under_two_names_stays_where_it_was_found(host: Machine) -> None:
+    world = create(host)
+    before = host.repository.domains.get_backend(world.domain_id).domain.path
+    host.servers["another:/name"] = host.servers[NFS]
+    host.repository.servers.connect(DomainType.NFS, "another:/name")
+    assert host.repository.domains.get_backend(world.domain_id).domain.path == before
+    host.repository.servers.disconnect(DomainType.NFS, NFS)
+    assert "another:_name" in str(host.repository.domains.get_backend(world.domain_id).domain.path)
+
+
+def test_a_mount_that_hangs_costs_one_thread_and_keeps_its_domains(
+    host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, kind = create(host), host.make_kind(DomainType.NFS, 0.05)
+    found = kind.list_domains()
+    assert list(found) == [world.domain_id]
+    gate, real = threading.Event(), os.scandir
+
+    def hang(path: Path) -> AbstractContextManager[object]:
+        gate.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", hang)
+    before = threading.active_count()
+    for _ in range(3):
+        assert kind.list_domains() == found
+    with pytest.raises(MountFailed, match="does not answer"):
+        kind.connect(ServerConnection(NFS))
+    assert threading.active_count() == before + 1
+    gate.set()
+
+
+# Making domains.
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_new_domain_has_its_files_and_leases(host: Machine, version: int) -> None:
+    world = create(host, version=version)
+    folder = host.servers[NFS] / world.domain_id / "dom_md"
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sizes.pop("metadata") > 200
+    expected = {"ids": MIB, "leases": 2 * MIB, "inbox": 16 * MIB, "outbox": 16 * MIB}
+    assert sizes == expected | ({"xleases": 1302528} if version >= 4 else {})
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes.pop("metadata") == 0o644 and set(modes.values()) == {0o660}
+    assert "REMOTE_PATH=stor_1:/exports/vms\n" in (folder / "metadata").read_text()
+    assert set(host.judge.lockspaces.values()) == {world.domain_id}
+    assert set(host.judge.leases.values()) == {(world.domain_id, "SDM")}
+    host.repository.domains.validate(world.domain_id)
+
+
+def test_refused_domains(host: Machine) -> None:
+    create_domain = host.repository.domains.create
+    with pytest.raises(StorageDomainIllegalRemotePath):
+        create_domain(DomainType.NFS, make_id(), "n", "/no/colon")
+    with pytest.raises(StorageDomainFsNotMounted):
+        create_domain(DomainType.NFS, make_id(), "n", NFS)
+    host.repository.servers.connect(DomainType.NFS, NFS)
+    for type, size in ((DomainType.NFS, 0), (DomainType.NFS, 4096), (DomainType.POSIXFS, 4096)):
+        with pytest.raises(InvalidParameterException):
+            create_domain(type, make_id(), "n", NFS, block_size_bytes=size)
+    host.repository.servers.connect(DomainType.GLUSTERFS, GLUSTER)
+    with pytest.raises((StorageDomainBlockSizeMismatch, InvalidParameterException)):
+        create_domain(DomainType.GLUSTERFS, make_id(), "n", GLUSTER, block_size_bytes=4096, version=5)
+    assert os.listdir(host.servers[NFS]) == os.listdir(host.servers[GLUSTER]) == []
+
+
+def test_without_sanlock_no_domain_is_made(host: Machine) -> None:
+    for call in ("write_lockspace", "write_lease"):
+        host.leases.fail_next(call, LeaseFailed("Connection refused", errno.ECONNREFUSED))
+        with pytest.raises(ClusterLockInitError, match="refused"):
+            create(host)
+    assert os.listdir(host.servers[NFS]) == []
+    create(host)
+
+
+def test_iso_domains_are_shared_too(host: Machine) -> None:
+    host.repository.servers.connect(DomainType.NFS, NFS)
+    host.repository.domains.create(DomainType.NFS, make_id(), "isos", NFS, DomainClass.ISO)
+
+
+# Volumes.
+
+
+def be_spm(host: Machine, world: World, host_id: int = 1) -> World:
+    mine = World(host.repository, world.server, domain_id=world.domain_id, pool_id=world.pool_id)
+    if not host.mounts.list_mounted():
+        host.repository.servers.connect(DomainType.NFS, world.server)
+    host.repository.pools.connect(world.pool_id, host_id, world.domain_id, 1, {world.domain_id: "Active"})
+    host.repository.spm.start(world.pool_id)
+    return mine
+
+
+@pytest.fixture
+def spm(host: Machine) -> World:
+    world = create(host)
+    host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+    return be_spm(host, world)
+
+
+def names_in(world: World, host: Machine, volume: VolumeRequest) -> list[str]:
+    return sorted(os.listdir(host.servers[NFS] / world.domain_id / "images" / volume.image_id))
+
+
+def test_volumes_have_leases_that_go_with_them(spm: World, host: Machine) -> None:
+    base = spm.create_base(format=VolumeFormat.RAW)
+    folder = host.servers[NFS] / spm.domain_id / "images" / base.image_id
+    lease = folder / f"{base.volume_id}.lease"
+    assert (stat.S_IMODE(lease.stat().st_mode), lease.stat().st_size) == (0o660, MIB)
+    assert (spm.domain_id, base.volume_id) in host.judge.leases.values()
+    user = spm.create_layer(base, make_id())
+    for suffix in ("", ".meta", ".lease"):
+        name = f"{base.volume_id}{suffix}"
+        assert (folder / name).samefile(folder.parent / user.image_id / name)
+    spm.delete(user.image_id, user.volume_id)
+    assert not (folder.parent / user.image_id).exists() and len(os.listdir(folder)) == 3
+    spm.delete(base.image_id, base.volume_id, force=True)
+    assert not folder.exists()
+
+
+def test_a_lease_that_cannot_be_made_undoes_the_volume(spm: World, host: Machine) -> None:
+    host.leases.fail_next("write_lease", LeaseFailed("I/O timeout", -202))
+    with pytest.raises(ClusterLockInitError):
+        spm.create_base()
+    assert os.listdir(host.servers[NFS] / spm.domain_id / "images") == []
+    base = spm.create_base()
+    host.leases.fail_next("write_lease", LeaseFailed("I/O timeout", -202))
+    with pytest.raises(ClusterLockInitError):
+        spm.create_layer(base)
+    assert names_in(spm, host, base) == [base.volume_id, f"{base.volume_id}.lease", f"{base.volume_id}.meta"]
+
+
+# The one writer.
+
+
+def test_of_two_hosts_one_is_the_spm_and_both_know_it(spm: World, hosts: list[Machine]) -> None:
+    first, second = hosts
+    pools = second.repository.pools
+    with pytest.raises(AcquireLockFailure):
+        be_spm(second, spm, 2)
+    assert pools.get_spm_status(spm.pool_id) == SpmStatus(SpmRole.FREE, 1, 2)
+    assert first.repository.pools.get_spm_status(spm.pool_id) == SpmStatus(SpmRole.SPM, 1, 2)
+    assert pools.get_info(spm.pool_id).spm.host_id == 1
+    first.repository.spm.stop(spm.pool_id)
+    assert pools.get_spm_status(spm.pool_id) == SpmStatus(SpmRole.FREE, -1, 2)
+    second.repository.spm.start(spm.pool_id)
+    assert first.repository.pools.get_spm_status(spm.pool_id) == SpmStatus(SpmRole.FREE, 2, 3)
+
+
+def test_a_host_that_is_gone_is_followed_by_another(spm: World, hosts: list[Machine]) -> None:
+    hosts[0].leases.die()
+    be_spm(hosts[1], spm, 2)
+    assert hosts[1].repository.pools.get_spm_status(spm.pool_id).host_id == 2
+
+
+def test_two_hosts_with_one_number(spm: World, hosts: list[Machine]) -> None:
+    with pytest.raises(AcquireHostIdFailure):
+        be_spm(hosts[1], spm, 1)
+    assert hosts[1].repository.pools.get_connected(spm.pool_id).role is SpmRole.FREE
+
+
+def test_making_a_pool_leaves_no_host_behind(host: Machine) -> None:
+    world = create(host)
+    host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+    assert host.judge.members[world.domain_id] == {} and host.judge.holders == {}
+
+
+def test_a_connected_host_is_among_those_of_its_domains(spm: World, hosts: list[Machine]) -> None:
+    assert set(hosts[0].judge.members[spm.domain_id]) == {1}
+    hosts[0].repository.spm.stop(spm.pool_id)
+    hosts[0].repository.pools.disconnect(spm.pool_id)
+    assert hosts[0].judge.members[spm.domain_id] == {}
+
+
+def test_who_is_spm_is_not_known_while_sanlock_does_not_tell(spm: World, host: Machine) -> None:
+    host.leases.fail_next("inspect", LeaseFailed("No such file", errno.ENOENT))
+    with pytest.raises(LeaseFailed):
+        host.repository.pools.get_spm_status(spm.pool_id)
+    host.leases.fail_next("inspect", LeaseFailed("No such file", errno.ENOENT))
+    assert host.repository.pools.get_info(spm.pool_id).spm == SpmStatus(SpmRole.SPM, -1, -1)
+
+
+def test_a_lost_lease_ends_the_process(spm: World, host: Machine) -> None:
+    host.repository.spm.watch_lease()
+    assert host.lost == []
+    host.leases.held.clear()
+    host.repository.spm.watch_lease()
+    assert len(host.lost) == 1 and spm.domain_id in host.lost[0]
+
+
+def test_silence_of_sanlock_is_borne_three_times_in_a_row(spm: World, host: Machine) -> None:
+    busy = LeaseFailed("Device or resource busy", errno.EBUSY)
+    for _ in range(3):
+        host.leases.fail_next("is_held", busy)
+        host.repository.spm.watch_lease()
+    host.repository.spm.watch_lease()
+    for _ in range(3):
+        host.leases.fail_next("is_held", busy)
+        host.repository.spm.watch_lease()
+    assert host.lost == []
+    host.leases.fail_next("is_held", busy)
+    host.repository.spm.watch_lease()
+    assert len(host.lost) == 1
+
+
+def test_a_lease_that_cannot_be_given_back_ends_the_process(spm: World, host: Machine) -> None:
+    host.leases.fail_next("release", LeaseFailed("I/O timeout", -202))
+    with pytest.raises(ReleaseLockFailure):
+        host.repository.spm.stop(spm.pool_id)
+    assert len(host.lost) == 1
+    host.repository.spm.watch_lease()
+    assert len(host.lost) == 1
+
+
+def test_mounts_that_others_made_are_left_alone(host: Machine, tmp_path: Path) -> None:
+    host.mounts.mounted.append(Mounted("tmpfs", tmp_path, "tmpfs"))
+    host.mounts.mounted.append(Mounted("else:/where", host.root / "rhev/data-center/mnt/x/y", "nfs4"))
+    assert host.repository.domains.list_domains() == []
