@@ -3,7 +3,7 @@
 `storage_killed.py FOLDER every SCENARIO HOOK STRIDE [again]` kills at each named step (HOOK `steps`) or at each system
 call that the interpreter reports (`calls`), one after another, in a world of its own; with `again` the recovery is
 killed, too. `storage_killed.py FOLDER random COUNT SEED` kills at that many random instants of one long loop.
-Prints how many were killed.
+Prints how many were killed. With STORAGE=shared in the environment, storage is one that hosts share.
 """
 
 import json
@@ -24,13 +24,17 @@ from vdsm.adapters.run import run
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import durable
-from vdsm.storage.model import Allocation, DomainType, Legality, VolumeFormat, VolumeRequest, VolumeRole
-from vdsm.storage.ports import Rollback, Steps
+from vdsm.storage.backends.mounted import Outside
+from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeRequest, VolumeRole
+from vdsm.storage.ports import Lease, Lockspace, Rollback, Steps
 from vdsm.storage.rollbacks import SENTINEL
 from vdsm.storage.volume_metadata import parse_volume_metadata
-from vdsm.testing.storage import World, ignore_step, make_id, make_world_on_disk
+from vdsm.testing.leases import LeasesInMemory
+from vdsm.testing.mounts import FakeGluster, MountsInMemory
+from vdsm.testing.storage import FixedClock, World, ignore_step, make_id, make_shared_world, make_world_on_disk
 
 WATCHED = ("open", "os.")
+IS_SHARED = os.environ.get("STORAGE") == "shared"  # else a folder of this host
 DOMAIN, POOL = make_id(), make_id()
 BASE_IMAGE, BASE, TOP_IMAGE, TOP_BASE, TOP = (make_id() for _ in range(5))
 NEW_IMAGE, NEW = make_id(), make_id()
@@ -102,10 +106,32 @@ SCENARIOS: dict[str, tuple[Operation, set[str], set[str]]] = {
 OLD = {BASE, TOP_BASE, TOP}
 
 
+class TrustingLeases(LeasesInMemory):
+    """Leases that an earlier process made are taken to be there: their files are what is looked at here."""
+
+    def join(self, lockspace: Lockspace, host_id: int, *, wait: bool = True) -> None:
+        self.write_lockspace(lockspace)
+        super().join(lockspace, host_id, wait=wait)
+
+    def acquire(self, lease: Lease) -> None:
+        self.write_lease(lease)
+        super().acquire(lease)
+
+
 def make_world(folder: Path, steps: Steps = ignore_step) -> World:
-    world = make_world_on_disk(folder, QemuImgCommand(), OwnOwner(), steps)
+    world = make_shared(folder, steps) if IS_SHARED else make_world_on_disk(folder, QemuImgCommand(), OwnOwner(), steps)
     world.domain_id, world.pool_id = DOMAIN, POOL
     return world
+
+
+def make_shared(folder: Path, steps: Steps) -> World:
+    server = folder / "server_1"
+    server.mkdir(exist_ok=True)
+    for left in (folder / "rhev/data-center/mnt").glob("*"):
+        left.unlink()  # a link that stood for a mount in a process that is gone
+    mounts, leases = MountsInMemory({"server:/1": server}), TrustingLeases(writes_files=True)
+    outside = Outside(mounts, leases, FakeGluster(), FixedClock(), sys.exit)
+    return make_shared_world(folder, QemuImgCommand(), outside, OwnOwner(), steps)
 
 
 def prepare(folder: Path) -> None:
@@ -194,14 +220,17 @@ def check_data(path: Path, format: VolumeFormat, capacity_bytes: int) -> None:
 def check_tidy(folder: Path) -> set[str]:
     """Nothing half made is left anywhere; returns the volumes that are there."""
     root = folder / "server_1" / DOMAIN
-    assert sorted(path.name for path in (root / "dom_md").iterdir()) == ["ids", "inbox", "leases", "metadata", "outbox"]
+    own = ["ids", "inbox", "leases", "metadata", "outbox", *(["xleases"] if IS_SHARED else [])]
+    assert sorted(path.name for path in (root / "dom_md").iterdir()) == own
     volumes = set()
     for image in (root / "images").iterdir():
         names = {path.name for path in image.iterdir()}
         records = {
             name: parse_volume_metadata((image / f"{name}.meta").read_bytes()) for name in names if "." not in name
         }
-        assert names == set(records) | {f"{name}.meta" for name in records}, names
+        suffixes = ("", ".meta", ".lease") if IS_SHARED else ("", ".meta")
+        assert names == {f"{name}{suffix}" for name in records for suffix in suffixes}, names
+        assert {path.stat().st_size for path in image.glob("*.lease")} <= {1 << 20}
         assert any(record.image_id == image.name for record in records.values()), image
         for name, record in records.items():
             assert record.legality is Legality.LEGAL
@@ -242,7 +271,7 @@ def kill_everywhere(folder: Path, scenario: str, hook: str, stride: int, again: 
 
 def connect(folder: Path) -> World:
     world = make_world(folder)
-    world.repository.servers.connect(DomainType.LOCALFS, world.server)
+    world.repository.servers.connect(world.type, world.server)
     return world
 
 

@@ -13,10 +13,10 @@ SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
 SCENARIOS = "create-base create-raw create-layer create-on-template delete-leaf delete-image delete-chain".split()
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, storage: str = "local") -> int:
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *arguments],
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        env={**os.environ, "PYTHONPATH": str(SOURCES), "STORAGE": storage},
         capture_output=True,
         text=True,
         timeout=3600 if SOAK_FACTOR else 110,
@@ -25,9 +25,10 @@ def run(*arguments: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.parametrize("storage", ["local", "shared"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_killed_at_every_step(scenario: str, tmp_path: Path) -> None:
-    assert run(str(tmp_path), "every", scenario, "steps", "1") >= 3
+def test_killed_at_every_step(scenario: str, storage: str, tmp_path: Path) -> None:
+    assert run(str(tmp_path), "every", scenario, "steps", "1", storage=storage) >= 3
 
 
 @pytest.mark.parametrize("scenario", ["create-on-template", "delete-chain"])
@@ -40,6 +41,12 @@ def test_killed_again_while_it_recovers(scenario: str, tmp_path: Path) -> None:
 def test_killed_at_every_system_call(scenario: str, tmp_path: Path) -> None:
     stride = "1" if SOAK_FACTOR else "17"
     assert run(str(tmp_path), "every", scenario, "calls", stride) >= 2
+
+
+@pytest.mark.parametrize("scenario", ["create-on-template", "delete-chain"])
+def test_killed_at_every_system_call_on_shared_storage(scenario: str, tmp_path: Path) -> None:
+    stride = "1" if SOAK_FACTOR else "11"
+    assert run(str(tmp_path), "every", scenario, "calls", stride, storage="shared") >= 2
 
 
 def test_killed_at_random_instants(tmp_path: Path) -> None:

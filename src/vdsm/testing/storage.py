@@ -8,6 +8,7 @@ from pathlib import Path
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.memory import MemoryKind
+from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.model import Allocation, DomainClass, DomainType, VolumeFormat, VolumeRequest
 from vdsm.storage.ports import Ownership, QemuImg, Rollbacks, Steps
 from vdsm.storage.repository import Repository
@@ -65,10 +66,11 @@ class World:
     fake_qemu: FakeQemuImg | None = None
     domain_id: str = field(default_factory=make_id)
     pool_id: str = field(default_factory=make_id)
+    type: DomainType = DomainType.LOCALFS
 
     def create_domain(self, version: int = 5, domain_class: DomainClass = DomainClass.DATA) -> None:
-        self.repository.servers.connect(DomainType.LOCALFS, self.server)
-        self.repository.domains.create(DomainType.LOCALFS, self.domain_id, "first", self.server, domain_class, version)
+        self.repository.servers.connect(self.type, self.server)
+        self.repository.domains.create(self.type, self.domain_id, "first", self.server, domain_class, version)
 
     def create_pool(self, version: int = 5) -> None:
         self.create_domain(version)
@@ -81,7 +83,7 @@ class World:
 
     def resume(self) -> "World":
         """What a restarted process does: connect server and pool, become SPM."""
-        self.repository.servers.connect(DomainType.LOCALFS, self.server)
+        self.repository.servers.connect(self.type, self.server)
         self.repository.pools.connect(self.pool_id, 1, self.domain_id, 1)
         self.repository.spm.start(self.pool_id)
         return self
@@ -157,3 +159,13 @@ def make_world_on_disk(folder: Path, qemu_img: QemuImg, ownership: Ownership, st
     ownership.give(server)
     repository = Repository(Paths(folder), qemu_img=qemu_img, ownership=ownership, clock=FixedClock(), steps=steps)
     return World(repository, str(server))
+
+
+def make_shared_world(
+    folder: Path, qemu_img: QemuImg, outside: Outside, ownership: Ownership, steps: Steps = ignore_step
+) -> World:
+    """A world on storage that hosts share: `outside` can mount "server:/1"."""
+    repository = Repository(
+        Paths(folder), qemu_img=qemu_img, ownership=ownership, clock=FixedClock(), steps=steps, shared=outside
+    )
+    return World(repository, "server:/1", type=DomainType.NFS)

@@ -14,7 +14,7 @@ import lab.sanlock
 from lab.commands import wait_for
 from lab.gluster import GlusterVolume
 from lab.hosts import Hosts
-from lab.sanlock import Sanlock
+from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
 from lab.vdsmd import HostVdsmd, make_id
 from tests.system.vdsmd import Pool, Volume
 
@@ -217,3 +217,15 @@ def test_sanlock_that_dies_takes_the_spm_with_it(pools: tuple[SharedPool, Shared
     first.start_spm()
     first.sanlock.kill()
     assert first.vdsmd.process.wait(TAKE_OVER_S) != 0
+
+
+def test_an_spm_that_is_cut_off_from_its_storage_ends_before_another_may_begin(
+    pools: tuple[SharedPool, SharedPool],
+) -> None:
+    first, second = pools
+    first.start_spm()
+    begin_s = time.monotonic()
+    first.host.cut()
+    first.vdsmd.process.wait(TAKE_OVER_AFTER_S - 20)
+    assert time.monotonic() - begin_s < TAKE_OVER_AFTER_S - 20
+    assert second.vdsmd.wait_task(second.begin_spm())["code"] == 651, "the other host may still be writing"
