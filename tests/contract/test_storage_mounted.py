@@ -35,9 +35,10 @@ from vdsm.storage.model import (
     SpmRole,
     SpmStatus,
     VolumeFormat,
+    VolumeLease,
     VolumeRequest,
 )
-from vdsm.storage.ports import GlusterInfo, LeaseFailed, Mounted, MountFailed
+from vdsm.storage.ports import GlusterInfo, Lease, LeaseFailed, Lockspace, Mounted, MountFailed
 from vdsm.storage.repository import Repository
 from vdsm.testing.leases import Judge, LeasesInMemory
 from vdsm.testing.mounts import FakeGluster, MountsInMemory
@@ -389,6 +390,31 @@ def test_a_lease_that_cannot_be_made_undoes_the_volume(spm: World, host: Machine
     with pytest.raises(ClusterLockInitError):
         spm.create_layer(base)
     assert names_in(spm, host, base) == [base.volume_id, f"{base.volume_id}.lease", f"{base.volume_id}.meta"]
+
+
+def test_who_holds_a_volume_is_told_as_far_as_it_is_known(spm: World, host: Machine) -> None:
+    base = spm.create_base()
+    get_info = host.repository.volumes.get_info
+    told = get_info(spm.domain_id, base.image_id, base.volume_id).lease
+    assert told is not None and (told.offset_bytes, told.version, told.holder) == (0, 0, None)
+    assert told.path.name == f"{base.volume_id}.lease"
+    space = Lockspace(spm.domain_id, told.path, 512, MIB)
+    host.leases.acquire(Lease(space, base.volume_id, told.path))
+    told = get_info(spm.domain_id, base.image_id, base.volume_id).lease
+    assert told is not None and (told.version, told.holder) == (1, 1)
+    host.leases.fail_next("inspect", LeaseFailed("Lease resource name is incorrect", -227))
+    assert get_info(spm.domain_id, base.image_id, base.volume_id).lease == VolumeLease(told.path)
+
+
+def test_the_masters_mailboxes_are_mended(spm: World, host: Machine) -> None:
+    folder = host.servers[NFS] / spm.domain_id / "dom_md"
+    host.repository.spm.stop(spm.pool_id)
+    (folder / "inbox").unlink()
+    os.truncate(folder / "outbox", 4096)
+    host.repository.spm.start(spm.pool_id)
+    for name in ("inbox", "outbox"):
+        status = (folder / name).stat()
+        assert (status.st_size, stat.S_IMODE(status.st_mode)) == (16 * MIB, 0o660)
 
 
 # The one writer.

@@ -57,9 +57,9 @@ class FakeMachine:
         self.probe = Probe()
         self.checker = FakeChecker()
         self.lost: list[str] = []
-        self.shared = Outside(
-            MountsInMemory(), LeasesInMemory(writes_files=True), FakeGluster(), SystemClock(), self.lost.append
-        )
+        self.mounts = MountsInMemory()
+        self.leases = LeasesInMemory(writes_files=True)
+        self.shared = Outside(self.mounts, self.leases, FakeGluster(), SystemClock(), self.lost.append)
         self.may_open = asyncio.Event()
         self.may_open.set()
 

@@ -217,6 +217,16 @@ class VolumeSize:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeLease:
+    """Where a volume's lease lies, how often it was taken, and the host that holds it; absent what is not known."""
+
+    path: Path
+    offset_bytes: int = 0
+    version: int | None = None
+    holder: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeInfo:
     """A volume's record and sizes; sizes are 0 and the status INVALID when storage does not tell them."""
 
@@ -224,6 +234,7 @@ class VolumeInfo:
     metadata: VolumeMetadata
     size: VolumeSize
     status: VolumeStatus
+    lease: VolumeLease | None = None
 
 
 @dataclass(frozen=True, slots=True)

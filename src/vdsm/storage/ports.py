@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.model import DomainSpace, DomainType, ServerConnection, VolumeSize
+from vdsm.storage.model import DomainSpace, DomainType, ServerConnection, VolumeLease, VolumeSize
 
 Steps = Callable[[str], None]
 """Told the name of each durable step before it is taken; tests end the process there."""
@@ -356,7 +356,7 @@ class DomainStore(Protocol):
         ...
 
     def create_master_tree(self) -> None:
-        """Make the master's folders, of VM definitions and of persisted tasks, when they are missing."""
+        """Make the master's folders, of VM definitions and tasks, and its mailboxes, where they are missing."""
         ...
 
 
@@ -383,6 +383,10 @@ class VolumeStore(Protocol):
 
     def create_lease(self, image_id: str, volume_id: str) -> None:
         """Make the volume's lease, which goes with its record; nothing on local storage. Raises 701."""
+        ...
+
+    def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
+        """A volume's lease and its holder, which are not known while sanlock does not tell; None on local storage."""
         ...
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:

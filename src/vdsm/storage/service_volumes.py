@@ -2,11 +2,13 @@
 
 import os
 
+from msgspec import UNSET
+
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import Allocation, PreparedImage, VolumeFormat, VolumeInfo, VolumeRequest
+from vdsm.storage.model import Allocation, PreparedImage, VolumeFormat, VolumeInfo, VolumeLease, VolumeRequest
 from vdsm.storage.ports import Rollbacks
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
@@ -36,7 +38,15 @@ def format_volume(info: VolumeInfo) -> api.VolumeInfo:
         modified_s=0,
         generation=metadata.generation,
         sequence=metadata.sequence,
+        lease=UNSET if info.lease is None else _format_lease(info.lease),
     )
+
+
+def _format_lease(lease: VolumeLease) -> api.VolumeLease:
+    if lease.version is None:
+        return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes)
+    owners = [] if lease.holder is None else [lease.holder]
+    return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes, owners=owners, version=lease.version)
 
 
 class VolumeService:

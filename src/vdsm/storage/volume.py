@@ -157,12 +157,14 @@ class Volumes:
     def get_info(self, domain_id: str, image_id: str, volume_id: str) -> VolumeInfo:
         """A volume's record, sizes and status; a volume whose data is out of reach is INVALID, with sizes 0."""
         metadata = self.get_metadata(domain_id, image_id, volume_id)
+        backend = self._domains.get_backend(domain_id)
+        lease = backend.volumes.get_lease(image_id, volume_id)
         try:
-            size = self._domains.get_backend(domain_id).data.get_size(image_id, volume_id)
+            size = backend.data.get_size(image_id, volume_id)
         except VolumeAccessError:
-            return VolumeInfo(volume_id, metadata, VolumeSize(0, 0), VolumeStatus.INVALID)
+            return VolumeInfo(volume_id, metadata, VolumeSize(0, 0), VolumeStatus.INVALID, lease)
         status = VolumeStatus.ILLEGAL if metadata.legality is Legality.ILLEGAL else VolumeStatus.OK
-        return VolumeInfo(volume_id, metadata, size, status)
+        return VolumeInfo(volume_id, metadata, size, status, lease)
 
     def get_size(self, domain_id: str, image_id: str, volume_id: str) -> VolumeSize:
         """Sizes in bytes; raises VolumeDoesNotExist, VolumeAccessError."""

@@ -22,7 +22,7 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
 from vdsm.storage.metadata import parse_domain_metadata
-from vdsm.storage.model import XLEASES_VERSION
+from vdsm.storage.model import XLEASES_VERSION, VolumeLease
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, LeaseState, Lockspace
 from vdsm.storage.xleases import LeaseVolume
 
@@ -91,6 +91,15 @@ class DomainLeases:
     def create(self, path: Path, volume_id: str) -> None:
         """Make the lease of a volume in an empty file."""
         self._write(path, partial(self._leases.write_lease, Lease(self.lockspace, volume_id, path)))
+
+    def inspect_volume(self, path: Path, volume_id: str) -> VolumeLease:
+        """Where a volume's lease lies, and who holds it when that can be told."""
+        try:
+            state = self._leases.inspect(Lease(self.lockspace, volume_id, path))
+        except LeaseFailed as error:
+            log.warning("Who holds volume %s is not known: %s", volume_id, error)
+            return VolumeLease(path)
+        return VolumeLease(path, 0, state.version, state.holder)
 
     def format(self, block_size_bytes: int, alignment_bytes: int, version: int, clock: Clock) -> None:
         """Make lockspace, writer's lease and external leases of a new domain in their empty files."""

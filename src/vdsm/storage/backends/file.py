@@ -35,7 +35,8 @@ FOLDER_MODE = 0o755
 METADATA_MODE = 0o644
 SPECIAL_MODE = 0o660
 MAILBOX_BYTES = 16 << 20
-_SPECIAL_FILES = {"ids": 0, "leases": 0, "inbox": MAILBOX_BYTES, "outbox": MAILBOX_BYTES}
+MAILBOXES = ("inbox", "outbox")
+_SPECIAL_FILES = {"ids": 0, "leases": 0, **dict.fromkeys(MAILBOXES, MAILBOX_BYTES)}
 _PROBE_SIZES_BYTES = (1, 512, 4096)
 
 
@@ -81,7 +82,7 @@ class FileDomainStore:
 
     def read_metadata(self) -> bytes:
         with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
-            return durable.read_file(self._layout.metadata, METADATA_BYTES)
+            return durable.read_file_directly(self._layout.metadata, METADATA_BYTES)
 
     def write_metadata(self, data: bytes) -> None:
         path = self._layout.metadata
@@ -127,6 +128,15 @@ class FileDomainStore:
             for folder in (master, master / "vms", master / "tasks"):
                 if not folder.is_dir():
                     durable.create_folder(folder, FOLDER_MODE, owner=self._ownership.give)
+            for name in MAILBOXES:
+                self._grow(self._layout.metadata.with_name(name), MAILBOX_BYTES)
+
+    def _grow(self, path: Path, size_bytes: int) -> None:
+        if not path.exists():
+            durable.create_file(path, SPECIAL_MODE, size_bytes=size_bytes, owner=self._ownership.give)
+        elif path.stat().st_size < size_bytes:
+            os.truncate(path, size_bytes)
+            durable.sync(path)
 
 
 def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership, format: Format | None = None) -> None:
@@ -199,11 +209,11 @@ def check_place(path: Path, remote_path: str, ownership: Ownership) -> int:
 
 def open_file_domain(domain_id: str, path: Path, traits: Traits, lock: Lock, ownership: Ownership) -> Backend:
     """The ways to a domain's files."""
-    create_lease = lock.create if isinstance(lock, DomainLeases) else None
+    leases = lock if isinstance(lock, DomainLeases) else None
     return Backend(
         traits=traits,
         domain=FileDomainStore(domain_id, path, lock, ownership),
-        volumes=FileVolumeStore(domain_id, path, ownership, create_lease),
+        volumes=FileVolumeStore(domain_id, path, ownership, leases),
         data=FileDataStore(path, ownership),
         leftovers=FileLeftovers(domain_id, path),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
+from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.errors import (
     CannotDeleteVolume,
     CannotShareVolume,
@@ -27,7 +28,7 @@ from vdsm.storage.errors import (
     io_failing_as,
 )
 from vdsm.storage.layout import FileDomainLayout
-from vdsm.storage.model import VolumeSize
+from vdsm.storage.model import VolumeLease, VolumeSize
 from vdsm.storage.ports import HalfMade, Ownership
 from vdsm.storage.volume_metadata import RECORD_BYTES
 
@@ -51,13 +52,13 @@ class FileVolumeStore:
         domain_id: str,
         path: Path,
         ownership: Ownership,
-        create_lease: Callable[[Path, str], None] | None = None,
+        leases: DomainLeases | None = None,
     ) -> None:
-        """`create_lease` makes the lease of a volume in an empty file; without it volumes have none."""
+        """Without `leases` volumes have none."""
         self._domain_id = domain_id
         self._layout = FileDomainLayout(path)
         self._ownership = ownership
-        self._create_lease = create_lease
+        self._leases = leases
 
     def list_images(self) -> list[str]:
         with (
@@ -101,13 +102,17 @@ class FileVolumeStore:
         return self._layout.get_image(image_id)
 
     def create_lease(self, image_id: str, volume_id: str) -> None:
-        if self._create_lease is None:
+        if self._leases is None:
             return
         path = self._layout.get_lease(image_id, volume_id)
         with io_failing_as(ClusterLockInitError):
             durable.remove_file(path)  # of a killed creation of this volume
             durable.create_file(path, LEASE_MODE, owner=self._ownership.give)
-        self._create_lease(path, volume_id)
+        self._leases.create(path, volume_id)
+
+    def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
+        path = self._layout.get_lease(image_id, volume_id)
+        return None if self._leases is None else self._leases.inspect_volume(path, volume_id)
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):

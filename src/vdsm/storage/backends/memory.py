@@ -20,7 +20,7 @@ from vdsm.storage.errors import (
     VolumeAlreadyExists,
     VolumeDoesNotExist,
 )
-from vdsm.storage.model import ISO_IMAGE, DomainSpace, DomainType, ServerConnection, VolumeSize
+from vdsm.storage.model import ISO_IMAGE, DomainSpace, DomainType, ServerConnection, VolumeLease, VolumeSize
 from vdsm.storage.ports import Backend, DomainPlan, HalfMade, LeaseState, Traits
 
 TRAITS = Traits(DomainType.LOCALFS, "fileVolume", "FileVolume")
@@ -206,6 +206,9 @@ class MemoryVolumes:
 
     def create_lease(self, image_id: str, volume_id: str) -> None:
         self._store.faults.check("create_lease")
+
+    def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
+        return None
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         self._store.faults.check("read_record")
