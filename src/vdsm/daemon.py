@@ -33,6 +33,7 @@ from vdsm.adapters.sanlock import SanlockLeases, end_process
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
+from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
@@ -56,6 +57,7 @@ from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_leases import LeaseService
 from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import ImageService, VolumeService
@@ -106,7 +108,15 @@ class RealMachine:
         self._libvirt = LibvirtHypervisor(settings.libvirt.uri, settings=calls)
         self.hypervisor: Hypervisor = self._libvirt
         leases = SanlockLeases(settings.sanlock.io_timeout)
-        self.shared = Outside(KernelMounts(), leases, GlusterCommand(), SystemClock(), end_process)
+        hardware_id = read_hardware(MachineFiles()).uuid
+        self.shared = Outside(
+            KernelMounts(),
+            leases,
+            GlusterCommand(),
+            SystemClock(),
+            end_process,
+            hardware_id.lower() if isinstance(hardware_id, str) else "",
+        )
         self._qemu_user = find_usual_qemu_user()
         self.checker: PathChecker = CheckerProcess(settings.irs.sd_health_check_delay, SystemClock())
         self.probe: AcceleratorProbe = KvmProbe(paths.run / "accelerator.json", qemu_user=self._qemu_user)
@@ -188,6 +198,7 @@ class _Storage:
     mail: MailService
     volumes: VolumeService
     images: ImageService
+    leases: LeaseService
 
 
 class Node:
@@ -250,6 +261,7 @@ class Node:
             mail=mail,
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
+            leases=LeaseService(repository, lanes, work),
         )
 
     def _make_watchers(
@@ -339,6 +351,7 @@ class Node:
                 DomainApi: storage.domains,
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
+                LeaseApi: storage.leases,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
             }
         )

@@ -113,9 +113,9 @@ class TrustingLeases(LeasesInMemory):
         self.write_lockspace(lockspace)
         super().join(lockspace, host_id, wait=wait)
 
-    def acquire(self, lease: Lease) -> None:
+    def acquire(self, lease: Lease, *, with_value: bool = False) -> None:
         self.write_lease(lease)
-        super().acquire(lease)
+        super().acquire(lease, with_value=with_value)
 
 
 def make_world(folder: Path, steps: Steps = ignore_step) -> World:

@@ -183,6 +183,23 @@ def test_one_leaves_when_nothing_is_held(place: Place) -> None:
         assert not place.leases.is_member(passing, 5)
 
 
+def test_a_lease_carries_a_value(place: Place) -> None:
+    lease = place.make_lease()
+    with pytest.raises(LeaseFailed):
+        place.leases.read_value(lease)
+    place.leases.acquire(lease, with_value=True)
+    assert place.leases.read_value(lease) == bytes(512)
+    place.leases.write_value(lease, b"value")
+    place.leases.release(lease)
+    place.other.acquire(lease, with_value=True)
+    assert place.other.read_value(lease) == b"value".ljust(512, b"\0")
+    place.other.write_value(lease, b"x" * 512)
+    place.other.release(lease)
+    place.leases.acquire(lease, with_value=True)
+    assert place.leases.read_value(lease) == b"x" * 512
+    place.leases.release(lease)
+
+
 # Of sanlock alone.
 
 

@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 HOST_ID_TIMEOUT_S = 180.0
 """So long a host id is waited for (facts: storage §6.1)."""
+VALUE_BYTES = 512
 _POLL_S = 0.1
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
@@ -112,14 +113,23 @@ class SanlockLeases:
         place = (lockspace.name.encode(), host_id, str(lockspace.path))
         return self._call(lockspace, lambda: sanlock.inq_lockspace(*place)) is True
 
-    def acquire(self, lease: Lease) -> None:
+    def acquire(self, lease: Lease, *, with_value: bool = False) -> None:
         registration = self._register(lease.lockspace)
 
         def give_back(_: None) -> None:
             log.warning("lease %s of %s came too late and is given back", lease.name, lease.lockspace.name)
             registration.release(lease)
 
-        self._call(lease.lockspace, lambda: registration.acquire(lease), late=give_back)
+        self._call(lease.lockspace, lambda: registration.acquire(lease, with_value), late=give_back)
+
+    def read_value(self, lease: Lease) -> bytes:
+        names = (lease.lockspace.name.encode(), lease.name.encode())
+        return self._call(lease.lockspace, lambda: sanlock.get_lvb(*names, [_place(lease)], size=VALUE_BYTES))
+
+    def write_value(self, lease: Lease, data: bytes) -> None:
+        names = (lease.lockspace.name.encode(), lease.name.encode())
+        value = data.ljust(VALUE_BYTES, b"\0")
+        self._call(lease.lockspace, lambda: sanlock.set_lvb(*names, [_place(lease)], value))
 
     def release(self, lease: Lease) -> None:
         registration = self._register(lease.lockspace)
@@ -216,10 +226,10 @@ class _Registration:
         self._held_count = 0
         self.is_closed = False
 
-    def acquire(self, lease: Lease) -> None:
+    def acquire(self, lease: Lease, with_value: bool) -> None:
         with self._lock:
             names = (lease.lockspace.name.encode(), lease.name.encode())
-            sanlock.acquire(*names, [_place(lease)], slkfd=self._descriptor)
+            sanlock.acquire(*names, [_place(lease)], slkfd=self._descriptor, lvb=with_value)
             self._held_count += 1
 
     def release(self, lease: Lease) -> None:

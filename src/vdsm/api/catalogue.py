@@ -3,12 +3,13 @@
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
+from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
     *(HostApi, VmListApi, StorageListApi, MonitorApi, VmApi),
-    *(PoolApi, DomainApi, VolumeApi, ImageApi, TaskApi),
+    *(PoolApi, DomainApi, VolumeApi, ImageApi, LeaseApi, TaskApi),
 )
 
 

@@ -167,6 +167,12 @@ class StoragePoolUnknown(NodeError):
     pool_id: str
 
 
+class StoragePoolNotConnected(NodeError):
+    """This host is connected to no pool."""
+
+    code, number, http, text = "storage-pool-not-connected", 313, 409, "Storage pool not connected: ()"
+
+
 class IsoCannotBeMasterDomain(NodeError):
     """A domain of ISO images cannot carry a pool."""
 
@@ -538,6 +544,31 @@ class ResourceTimeout(NodeError):
 
     code, number, http, retry, text = "resource-timeout", 851, 503, True, "Resource timeout: ({resource!r},)"
     resource: str
+
+
+class SanlockLvbError(NodeError):
+    """What is stored in a lease could not be read or written."""
+
+    code, number, text = "sanlock-lvb-error", 703, "Sanlock LVB error: ({reason!r},)"
+    reason: str
+
+
+class GenerationMismatch(NodeError):
+    """The job or volume went on since the caller looked."""
+
+    code, number, http = "generation-mismatch", 911, 409
+    text = "The provided generation ({wanted}) does not match the actual generation ({actual})"
+    wanted: int
+    actual: int
+
+
+class JobStatusMismatch(NodeError):
+    """The job went on since the caller looked."""
+
+    code, number, http = "job-status-mismatch", 912, 409
+    text = "The provided job status ({wanted!r}) does not match the actual job status ({actual!r})"
+    wanted: str
+    actual: str
 
 
 class NoSuchLease(NodeError):

@@ -40,6 +40,11 @@ def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
     return Resource(f"01_img_{domain_id}", image_id, shared)
 
 
+def external_leases(domain_id: str) -> Resource:
+    """The index of a domain's external leases, and the leases behind it."""
+    return Resource(f"05_external_lease_{domain_id}", "")
+
+
 class Locks:
     """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other.
 

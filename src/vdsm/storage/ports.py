@@ -155,8 +155,16 @@ class Leases(Protocol):
         """Whether this host lives in the lockspace under that id."""
         ...
 
-    def acquire(self, lease: Lease) -> None:
-        """Take the lease, at once or not at all."""
+    def acquire(self, lease: Lease, *, with_value: bool = False) -> None:
+        """Take the lease, at once or not at all; `with_value` before its value is read or written."""
+        ...
+
+    def read_value(self, lease: Lease) -> bytes:
+        """The 512 bytes that are stored in a lease that is held."""
+        ...
+
+    def write_value(self, lease: Lease, data: bytes) -> None:
+        """Store up to 512 bytes in a lease that is held."""
         ...
 
     def release(self, lease: Lease) -> None: ...
@@ -466,6 +474,26 @@ class Leftovers(Protocol):
     def list_half_made(self) -> Iterable[HalfMade]: ...
 
 
+class ExternalLeases(Protocol):
+    """A domain's leases for VMs and jobs (facts: storage §6.5). Raises StorageDomainAccessError, InvalidMetadata."""
+
+    def lookup(self, lease_id: str) -> Lease:
+        """Raises NoSuchLease (936)."""
+        ...
+
+    def add(self, lease_id: str, fill: Callable[[Lease], None]) -> bool:
+        """Make a lease, unless it is there, and tell whether it is new; a new one is filled before it is found."""
+        ...
+
+    def remove(self, lease_id: str) -> bool:
+        """Whether there was such a lease."""
+        ...
+
+    def rebuild(self) -> None:
+        """Make index and leases agree."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One domain as the repository works with it, split by capability."""
@@ -475,6 +503,8 @@ class Backend:
     volumes: VolumeStore
     data: DataStore
     leftovers: Leftovers
+    open_external_leases: Callable[[], ExternalLeases] | None = None
+    """Of shared storage, from version 4 on; raises what reading metadata raises."""
 
 
 @dataclass(frozen=True, slots=True)

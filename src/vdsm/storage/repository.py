@@ -11,6 +11,7 @@ from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
 from vdsm.storage.domain import Domains, Servers
+from vdsm.storage.external_leases import LeasesOfDomains
 from vdsm.storage.image import ImageUse
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks
@@ -61,5 +62,7 @@ class Repository:
         self.recovery = Recovery(self.domains, locks, steps)
         self.spm = Spm(self.pools, self.domains, self.recovery, locks, shared.end if shared else _no_step)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
+        leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
+        self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

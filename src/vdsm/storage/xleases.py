@@ -5,7 +5,7 @@ The codec is pure. What is in a lease's value block is left to others.
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -175,21 +175,25 @@ class LeaseVolume:
             raise NoSuchLease(lease_id)
         return self._make_lease(lease_id, number)
 
-    def add(self, lease_id: str) -> tuple[Lease, bool]:
-        """A new lease, or the one that is there, untouched; and whether it is new. Raises 397 when there is no room."""
+    def add(self, lease_id: str, fill: Callable[[Lease], None] = lambda _: None) -> bool:
+        """Make a lease, unless it is there, and tell whether it is new; a new one is filled before it is found.
+
+        Raises NoSpaceLeftOnDomain (397).
+        """
         index = self._load()
         number = index.find(lease_id)
         if number is not None and index.get(number).state is State.USED:
-            return self._make_lease(lease_id, number), False
+            return False
         if number is None:
             number = index.find_free()
         if number is None:
             raise NoSpaceLeftOnDomain(f"all {RECORDS} external leases are in use")
         lease = self._make_lease(lease_id, number)
         self._write_lease(lease)
+        fill(lease)
         index.set(number, lease_id, self._lockspace.alignment_bytes)
         self._write(*index.get_block(number, self._lockspace.block_size_bytes))
-        return lease, True
+        return True
 
     def remove(self, lease_id: str) -> bool:
         """Whether there was such a lease."""

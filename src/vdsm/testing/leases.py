@@ -22,6 +22,7 @@ class Judge:
     versions: dict[Place, int] = field(default_factory=dict)
     members: dict[str, dict[int, "LeasesInMemory"]] = field(default_factory=dict)
     holders: dict[Place, int] = field(default_factory=dict)
+    values: dict[Place, bytes] = field(default_factory=dict)
 
 
 class LeasesInMemory:
@@ -56,6 +57,7 @@ class LeasesInMemory:
         self._fill(lease.path, lease.offset_bytes, lease.lockspace)
         self.judge.leases[_place(lease)] = (lease.lockspace.name, lease.name)
         self.judge.versions[_place(lease)] = 0
+        self.judge.values.pop(_place(lease), None)
 
     def clear_lease(self, lease: Lease) -> None:
         self._check("clear_lease")
@@ -88,7 +90,19 @@ class LeasesInMemory:
         self._check("is_member")
         return self.judge.members.get(lockspace.name, {}).get(host_id) is self
 
-    def acquire(self, lease: Lease) -> None:
+    def read_value(self, lease: Lease) -> bytes:
+        self._check("read_value")
+        if _place(lease) not in self.held:
+            raise LeaseFailed("not held", errno.ENOENT)
+        return self.judge.values.get(_place(lease), b"").ljust(512, b"\0")
+
+    def write_value(self, lease: Lease, data: bytes) -> None:
+        self._check("write_value")
+        if _place(lease) not in self.held or len(data) > 512:
+            raise LeaseFailed("not held, or too long", errno.ENOENT)
+        self.judge.values[_place(lease)] = data
+
+    def acquire(self, lease: Lease, *, with_value: bool = False) -> None:
         self._check("acquire")
         mine = [id for id, host in self.judge.members.get(lease.lockspace.name, {}).items() if host is self]
         if not mine:

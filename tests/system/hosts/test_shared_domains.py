@@ -170,7 +170,28 @@ def test_a_shared_domain_is_as_the_facts_tell(pools: tuple[SharedPool, SharedPoo
     ]
     assert links[0] == links[1] and len(links[0]) == 3
     assert second.list_volumes() == {template.volume_id, user.volume_id}
+    check_external_leases(first, second)
     first.stop_spm()
+
+
+def check_external_leases(spm: SharedPool, other: SharedPool) -> None:
+    """Made by one host, found and fenced by the other."""
+    name = {"sd_id": spm.domain_id, "lease_id": make_id()}
+    job = {"type": "JOB", "job_id": make_id(), "job_status": "PENDING", "generation": 0}
+    task = spm.vdsmd.call("Lease.create", lease=name, metadata=job)
+    assert spm.vdsmd.wait_task(task)["code"] == 0
+    found = other.vdsmd.call("Lease.info", lease=name)
+    xleases = spm.folder / spm.domain_id / "dom_md/xleases"
+    assert (found["path"], found["offset"]) == (str(xleases), 3 * MIB)
+    [line] = spm.dump("dom_md/xleases", f":{3 * MIB}:{MIB}")
+    assert line.split()[1:3] == [spm.domain_id, name["lease_id"]]
+    status = wait_for(lambda: other.vdsmd.call("Lease.status", lease=name), "the other host knows")
+    assert status["owners"] == [] and status["metadata"].items() >= job.items()
+    other.vdsmd.call("Lease.fence", lease=name, metadata=job)
+    fenced = spm.vdsmd.call("Lease.status", lease=name)["metadata"]
+    assert (fenced["job_status"], fenced["generation"]) == ("FENCED", 1)
+    task = spm.vdsmd.call("Lease.delete", lease=name)
+    assert spm.vdsmd.wait_task(task)["code"] == 0
 
 
 def test_of_two_hosts_one_becomes_spm_and_its_death_lets_the_other(pools: tuple[SharedPool, SharedPool]) -> None:

@@ -141,19 +141,20 @@ def test_a_new_volume(on_file: Volume) -> None:
 def test_leases_come_and_go(on_file: Volume) -> None:
     ids = [make_id() for _ in range(9)]
     for number, lease_id in enumerate(ids):
-        lease, is_new = on_file.volume.add(lease_id)
-        assert is_new and lease.offset_bytes == (3 + number) * on_file.space.alignment_bytes
+        assert on_file.volume.add(lease_id)
+        lease = on_file.volume.lookup(lease_id)
+        assert lease.offset_bytes == (3 + number) * on_file.space.alignment_bytes
         assert (
             on_file.volume.lookup(lease_id) == lease == Lease(on_file.space, lease_id, on_file.path, lease.offset_bytes)
         )
     assert on_file.list_leases() == dict(enumerate(ids))
-    assert on_file.volume.add(ids[4]) == (on_file.volume.lookup(ids[4]), False)
+    assert not on_file.volume.add(ids[4])
     assert on_file.volume.remove(ids[4]) and not on_file.volume.remove(ids[4])
     assert 4 not in on_file.list_leases()
     with pytest.raises(NoSuchLease):
         on_file.volume.lookup(ids[4])
-    again, _ = on_file.volume.add(LEASE)
-    assert again.offset_bytes == 7 * on_file.space.alignment_bytes
+    on_file.volume.add(LEASE)
+    assert on_file.volume.lookup(LEASE).offset_bytes == 7 * on_file.space.alignment_bytes
 
 
 def test_a_flagged_record_is_no_lease_and_is_used_again(on_file: Volume) -> None:
@@ -162,8 +163,8 @@ def test_a_flagged_record_is_no_lease_and_is_used_again(on_file: Volume) -> None
     on_file.write(HEADER_BYTES + 64 + 61, b"u")
     with pytest.raises(NoSuchLease):
         on_file.volume.lookup(LEASE)
-    lease, is_new = on_file.volume.add(LEASE)
-    assert is_new and on_file.volume.lookup(LEASE) == lease and lease.offset_bytes == 4 * on_file.space.alignment_bytes
+    assert on_file.volume.add(LEASE)
+    assert on_file.volume.lookup(LEASE).offset_bytes == 4 * on_file.space.alignment_bytes
 
 
 def test_an_index_without_room(tmp_path: Path) -> None:

@@ -109,6 +109,10 @@ class DomainLeases:
         if version >= XLEASES_VERSION:
             LeaseVolume(self._layout.xleases, self._known, self._leases, clock).format()
 
+    def open_external(self, clock: Clock) -> LeaseVolume:
+        """The domain's external leases."""
+        return LeaseVolume(self._layout.xleases, self.lockspace, self._leases, clock)
+
     @property
     def lockspace(self) -> Lockspace:
         """Raises what reading metadata raises."""

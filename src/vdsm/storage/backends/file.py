@@ -9,9 +9,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
@@ -207,8 +209,10 @@ def check_place(path: Path, remote_path: str, ownership: Ownership) -> int:
     return probe_block_size(path)
 
 
-def open_file_domain(domain_id: str, path: Path, traits: Traits, lock: Lock, ownership: Ownership) -> Backend:
-    """The ways to a domain's files."""
+def open_file_domain(
+    domain_id: str, path: Path, traits: Traits, lock: Lock, ownership: Ownership, clock: Clock | None = None
+) -> Backend:
+    """The ways to a domain's files; with a clock it has external leases."""
     leases = lock if isinstance(lock, DomainLeases) else None
     return Backend(
         traits=traits,
@@ -216,6 +220,7 @@ def open_file_domain(domain_id: str, path: Path, traits: Traits, lock: Lock, own
         volumes=FileVolumeStore(domain_id, path, ownership, leases),
         data=FileDataStore(path, ownership),
         leftovers=FileLeftovers(domain_id, path),
+        open_external_leases=partial(leases.open_external, clock) if leases and clock else None,
     )
 
 

@@ -52,6 +52,8 @@ class Outside:
     clock: Clock
     end: Callable[[str], None]
     """Ends this process at once, telling why: it must not write any more."""
+    hardware_id: str = ""
+    """Who this host is, wherever it leaves its name."""
 
 
 class MountedKind:
@@ -127,7 +129,8 @@ class MountedKind:
     def open_domain(self, domain_id: str, path: Path) -> Backend:
         if (domain_id, path) not in self._backends:
             lock = DomainLeases(self._outside.leases, domain_id, path)
-            backend = open_file_domain(domain_id, path, self._traits, lock, self._ownership)
+            clock = self._outside.clock
+            backend = open_file_domain(domain_id, path, self._traits, lock, self._ownership, clock)
             self._backends.setdefault((domain_id, path), backend)
         return self._backends[domain_id, path]
 

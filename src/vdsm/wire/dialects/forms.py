@@ -130,7 +130,7 @@ class Forms:
         if isinstance(hint, type) and issubclass(hint, Struct):
             return self._struct(hint)
         if origin is list:
-            return self._list(self.get(get_args(hint)[0], loose=loose))
+            return self._list(self.get(get_args(hint)[0], loose=loose), note)
         if origin is dict:
             return self._map(self.get(get_args(hint)[1], loose=loose), note)
         return self._scalar(hint, note, loose)
@@ -165,7 +165,7 @@ class Forms:
         self.types[name] = {"kind": "enum", "values": unique}
         return name
 
-    def _list(self, item: Form) -> Form:
+    def _list(self, item: Form, note: Ovirt | None) -> Form:
         def decode(value: Any, where: str) -> Any:
             if not isinstance(value, (list, tuple)):
                 raise BadValue(where, f"expected a list, got {describe(value)}")
@@ -173,7 +173,8 @@ class Forms:
 
         inner = item.encode
         encode: Encode | None = None if inner is None else (lambda value: [inner(v) for v in value])
-        return Form([item.schema], encode, decode)
+        schema: Schema = note.declared if note is not None and note.declared else [item.schema]
+        return Form(schema, encode, decode)
 
     def _map(self, item: Form, note: Ovirt | None) -> Form:
         def decode(value: Any, where: str) -> Any:
