@@ -49,6 +49,7 @@ from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
 from vdsm.storage.backends.mounted import Outside
+from vdsm.storage.host_ids import LaneHostIds
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail import Pace
 from vdsm.storage.mail_service import MailService
@@ -165,19 +166,6 @@ class _VmCounter:
         return VmCounts(total=len(statuses), active=sum(status is not Status.DOWN for status in statuses))
 
 
-class _LocalHostIds:
-    """The one id of this host on domains that no other host uses."""
-
-    def is_held(self, domain_id: str) -> bool:
-        return True
-
-    def acquire(self, domain_id: str, host_id: int) -> None:
-        """Nothing to join."""
-
-    def release(self, domain_id: str) -> None:
-        """Nothing to leave."""
-
-
 class _AcceleratorAnswer:
     """Whether VMs run on KVM, for the host's capabilities."""
 
@@ -271,7 +259,13 @@ class Node:
         settings = self.settings
         interval_s = settings.irs.sd_health_check_delay
         monitors = MonitorService(
-            repository, lanes, self.machine.checker, _LocalHostIds(), self.clock, interval_s, self._tell
+            repository,
+            lanes,
+            self.machine.checker,
+            LaneHostIds(repository.domains, lanes),
+            self.clock,
+            interval_s,
+            self._tell,
         )
         mail = MailService(
             repository,

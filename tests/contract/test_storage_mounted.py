@@ -1,5 +1,6 @@
 """Storage that hosts share, over links that stand for mounts: connecting, finding, making domains, two hosts."""
 
+import asyncio
 import errno
 import os
 import stat
@@ -7,6 +8,7 @@ import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,13 +22,17 @@ from vdsm.storage.errors import (
     ClusterLockInitError,
     InvalidParameterException,
     ReleaseLockFailure,
+    StorageDomainAccessError,
     StorageDomainBlockSizeMismatch,
     StorageDomainDoesNotExist,
     StorageDomainFsNotMounted,
     StorageDomainIllegalRemotePath,
+    StorageDomainMetadataNotFound,
     StorageDomainTypeError,
     StorageServerAccessPermissionError,
 )
+from vdsm.storage.host_ids import LaneHostIds
+from vdsm.storage.lanes import Lanes
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import (
     DomainClass,
@@ -292,6 +298,25 @@ def test_a_mount_that_hangs_costs_one_thread_and_keeps_its_domains(
     gate.set()
 
 
+def test_a_domain_whose_mount_died_is_sick_and_not_unknown(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = create(host)
+    domains = host.repository.domains
+    store = domains.get_backend(world.domain_id).domain
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    for name in ("stat", "is_dir", "is_file"):
+        monkeypatch.setattr(Path, name, refuse)
+    for name in ("open", "scandir", "statvfs"):
+        monkeypatch.setattr(os, name, refuse)
+    for call in (domains.get, domains.validate, domains.get_space):
+        with pytest.raises((StorageDomainAccessError, StorageDomainMetadataNotFound)):
+            call(world.domain_id)
+    with pytest.raises(StorageDomainAccessError):
+        store.check_layout()
+
+
 # Making domains.
 
 
@@ -452,11 +477,44 @@ def test_making_a_pool_leaves_no_host_behind(host: Machine) -> None:
     assert host.judge.members[world.domain_id] == {} and host.judge.holders == {}
 
 
-def test_a_connected_host_is_among_those_of_its_domains(spm: World, hosts: list[Machine]) -> None:
-    assert set(hosts[0].judge.members[spm.domain_id]) == {1}
-    hosts[0].repository.spm.stop(spm.pool_id)
-    hosts[0].repository.pools.disconnect(spm.pool_id)
-    assert hosts[0].judge.members[spm.domain_id] == {}
+async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Machine) -> None:
+    world, lanes = create(host), Lanes(30)
+    ids = LaneHostIds(host.repository.domains, lanes)
+    members = host.judge.members.setdefault(world.domain_id, {})
+
+    async def settle() -> None:
+        while ids._tasks:
+            await asyncio.sleep(0.001)
+
+    assert not ids.is_held(world.domain_id)
+    ids.acquire(world.domain_id, 3)
+    assert not ids.is_held(world.domain_id)
+    await settle()
+    assert ids.is_held(world.domain_id) and set(members) == {3}
+    for _ in range(3):
+        ids.release(world.domain_id)
+        ids.acquire(world.domain_id, 4)
+    await settle()
+    assert ids.is_held(world.domain_id) and set(members) == {4}
+    host.leases.die()  # sanlock was started anew
+    ids.is_held(world.domain_id)
+    await settle()
+    assert set(members) == {4}
+    host.leases.die()
+    host.leases.fail_next("join", LeaseFailed("I/O timeout", -202))
+    ids.is_held(world.domain_id)
+    await settle()
+    assert members == {} and not ids.is_held(world.domain_id)
+    await settle()
+    assert ids.is_held(world.domain_id)
+    ids.release(world.domain_id)
+    assert not ids.is_held(world.domain_id)
+    await settle()
+    assert members == {}
+    ids.release(world.domain_id)
+    ids.acquire(make_id(), 1)
+    await settle()
+    lanes.close()
 
 
 def test_who_is_spm_is_not_known_while_sanlock_does_not_tell(spm: World, host: Machine) -> None:

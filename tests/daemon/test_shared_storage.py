@@ -141,7 +141,7 @@ async def test_a_daemon_that_lost_its_lease_is_ended(root: Path, certificates: P
         await daemon.finish(await daemon.rpc("StoragePool.spmStart", start))
         status = await daemon.rpc("StoragePool.getSpmStatus", {"storagepoolID": pool_id})
         assert status == {"spmStatus": "SPM", "spmId": 1, "spmLver": 2}
-        assert machine.lost == []
+        assert machine.lost == [] and set(machine.leases.judge.members[domain_id]) == {1}
         machine.leases.held.clear()
         await look(lambda: bool(machine.lost))
         assert domain_id in machine.lost[0]

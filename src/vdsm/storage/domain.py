@@ -124,7 +124,7 @@ class Domains:
     def get_backend(self, domain_id: str) -> Backend:
         """Raises InvalidParameterException, StorageDomainDoesNotExist."""
         checks.check_ids(storagedomainID=domain_id)
-        if domain_id not in self._found or not self._found[domain_id][1].is_dir():
+        if domain_id not in self._found or _is_gone(self._found[domain_id][1]):
             self.refresh()
         if domain_id not in self._found:
             raise StorageDomainDoesNotExist(domain_id)
@@ -230,6 +230,13 @@ class Domains:
         return all(
             value in metadata.pool_ids if key == "pool" else has[key] == value for key, value in wanted.items() if value
         )
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not path.is_dir()
+    except OSError:
+        return False  # sick, as whoever uses it will be told
 
 
 def _as_connection(server: ServerConnection | str) -> ServerConnection:

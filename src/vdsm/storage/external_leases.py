@@ -123,7 +123,7 @@ class LeasesOfDomains:
                 with self._holding(lease) as leases:
                     leases.write_value(lease, value)
 
-        with self._open(domain_id) as (external, _):
+        with self._open(domain_id, as_host=True) as (external, _):
             if external.add(lease_id, fill):
                 log.info("Created lease %s on %s", lease_id, domain_id)
 
@@ -151,7 +151,7 @@ class LeasesOfDomains:
     def get_status(self, domain_id: str, lease_id: str) -> ExternalLeaseStatus:
         """Who holds a lease; what is stored in it is read by taking it for a moment, so only when nobody does."""
         self._check(lease_id)
-        with self._open(domain_id) as (external, leases):
+        with self._open(domain_id, as_host=True) as (external, leases):
             lease = external.lookup(lease_id)
             state = leases.inspect(lease)
             if state.holder is not None:
@@ -163,7 +163,7 @@ class LeasesOfDomains:
         """Let a job that nobody works on never begin again: 2009, 911, 912 when it is not as expected."""
         self._check(lease_id)
         expected.check()
-        with self._open(domain_id) as (external, leases):
+        with self._open(domain_id, as_host=True) as (external, leases):
             lease = external.lookup(lease_id)
             with self._holding(lease):
                 found = self._read(lease)
@@ -197,12 +197,15 @@ class LeasesOfDomains:
         self._get_pool()
 
     @contextmanager
-    def _open(self, domain_id: str) -> Iterator[tuple[ExternalLeases, Leases]]:
+    def _open(self, domain_id: str, *, as_host: bool = False) -> Iterator[tuple[ExternalLeases, Leases]]:
+        """A domain's leases; `as_host` when some are to be held, which waits until this host is one of the domain's."""
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.external_leases(domain_id)):
             domain = self._domains.get_with_images(domain_id)
             opened = domain.backend.open_external_leases
             if opened is None or self._leases is None or domain.metadata.version < XLEASES_VERSION:
                 raise UnsupportedOperation(f"domain {domain_id} has no external leases")
+            if as_host:
+                domain.backend.domain.join_hosts(self._pools.get_connected(self._get_pool()).host_id)
             yield opened(), self._leases
 
     @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, locks, membership
+from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
 from vdsm.storage.errors import (
     BackupCannotBeMasterDomain,
@@ -158,7 +158,6 @@ class Pools:
                 pool.role, pool.lease_version = self._connected.role, self._connected.lease_version
             self._rebuild_links(pool)
             self._connected = pool
-            membership.join_hosts(self._domains, pool.domains, pool.host_id)
             self.on_change(pool)
         log.info("Connected pool %s as host %d", pool_id, host_id)
 
@@ -170,7 +169,6 @@ class Pools:
                 return
             if self._connected.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
-            membership.leave_hosts(self._domains, self._connected.domains, self._connected.host_id)
             self._remove_links(pool_id)
             self._connected = None
             self.on_change(None)

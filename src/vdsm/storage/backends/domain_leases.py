@@ -41,18 +41,21 @@ class DomainLeases:
         self._layout = FileDomainLayout(path)
         self._known: Lockspace | None = None
         self._lock = threading.Lock()
+        self._changing_hosts = threading.Lock()  # sanlock refuses to join while it leaves
         self._is_acquired = False
         self._joined_as: int | None = None
 
     def join(self, host_id: int, *, wait: bool = True) -> None:
         try:
-            self._leases.join(self.lockspace, host_id, wait=wait)
+            with self._changing_hosts:
+                self._leases.join(self.lockspace, host_id, wait=wait)
         except LeaseFailed as error:
             raise AcquireHostIdFailure(self._domain_id, host_id, error.reason) from error
 
     def leave(self, host_id: int) -> None:
         try:
-            self._leases.leave(self.lockspace, host_id)
+            with self._changing_hosts:
+                self._leases.leave(self.lockspace, host_id)
         except LeaseFailed as error:
             raise ReleaseHostIdFailure(self._domain_id, host_id, error.reason) from error
 

@@ -94,9 +94,10 @@ class FileDomainStore:
     def check_layout(self) -> None:
         parts = {**dict.fromkeys(("dom_md", "images"), Path.is_dir)}
         parts |= dict.fromkeys((f"dom_md/{name}" for name in ("metadata", *_SPECIAL_FILES)), Path.is_file)
-        for part, is_there in parts.items():
-            if not is_there(self.path / part):
-                raise StorageDomainLayoutError(self._domain_id, part)
+        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+            for part, is_there in parts.items():
+                if not is_there(self.path / part):
+                    raise StorageDomainLayoutError(self._domain_id, part)
 
     def get_block_size_bytes(self) -> int:
         return probe_block_size(self.path.parent)
@@ -201,11 +202,12 @@ def list_domains(mount: Path) -> list[str]:
 
 def check_place(path: Path, remote_path: str, ownership: Ownership) -> int:
     """Whether a domain may be made there (469, 361); the probed block size (399)."""
-    refusal = ownership.check_access(path)
-    if refusal:
-        raise StorageServerAccessPermissionError(remote_path, refusal)
-    if any(not found.parent.name.startswith(".") for found in path.glob("*/dom_md")):
-        raise StorageDomainNotEmpty(remote_path)
+    with io_failing_as(lambda reason: StorageServerAccessPermissionError(remote_path, reason)):
+        refusal = ownership.check_access(path)
+        if refusal:
+            raise StorageServerAccessPermissionError(remote_path, refusal)
+        if any(not found.parent.name.startswith(".") for found in path.glob("*/dom_md")):
+            raise StorageDomainNotEmpty(remote_path)
     return probe_block_size(path)
 
 
