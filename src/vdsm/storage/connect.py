@@ -17,8 +17,8 @@ LONGEST_PLACE = 4096
 """The kernel takes no longer path."""
 _HARMLESS = re.compile(r"[A-Za-z0-9_.,:=/@%+\[\]-]*")  # mount helpers are shell scripts
 _FORBIDDEN = frozenset(
-    "bind dev exec group loop log-file make-private make-shared move owner rbind remount suid user users".split()
-)
+    "bind dev dump-fuse exec fuse-mountopts group log-file loop move owner rbind remount suid user users".split()
+) | {"xlator-option"}
 _NFS_DEFAULT = "soft,nosharecache"
 _LOCK_WORDS = ("lock", "nolock")
 
@@ -40,11 +40,8 @@ def check_connection(type: DomainType, connection: ServerConnection) -> ServerCo
         for name, number in (("retrans", connection.retransmissions), ("timeout", connection.timeout_ds)):
             if not 0 <= number < 1 << 31:
                 raise InvalidParameterException(name, str(number))
-    if type is DomainType.GLUSTERFS and not _HARMLESS.fullmatch(place):
-        raise InvalidParameterException("connection", connection.place)
     _check_options(connection.options)
-    if not re.fullmatch(r"[A-Za-z0-9_.-]*", connection.filesystem) or connection.filesystem.startswith("-"):
-        raise InvalidParameterException("vfs_type", connection.filesystem)
+    _check_filesystem(type, place, connection.filesystem)
     return replace(connection, place=place)
 
 
@@ -91,12 +88,21 @@ def _parse_version(text: str) -> tuple[str, ...]:
     return parts
 
 
+def _check_filesystem(type: DomainType, place: str, filesystem: str) -> None:
+    # FUSE runs the program that the type or the source names, and a Gluster source that is a file loads what it names.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|", filesystem) or filesystem.lower().startswith("fuse"):
+        raise InvalidParameterException("vfs_type", filesystem)
+    is_gluster = type is DomainType.GLUSTERFS or filesystem == "glusterfs"
+    if is_gluster and (place.startswith("/") or ":" not in place or not _HARMLESS.fullmatch(place)):
+        raise InvalidParameterException("connection", place)
+
+
 def _check_options(options: str) -> None:
     if not _HARMLESS.fullmatch(options):
         raise InvalidParameterException("mnt_options", options)
     for word in _split(options):
         name = word.partition("=")[0].lower()
-        if name in _FORBIDDEN or name.startswith(("x-mount.", "make-r", "make-s", "make-u")):
+        if name in _FORBIDDEN or name.startswith(("x-mount.", "make-")):
             raise InvalidParameterException("mnt_options", word)
 
 

@@ -129,7 +129,8 @@ def pools(hosts: Callable[[int], Hosts]) -> Iterator[tuple[SharedPool, SharedPoo
 def test_a_shared_domain_is_as_the_facts_tell(pools: tuple[SharedPool, SharedPool]) -> None:
     first, second = pools
     first.start_spm()
-    assert "fuse.glusterfs" in first.host.run("cat", "/proc/self/mounts")
+    [mounted] = [line for line in first.host.run("cat", "/proc/self/mounts").splitlines() if "fuse.glusterfs" in line]
+    assert {"nosuid", "nodev", "noexec"} <= set(mounted.split()[3].split(",")), mounted
     files = first.stat("-c", "'%n %u:%g %a %s'", "dom_md/*").splitlines()
     assert [line for line in files if "metadata" not in line] == [
         f"dom_md/ids 36:36 660 {MIB}",
