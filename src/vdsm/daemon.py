@@ -30,6 +30,7 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
+from vdsm.api.storage_life import DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
@@ -52,6 +53,7 @@ from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_life import DomainLifeService, PoolLifeService
 from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import ImageService, VolumeService
@@ -176,9 +178,11 @@ class _Storage:
     runner: TaskRunner
     lanes: Lanes
     pools: PoolService
+    pool_life: PoolLifeService
     domains: DomainService
     monitors: MonitorService
     mail: MailService
+    domain_life: DomainLifeService
     volumes: VolumeService
     images: ImageService
 
@@ -231,13 +235,16 @@ class Node:
         lanes = Lanes(settings.irs.process_pool_timeout)
         memory = StorageMemory(self.paths.state / "storage.json")
         servers = ServerService(repository, lanes, memory)
-        volumes = VolumeService(repository, lanes, work)
         monitors, mail = self._make_watchers(repository, lanes, work)
+        pools = PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail)
+        volumes = VolumeService(repository, lanes, work)
         return _Storage(
             runner=runner,
             lanes=lanes,
-            pools=PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail),
+            pools=pools,
+            pool_life=PoolLifeService(repository, lanes, memory, pools),
             domains=DomainService(repository, lanes, memory),
+            domain_life=DomainLifeService(repository, lanes, memory),
             monitors=monitors,
             mail=mail,
             volumes=volumes,
@@ -328,7 +335,9 @@ class Node:
                 MonitorApi: storage.monitors,
                 VmApi: self.vms,
                 PoolApi: storage.pools,
+                PoolLifeApi: storage.pool_life,
                 DomainApi: storage.domains,
+                DomainLifeApi: storage.domain_life,
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),

@@ -3,12 +3,23 @@
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
+from vdsm.api.storage_life import DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
-    *(HostApi, VmListApi, StorageListApi, MonitorApi, VmApi),
-    *(PoolApi, DomainApi, VolumeApi, ImageApi, TaskApi),
+    HostApi,
+    VmListApi,
+    StorageListApi,
+    MonitorApi,
+    VmApi,
+    PoolApi,
+    PoolLifeApi,
+    DomainApi,
+    DomainLifeApi,
+    VolumeApi,
+    ImageApi,
+    TaskApi,
 )
 
 

@@ -12,6 +12,7 @@ from vdsm.storage.errors import (
     InvalidMetadata,
     MetaDataSealIsBroken,
     MetaDataValidationError,
+    StorageDomainAccessError,
     StorageDomainAlreadyExists,
     StorageDomainBlockSizeMismatch,
     StorageDomainDoesNotExist,
@@ -134,6 +135,15 @@ class Domains:
         if metadata.domain_id != domain_id:
             raise StorageDomainDoesNotExist(domain_id)
         return Domain(metadata, backend)
+
+    def get_accessible(self, domain_id: str) -> Domain:
+        """`get`; one that is there and cannot be read is StorageDomainAccessError (379)."""
+        try:
+            return self.get(domain_id)
+        except StorageDomainDoesNotExist:
+            raise
+        except UNREADABLE as error:
+            raise StorageDomainAccessError(domain_id) from error
 
     def get_with_images(self, domain_id: str) -> Domain:
         """`get`, and the domain holds disk images (329)."""

@@ -1,5 +1,6 @@
 """What the repository needs from outside, and the shapes that its backends have."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,10 @@ class Ownership(Protocol):
 
     def check_access(self, folder: Path) -> str | None:
         """None when the owner of disks may read, write and search the folder and qemu may read it; else why not."""
+        ...
+
+    def can_read(self, status: os.stat_result) -> bool:
+        """Whether qemu may read a file with this owner and mode."""
         ...
 
 

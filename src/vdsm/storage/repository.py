@@ -11,8 +11,10 @@ from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.image import ImageUse
+from vdsm.storage.inventory import Inventory
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks
+from vdsm.storage.members import Members
 from vdsm.storage.model import DomainType
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
@@ -50,6 +52,8 @@ class Repository:
         self.servers = Servers(served, self.domains)
         self.pools = Pools(self.domains, short, layout)
         self.settling = Settling(self.pools, self.domains, short, layout)
+        self.members = Members(self.pools, self.domains, short, steps)
+        self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, locks, steps)
         self.spm = Spm(self.pools, self.domains, self.recovery, locks)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)

@@ -50,6 +50,15 @@ def format_pool(pool: PoolInfo) -> api.PoolFullInfo:
     return api.PoolFullInfo(info=info, domains={id: _format_domain(domain) for id, domain in pool.domains.items()})
 
 
+def make_lease_settings(
+    renewal_s: int | None, lease_s: int | None, io_timeout_s: int | None, lease_retries: int | None
+) -> LeaseSettings | None:
+    """The settings, or None when one of them is not given."""
+    if renewal_s and lease_s and io_timeout_s and lease_retries:
+        return LeaseSettings(renewal_s, lease_s, io_timeout_s, lease_retries)
+    return None
+
+
 class PoolService:
     """Implements `api.storage.PoolApi`."""
 
@@ -94,9 +103,7 @@ class PoolService:
         io_timeout_s: int | None,
         lease_retries: int | None,
     ) -> None:
-        lease = None
-        if renewal_s and lease_s and io_timeout_s and lease_retries:
-            lease = LeaseSettings(renewal_s, lease_s, io_timeout_s, lease_retries)
+        lease = make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries)
         create = self._repository.pools.create
         lane = self._lanes.get(master_domain_id)
         await lane.run(create, pool_id, name, master_domain_id, master_version, domain_ids, lease)
@@ -117,6 +124,10 @@ class PoolService:
 
     async def disconnect(self, pool_id: str, host_id: int, scsi_key: str, remove: bool = False) -> None:
         await self._lanes.get().run(self._repository.pools.disconnect, pool_id)
+        await self.forget(pool_id)
+
+    async def forget(self, pool_id: str) -> None:
+        """The pool is connected no more: the next start does not connect it either."""
         remembered = self._memory.content.pool
         if remembered is not None and remembered.pool_id == pool_id:
             await self._memory.set_pool(None)
@@ -152,6 +163,12 @@ class PoolService:
             raise SpmStatusError(pool_id)
         async with self._changing_role:
             await self._stop(pool_id)
+
+    async def give_up(self, pool_id: str) -> None:
+        """Give the SPM role up where this host has it, so that whoever asked can end the pool."""
+        async with self._changing_role:
+            if self._repository.pools.get_connected(pool_id).role is SpmRole.SPM:
+                await self._stop(pool_id)
 
     async def _start(self, pool_id: str, version: int | None, mailbox_count: int | None) -> None:
         has_begun = False

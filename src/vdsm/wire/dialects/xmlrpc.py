@@ -154,6 +154,10 @@ def _connect_pool(given: dict[str, Any]) -> None:
         del given["domainDict"]  # the oldest callers have their (empty) options in this place
 
 
+def _detach_forced(given: dict[str, Any]) -> None:
+    given["force"] = True
+
+
 def _create_vm(given: dict[str, Any]) -> None:
     parameters = given.get("vmParams")
     vm_id = parameters.get("vmId") if isinstance(parameters, dict) else None
@@ -179,6 +183,7 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "connectStorageServer": _connections,
     "disconnectStorageServer": _connections,
     "connectStoragePool": _connect_pool,
+    "forcedDetachStorageDomain": _detach_forced,
     "create": _create_vm,
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
