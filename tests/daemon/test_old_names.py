@@ -149,6 +149,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:
+    assert await s.ok("upgradeStoragePool", pool, "5") == {"upgradeStatus": "started"}
     await s.ok("setStoragePoolDescription", pool, "another")
     await s.ok("setStorageDomainDescription", other, "another")
     await s.ok("deactivateStorageDomain", other, pool, BLANK, 1)

@@ -1,6 +1,6 @@
 """The later life of pools and domains: what managers ask beside making and using them (`api.storage`)."""
 
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -265,6 +265,24 @@ class PoolLifeApi(Protocol):
         lease_retries: Annotated[int | None, ovirt("leaseRetries"), "kept for old lease code"],
     ) -> None:
         """Make another domain the master of a pool that lost its own; the pool is not connected here."""
+
+    @verb(
+        "StoragePool.upgrade",
+        "POST /storage/pools/{pool_id}/upgrade",
+        xmlrpc("upgradeStoragePool", "pool_id version", member="upgradeStatus"),
+        needs=Right.ADMINISTER,
+        fails=(
+            *_POOL,
+            "secure-error",
+            "unsupported-domain-version",
+            "current-version-too-advanced-error",
+            "pool-upgrade-in-progress",
+        ),
+    )
+    async def upgrade(
+        self, pool_id: _Pool, version: Annotated[int, ovirt("targetDomVersion"), "on-disk version 3, 4 or 5"]
+    ) -> Literal["started"]:
+        """Bring the pool's domains to a newer version (SPM only): the master at once, the others in the background."""
 
     @verb(
         "StoragePool.setDescription",

@@ -1,7 +1,8 @@
 """Storage domains: finding, making, reading and validating them; belonging to a pool is left to `pool`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,15 @@ class Domain:
     @property
     def images(self) -> Images:
         return Images(self.domain_id, self.metadata.version, self.backend)
+
+    @contextmanager
+    def locked(self, host_id: int) -> Iterator[None]:
+        """Be the one host that writes the domain's metadata, for the block. Raises AcquireLockFailure (651)."""
+        self.backend.domain.acquire_lock(host_id)
+        try:
+            yield
+        finally:
+            self.backend.domain.release_lock()
 
 
 class Domains:

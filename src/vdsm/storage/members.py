@@ -31,7 +31,8 @@ from vdsm.storage.errors_pools import (
 from vdsm.storage.metadata import demoted_keys, detached_keys
 from vdsm.storage.model import DomainClass, DomainStatus, SpmRole
 from vdsm.storage.pool import MAXIMUM_DOMAINS, RESERVED_HOST_ID, ConnectedPool, Pools
-from vdsm.storage.ports import DomainStore, Steps
+from vdsm.storage.ports import Steps
+from vdsm.storage.upgrade import Upgrades, is_older
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,12 @@ log = logging.getLogger(__name__)
 class Members:
     """Domains beside the pool that this host is connected to. Those that change a pool are for its SPM only (654)."""
 
-    def __init__(self, pools: Pools, domains: Domains, resource_locks: locks.Locks, steps: Steps) -> None:
+    def __init__(
+        self, pools: Pools, domains: Domains, upgrades: Upgrades, resource_locks: locks.Locks, steps: Steps
+    ) -> None:
         self._pools = pools
         self._domains = domains
+        self._upgrades = upgrades
         self._locks = resource_locks
         self._step = steps
 
@@ -57,22 +61,25 @@ class Members:
             self._check_attachable(pool, domain)
             pools = domain.metadata.pool_ids
             if pool_id not in pools:
-                with _locked(domain.backend.domain, pool.host_id):
+                with domain.locked(pool.host_id):
                     self._domains.update(domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
             self._step("add to map")
             self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     def activate(self, pool_id: str, domain_id: str) -> None:
-        """Put an attached domain to use; an active one stays as it is. Raises 353, 371, 375, 398."""
+        """Put an attached domain to use; an active one stays as it is. Raises 353, 371, 375, 398, 651.
+
+        A data domain gets the pool's version, a Backup domain its place for VM definitions.
+        """
         with self._hold(pool_id, domain_id) as pool:
             _require_member(pool, domain_id)
             domain = self._domains.validate(domain_id)
             if pool_id not in domain.metadata.pool_ids:
                 raise StorageDomainNotMemberOfPool(pool_id, domain_id)
             if pool.domains[domain_id] is not DomainStatus.ACTIVE:
-                self._check_version(pool, domain, exactly=True)
+                version = self._check_version(pool, domain)
                 if domain_id != pool.master_id:
-                    self._domains.update(domain_id, demoted_keys(on_disk=pool.on_disk))
+                    self._prepare(pool, domain, version)
             self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ACTIVE})
 
     def deactivate(self, pool_id: str, domain_id: str) -> None:
@@ -131,7 +138,7 @@ class Members:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
             master = self._pools.get_master(pool_id, pool.master_id)
-            with _locked(master.backend.domain, host_id):
+            with master.locked(host_id):
                 for domain_id in [id for id in pool.domains if id != pool.master_id]:
                     self._step("detach member")
                     self._leave(pool_id, self._domains.get(domain_id), host_id)
@@ -154,7 +161,7 @@ class Members:
             if pool is not None and domain_id == pool.master_id:
                 self._domains.update(domain_id, {"DESCRIPTION": name})
                 return
-            with _locked(domain.backend.domain, pool.host_id if pool else RESERVED_HOST_ID):
+            with domain.locked(pool.host_id if pool else RESERVED_HOST_ID):
                 self._domains.update(domain_id, {"DESCRIPTION": name})
 
     def format(self, domain_id: str, *, detach: bool = False) -> None:
@@ -195,11 +202,19 @@ class Members:
                     yield pool
                     return
 
+    def _prepare(self, pool: ConnectedPool, domain: Domain, version: int) -> None:
+        if is_older(domain, version):
+            with domain.locked(pool.host_id):
+                self._upgrades.convert(domain.domain_id, version)
+        if domain.metadata.domain_class is DomainClass.BACKUP:
+            domain.backend.domain.create_master_tree()
+        self._domains.update(domain.domain_id, demoted_keys(on_disk=pool.on_disk))
+
     def _leave(self, pool_id: str | None, domain: Domain, host_id: int) -> None:
         keys = detached_keys(domain.metadata, pool_id)
         if pool_id is not None and pool_id not in domain.metadata.pool_ids:
             return  # done before a kill
-        with _locked(domain.backend.domain, host_id):
+        with domain.locked(host_id):
             self._step("leave pool")
             self._domains.update(domain.domain_id, keys)
 
@@ -217,29 +232,20 @@ class Members:
             raise StorageDomainAlreadyAttached(domain.domain_id, others[0])
         if domain.domain_id not in pool.domains and len(pool.domains) >= MAXIMUM_DOMAINS:
             raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
-        self._check_version(pool, domain, exactly=False)
+        self._check_version(pool, domain)
 
-    def _check_version(self, pool: ConnectedPool, domain: Domain, *, exactly: bool) -> None:
-        if domain.metadata.domain_class is not DomainClass.DATA:
-            return
+    def _check_version(self, pool: ConnectedPool, domain: Domain) -> int:
+        """The master's version; 398 when a data domain is newer."""
         master_version = self._domains.get(pool.master_id).metadata.version
         version = domain.metadata.version
-        if version > master_version or (exactly and version != master_version):
+        if domain.metadata.domain_class is DomainClass.DATA and version > master_version:
             raise MixedSdVersionError(domain.domain_id, version, master_version)
+        return master_version
 
 
 def _require_member(pool: ConnectedPool, domain_id: str) -> None:
     if domain_id not in pool.domains:
         raise StorageDomainNotMemberOfPool(pool.pool_id, domain_id)
-
-
-@contextlib.contextmanager
-def _locked(store: DomainStore, host_id: int) -> Iterator[None]:
-    store.acquire_lock(host_id)
-    try:
-        yield
-    finally:
-        store.release_lock()
 
 
 def _remove_tree(path: Path) -> None:

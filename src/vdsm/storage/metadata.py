@@ -36,6 +36,8 @@ CHECKSUM = "_SHA_CKSUM"
 POOL_KEYS = ("POOL_DESCRIPTION", "POOL_DOMAINS", "MASTER_VERSION", "POOL_SPM_ID", "POOL_SPM_LVER")
 NEXT_MASTER = "NEXT_MASTER"
 """Ours, on a master while another domain becomes the master: as soon as that one is, this one counts no more."""
+UPGRADING = "UPGRADING"
+"""Ours, on a domain of version 5 some of whose records still have the lines of version 4, too."""
 
 
 @dataclass(frozen=True, slots=True)

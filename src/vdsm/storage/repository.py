@@ -21,6 +21,7 @@ from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
+from vdsm.storage.upgrade import Upgrades
 from vdsm.storage.volume import Volumes
 
 
@@ -52,10 +53,11 @@ class Repository:
         self.servers = Servers(served, self.domains)
         self.pools = Pools(self.domains, short, layout)
         self.settling = Settling(self.pools, self.domains, short, layout)
-        self.members = Members(self.pools, self.domains, short, steps)
+        self.upgrades = Upgrades(self.pools, self.domains, locks, steps)
+        self.members = Members(self.pools, self.domains, self.upgrades, short, steps)
         self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, locks, steps)
-        self.spm = Spm(self.pools, self.domains, self.recovery, locks)
+        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

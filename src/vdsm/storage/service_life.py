@@ -1,6 +1,6 @@
 """Answers the verbs on the later life of pools and domains."""
 
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from msgspec.structs import replace
 
@@ -153,6 +153,14 @@ class PoolLifeService:
             domains,
             make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries),
         )
+
+    async def upgrade(self, pool_id: str, version: int) -> Literal["started"]:
+        self._repository.pools.require_spm(pool_id)
+        self._pools.upgrades.check_idle(pool_id)
+        lane = self._lanes.get(self._repository.pools.get_connected(pool_id).master_id)
+        await lane.run(self._repository.spm.upgrade, pool_id, version)
+        await self._pools.upgrades.begin(pool_id)
+        return "started"
 
     async def set_description(self, pool_id: str, description: str) -> None:
         """Nothing is changed, as the declaration says."""

@@ -20,6 +20,7 @@ from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
 from vdsm.storage.service_ports import LongWork
+from vdsm.storage.service_upgrades import PoolUpgrades
 
 log = logging.getLogger("storage.service")
 
@@ -79,6 +80,7 @@ class PoolService:
         self._work = work
         self._list_health = list_health
         self._mail = mail
+        self.upgrades = PoolUpgrades(repository, work)
         self._changing_role = asyncio.Lock()
 
     async def connect_server(
@@ -189,6 +191,11 @@ class PoolService:
             await self._mail.start_spm(mailbox_count)
             await self._work.take_over(self._repository.layout.get_tasks(pool_id))
             undo.forget()
+        if version is not None:
+            try:
+                await self.upgrades.begin(pool_id)
+            except NodeError as error:
+                log.warning("domains of pool %s keep their versions: %s", pool_id, error)
 
     async def _stop(self, pool_id: str) -> None:
         # Nothing may be written once another host can be the writer, so mail and tasks end before the lock is given up.

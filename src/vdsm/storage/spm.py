@@ -17,12 +17,13 @@ from vdsm.storage.errors import (
     IsSpm,
     SpmStatusError,
     StorageDomainDoesNotExist,
-    UnsupportedOperation,
+    UnsupportedDomainVersion,
 )
-from vdsm.storage.model import DomainStatus, SpmRole
+from vdsm.storage.model import VERSIONS, DomainClass, DomainStatus, SpmRole
 from vdsm.storage.pool import ConnectedPool, Pools
 from vdsm.storage.ports import DomainStore
 from vdsm.storage.recovery import Recovery
+from vdsm.storage.upgrade import Upgrades
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,13 @@ log = logging.getLogger(__name__)
 class Spm:
     """Taking and giving up the role of one pool."""
 
-    def __init__(self, pools: Pools, domains: Domains, recovery: Recovery, resource_locks: locks.Locks) -> None:
+    def __init__(
+        self, pools: Pools, domains: Domains, recovery: Recovery, upgrades: Upgrades, resource_locks: locks.Locks
+    ) -> None:
         self._pools = pools
         self._domains = domains
         self._recovery = recovery
+        self._upgrades = upgrades
         self._locks = resource_locks
         self._locked: DomainStore | None = None
 
@@ -41,14 +45,14 @@ class Spm:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
 
         Raises StoragePoolUnknown (309), IsSpm (656), AcquireLockFailure (651); after a failure the role is Free again.
-        The master must be of `version` when that is given (395; 2009, since domains cannot be upgraded yet).
+        An older master is upgraded to `version` when that is given (394, 395), and an unfinished upgrade goes on.
         Unfinished tasks of the last SPM are in `Layout.get_tasks`, to be recovered before anything is begun.
         """
         with self._hold(pool_id) as pool:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
             found = self._domains.get(pool.master_id)
-            _check_version(found, version)
+            wanted = _check_version(found, version)
             master = found.backend.domain
             with Undo() as undo:
                 undo.push(setattr, pool, "role", SpmRole.FREE)
@@ -56,6 +60,7 @@ class Spm:
                 master.acquire_lock(pool.host_id)
                 undo.push(master.release_lock)
                 self._raise_lease_version(undo, pool)
+                self._upgrades.convert(pool.master_id, wanted)
                 master.create_master_tree()
                 self._sweep(pool)
                 self._locked = master
@@ -76,6 +81,16 @@ class Spm:
             self._locked = None
             pool.role = SpmRole.FREE
         log.info("No longer SPM of pool %s", pool_id)
+
+    def upgrade(self, pool_id: str, version: int) -> None:
+        """Upgrade the master to this version (SPM only); its data domains follow with `Upgrades.convert_member`.
+
+        Raises 309, 394, 395, 654.
+        """
+        with self._hold(pool_id) as pool:
+            self._pools.require_spm(pool_id)
+            wanted = _check_version(self._domains.get(pool.master_id), version)
+            self._upgrades.convert(pool.master_id, wanted)
 
     @contextmanager
     def _hold(self, pool_id: str) -> Iterator[ConnectedPool]:
@@ -107,6 +122,9 @@ class Spm:
         for domain_id, status in pool.domains.items():
             if status is DomainStatus.ACTIVE:
                 try:
+                    domain = self._domains.get(domain_id)
+                    if domain.metadata.domain_class is DomainClass.BACKUP:
+                        domain.backend.domain.create_master_tree()
                     self._recovery.sweep(domain_id)
                 except (ImagesNotSupportedError, StorageDomainDoesNotExist):
                     continue
@@ -114,9 +132,12 @@ class Spm:
                     log.warning("What was left on domain %s is not cleaned up: %s", domain_id, error)
 
 
-def _check_version(master: Domain, wanted: int | None) -> None:
+def _check_version(master: Domain, wanted: int | None) -> int:
     version = master.metadata.version
-    if wanted is not None and wanted < version:
+    if wanted is None:
+        return version
+    if wanted < version:
         raise CurrentVersionTooAdvancedError(master.domain_id, version, wanted)
-    if wanted is not None and wanted > version:
-        raise UnsupportedOperation(f"upgrade of domain {master.domain_id} from version {version} to {wanted}")
+    if wanted not in VERSIONS:
+        raise UnsupportedDomainVersion(wanted)
+    return wanted

@@ -54,8 +54,10 @@ class Killer:
             raise Killed(name)
 
 
-def add_member(world: World, server: str = "/second", status: DomainStatus = DomainStatus.ACTIVE) -> str:
-    domain_id = add_domain(world, server)
+def add_member(
+    world: World, server: str = "/second", status: DomainStatus = DomainStatus.ACTIVE, version: int = 5
+) -> str:
+    domain_id = add_domain(world, server, version)
     world.repository.members.attach(world.pool_id, domain_id)
     if status is DomainStatus.ACTIVE:
         world.repository.members.activate(world.pool_id, domain_id)
