@@ -30,7 +30,7 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
-from vdsm.api.storage_life import DomainLifeApi, PoolLifeApi
+from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
@@ -53,7 +53,7 @@ from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
-from vdsm.storage.service_life import DomainLifeService, PoolLifeService
+from vdsm.storage.service_life import DefinitionService, DomainLifeService, PoolLifeService
 from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import ImageService, VolumeService
@@ -179,6 +179,7 @@ class _Storage:
     lanes: Lanes
     pools: PoolService
     pool_life: PoolLifeService
+    definitions: DefinitionService
     domains: DomainService
     monitors: MonitorService
     mail: MailService
@@ -242,11 +243,12 @@ class Node:
             runner=runner,
             lanes=lanes,
             pools=pools,
-            pool_life=PoolLifeService(repository, lanes, memory, pools),
+            pool_life=PoolLifeService(repository, lanes, pools),
+            definitions=DefinitionService(repository, lanes),
             domains=DomainService(repository, lanes, memory),
-            domain_life=DomainLifeService(repository, lanes, memory),
             monitors=monitors,
             mail=mail,
+            domain_life=DomainLifeService(repository, lanes, memory, pools),
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
         )
@@ -336,6 +338,7 @@ class Node:
                 VmApi: self.vms,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
+                DefinitionApi: storage.definitions,
                 DomainApi: storage.domains,
                 DomainLifeApi: storage.domain_life,
                 VolumeApi: storage.volumes,

@@ -83,8 +83,8 @@ class House:
         )
         self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work, dict, self.mail)
         self.domains = DomainService(self.world.repository, self.lanes, self.memory)
-        self.domain_life = DomainLifeService(self.world.repository, self.lanes, self.memory)
-        self.pool_life = PoolLifeService(self.world.repository, self.lanes, self.memory, self.pools)
+        self.domain_life = DomainLifeService(self.world.repository, self.lanes, self.memory, self.pools)
+        self.pool_life = PoolLifeService(self.world.repository, self.lanes, self.pools)
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 
     async def _recover(self, module: str, object: str, function: str, params: tuple[str, ...]) -> None:

@@ -52,6 +52,8 @@ async def house(certificates: Path) -> AsyncIterator[tuple[Running, Furniture]]:
             await daemon.node.vms.wait_ready()
             furniture = await furnish(daemon, Path(folder) / "storage")
             furniture = await furnish_iso(daemon, furniture, Path(folder) / "iso")
+            definition = {"vm": furniture.vm_id, "ovf": "<Envelope/>", "imglist": ""}
+            await daemon.rpc("StoragePool.updateVMs", {"storagepoolID": furniture.pool_id, "vmList": [definition]})
             await daemon.node.host.sample()
             await clock.advance(10)  # less than between samples: these two are the only ones
             await daemon.node.vms.sample()

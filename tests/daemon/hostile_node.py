@@ -73,6 +73,8 @@ def list_good(verb: Verb, made: Furniture, other_folder: Path) -> dict[str, Any]
         "domain_ids": [made.domain_id],
         "volume_ids": [made.volume_id],
         "vm_ids": [made.vm_id],
+        "vms": [{"vm_id": made.vm_id, "ovf": "<Envelope/>"}],
+        **dict.fromkeys(("old_domain_id", "new_domain_id"), made.domain_id),
         "domains": {made.domain_id: "Active"},
         "devices": ["device"],
         "device": "device",

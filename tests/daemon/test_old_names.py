@@ -149,6 +149,13 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:
+    vm = make_id()
+    await s.ok("updateVM", pool, [{"vm": vm, "ovf": "<Envelope/>", "imglist": ""}])
+    assert await s.ok("getVmsList", pool) == {"vmlist": [vm]}
+    assert await s.ok("getVmsInfo", pool, BLANK) == {"vmlist": {vm: "<Envelope/>"}}
+    assert await s.ok("getVmsInfo", pool, "", [vm], {}) == {"vmlist": {vm: "<Envelope/>"}}
+    await s.ok("removeVM", pool, vm, "", {})
+    assert await s.ok("getVmsList", pool, BLANK, {}) == {"vmlist": []}
     assert await s.ok("upgradeStoragePool", pool, "5") == {"upgradeStatus": "started"}
     await s.ok("setStoragePoolDescription", pool, "another")
     await s.ok("setStorageDomainDescription", other, "another")

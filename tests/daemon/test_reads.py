@@ -33,6 +33,8 @@ READS: dict[str, tuple[Any, ...]] = {
     "pool.get_info": (POOL,),
     "pool.get_spm_status": (POOL,),
     "pool.find_image": (POOL, IMAGE),
+    "definition.list_vms": (POOL,),
+    "definition.read": (POOL,),
     "domain.get_info": (DOMAIN,),
     "domain.get_stats": (DOMAIN,),
     "domain.list_images": (DOMAIN,),

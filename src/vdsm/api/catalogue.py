@@ -3,7 +3,7 @@
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
-from vdsm.api.storage_life import DomainLifeApi, PoolLifeApi
+from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 
@@ -15,6 +15,7 @@ GROUPS: tuple[type, ...] = (
     VmApi,
     PoolApi,
     PoolLifeApi,
+    DefinitionApi,
     DomainApi,
     DomainLifeApi,
     VolumeApi,

@@ -7,16 +7,18 @@ from msgspec import UNSET, Struct, UnsetType
 from vdsm.api.declare import Number, Text, group, ovirt, verb, xmlrpc
 from vdsm.api.storage_types import DOMAIN_STATUS_WORDS, DomainInfo, DomainStatus
 from vdsm.core.context import Right
-from vdsm.core.ids import DomainId, ImageId, PoolId
+from vdsm.core.ids import BLANK_UUID, DomainId, ImageId, PoolId, TaskId, Uuid
 
 _Pool = Annotated[PoolId, ovirt("storagepoolID"), "the pool's id"]
 _Domain = Annotated[DomainId, ovirt("storagedomainID"), "the domain's id"]
+_Place = Annotated[DomainId, ovirt("storagedomainID"), "a Backup domain, or blank for the master"]
 _Host = Annotated[int, ovirt("hostID"), "this host's number in the pool"]
-_NewMaster = Annotated[DomainId, ovirt("masterSdUUID"), "the new master"]
+_NewMaster = Annotated[DomainId, ovirt("masterSdUUID"), "the new master, for a domain that is it now; or blank"]
 _NewVersion = Annotated[int, ovirt("masterVersion"), "the new master's version"]
 
 _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
 _POOL = ("storage-pool-unknown", "invalid-parameter")
+_DEFINITION = (*_POOL, "vm-path-not-exists", "storage-domain-type-not-backup", "storage-domain-not-active")
 _MEMBER = ("secure-error", "storage-pool-unknown", "storage-domain-not-member-of-pool", "invalid-parameter")
 
 
@@ -78,6 +80,14 @@ class DomainDump(Struct, frozen=True, kw_only=True):
     external_leases: Annotated[dict[str, ExternalLeaseDump] | UnsetType, ovirt("xleases")] = UNSET
 
 
+class VmDefinition(Struct, frozen=True, kw_only=True):
+    """A VM's definition as managers keep it; the images are those that the text names."""
+
+    vm_id: Annotated[Uuid, ovirt("vm")]
+    ovf: str
+    images: Annotated[str, ovirt("imglist")] = ""
+
+
 @group("domain", invalid="invalid-parameter")
 class DomainLifeApi(Protocol):
     """Domains that are put out of use, looked at, renamed or removed."""
@@ -96,7 +106,7 @@ class DomainLifeApi(Protocol):
         master_domain_id: _NewMaster,
         master_version: _NewVersion,
     ) -> None:
-        """Put a domain out of use (SPM only). The master stays as it is."""
+        """Put a domain out of use (SPM only). The master stays as it is, unless another domain is to take its place."""
 
     @verb(
         "StorageDomain.detach",
@@ -252,7 +262,7 @@ class PoolLifeApi(Protocol):
         pool_id: _Pool,
         host_id: Annotated[int | None, ovirt("hostId"), "the number under which this host takes the master's lock"],
         name: Annotated[str, ovirt("name"), "the pool's name, at most 50 characters"],
-        master_domain_id: _NewMaster,
+        master_domain_id: Annotated[DomainId, ovirt("masterSdUUID"), "the new master"],
         master_version: _NewVersion,
         domains: Annotated[
             dict[str, Annotated[DomainStatus, ovirt("status", words=DOMAIN_STATUS_WORDS, declared="string")]],
@@ -265,6 +275,28 @@ class PoolLifeApi(Protocol):
         lease_retries: Annotated[int | None, ovirt("leaseRetries"), "kept for old lease code"],
     ) -> None:
         """Make another domain the master of a pool that lost its own; the pool is not connected here."""
+
+    @verb(
+        "StoragePool.switchMaster",
+        "POST /storage/pools/{pool_id}/switch-master",
+        needs=Right.ADMINISTER,
+        task=True,
+        fails=(
+            *_POOL,
+            "secure-error",
+            "storage-pool-wrong-master",
+            "storage-domain-not-active",
+            "acquire-lock-failure",
+        ),
+    )
+    async def switch_master(
+        self,
+        pool_id: _Pool,
+        old_domain_id: Annotated[DomainId, ovirt("oldMasterUUID"), "the master now"],
+        new_domain_id: Annotated[DomainId, ovirt("newMasterUUID"), "an active data domain"],
+        master_version: Annotated[int, ovirt("masterVersion"), "above the present one"],
+    ) -> TaskId:
+        """Make another domain the master (SPM only)."""
 
     @verb(
         "StoragePool.upgrade",
@@ -304,3 +336,60 @@ class PoolLifeApi(Protocol):
         self, pool_id: _Pool, image_id: Annotated[ImageId, ovirt("imageID"), "the image's id"]
     ) -> list[str]:
         """The ids of a connected pool's active data domains that have an image."""
+
+
+@group("definition", invalid="invalid-parameter")
+class DefinitionApi(Protocol):
+    """VM definitions on a pool's master and on Backup domains."""
+
+    @verb(
+        "StoragePool.updateVMs",
+        "POST /storage/pools/{pool_id}/definitions",
+        xmlrpc("updateVM", "pool_id vms domain_id _"),
+        fails=(*_DEFINITION, "secure-error", "no-space-left-on-domain"),
+    )
+    async def update(
+        self,
+        pool_id: _Pool,
+        vms: Annotated[list[VmDefinition], ovirt("vmList"), "what to write"],
+        domain_id: Annotated[DomainId | None, ovirt("storagedomainID"), "a Backup domain; else the master"] = None,
+    ) -> None:
+        """Write VM definitions, in the place of earlier ones (SPM only)."""
+
+    @verb(
+        "StoragePool.removeVM",
+        "DELETE /storage/pools/{pool_id}/definitions/{vm_id}",
+        xmlrpc("removeVM", "pool_id vm_id domain_id _"),
+        fails=(*_DEFINITION, "secure-error"),
+    )
+    async def remove(
+        self,
+        pool_id: _Pool,
+        vm_id: Annotated[Uuid, ovirt("vmUUID"), "the VM's id"],
+        domain_id: Annotated[DomainId | None, ovirt("storagedomainID"), "a Backup domain; else the master"] = None,
+    ) -> None:
+        """Remove a VM's definition (SPM only); nothing when there is none."""
+
+    @verb(
+        "StoragePool.getBackedUpVmsList",
+        "GET /storage/pools/{pool_id}/definitions",
+        xmlrpc("getVmsList", "pool_id domain_id _", member="vmlist"),
+        fails=_DEFINITION,
+    )
+    async def list_vms(self, pool_id: _Pool, domain_id: _Place = BLANK_UUID) -> list[str]:
+        """The ids of VMs whose definitions are there."""
+
+    @verb(
+        "StoragePool.getBackedUpVmsInfo",
+        "POST /storage/pools/{pool_id}/definitions/read",
+        xmlrpc("getVmsInfo", "pool_id domain_id vm_ids _", member="vmlist"),
+        needs=Right.VIEW,
+        fails=(*_DEFINITION, "missing-ovf-file-from-vm"),
+    )
+    async def read(
+        self,
+        pool_id: _Pool,
+        domain_id: _Place = BLANK_UUID,
+        vm_ids: Annotated[list[Uuid] | None, ovirt("vmList"), "these VMs, or all when none is named"] = None,
+    ) -> dict[str, str]:
+        """Definitions by VM; VMs that have none are left out."""

@@ -279,6 +279,15 @@ def new_pool_keys(
     }
 
 
+def promoted_keys(old: DomainMetadata, version: int, *, on_disk: bool) -> dict[str, str | None]:
+    """What makes a domain the master in the place of another; with the pool's map on disk its keys come along."""
+    names = ("LOCKPOLICY", *lease_keys(LeaseSettings()), *(POOL_KEYS if on_disk else ()))
+    keys: dict[str, str | None] = {name: old.keys.get(name) for name in names}
+    if on_disk:
+        keys["MASTER_VERSION"] = str(version)
+    return {**keys, "ROLE": DomainRole.MASTER.value, NEXT_MASTER: None}
+
+
 def demoted_keys(*, on_disk: bool) -> dict[str, str | None]:
     """What makes a domain a regular one; with the pool's map on disk its master version goes, too."""
     return {"ROLE": DomainRole.REGULAR.value, NEXT_MASTER: None, **({"MASTER_VERSION": "0"} if on_disk else {})}

@@ -29,9 +29,10 @@ from vdsm.storage.errors import (
     TooManyDomainsInStoragePoolError,
     io_failing_as,
 )
-from vdsm.storage.layout import Layout
+from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import NEXT_MASTER, format_pool_domains, new_pool_keys
 from vdsm.storage.model import (
+    ISO_IMAGE,
     DomainClass,
     DomainRole,
     DomainStatus,
@@ -350,9 +351,14 @@ class Pools:
         if status is not DomainStatus.ACTIVE or (health is not None and not health.is_valid):
             return PoolDomain(status)
         if health is not None and (look := health.look) is not None:
-            return PoolDomain(status, look.version, look.space, look.alerts)
+            images = FileDomainLayout(look.checked_path.parent.parent)
+            iso_folder = images.get_image(ISO_IMAGE) if look.is_iso else None
+            return PoolDomain(status, look.version, look.space, look.alerts, iso_folder)
         try:
-            return PoolDomain(status, self._domains.get(domain_id).metadata.version, self._domains.get_space(domain_id))
+            domain = self._domains.get(domain_id)
+            is_iso = domain.metadata.domain_class is DomainClass.ISO
+            iso_folder = domain.backend.volumes.get_image_path(ISO_IMAGE) if is_iso else None
+            return PoolDomain(status, domain.metadata.version, domain.backend.domain.get_space(), (), iso_folder)
         except NodeError as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
             return PoolDomain(status)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
+from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.image import ImageUse
 from vdsm.storage.inventory import Inventory
@@ -57,7 +58,8 @@ class Repository:
         self.members = Members(self.pools, self.domains, self.upgrades, short, steps)
         self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, locks, steps)
-        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks)
+        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps)
+        self.definitions = Definitions(self.pools, self.domains, short, ownership)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

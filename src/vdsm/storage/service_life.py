@@ -46,12 +46,16 @@ def format_volume_dump(volume: DumpedVolume) -> api.VolumeDump:
 class DomainLifeService:
     """Implements `api.storage_life.DomainLifeApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory) -> None:
+    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory, pools: PoolService) -> None:
         self._repository = repository
         self._lanes = lanes
         self._memory = memory
+        self._pools = pools
 
     async def deactivate(self, domain_id: str, pool_id: str, master_domain_id: str, master_version: int) -> None:
+        is_master = domain_id == self._repository.pools.get_connected(pool_id).master_id
+        if is_master and master_domain_id != BLANK_UUID:
+            await self._pools.migrate_at_once(pool_id, domain_id, master_domain_id, master_version)
         await self._lanes.get(domain_id).run(self._repository.members.deactivate, pool_id, domain_id)
         await self._remember(pool_id)
 
@@ -111,10 +115,9 @@ class DomainLifeService:
 class PoolLifeService:
     """Implements `api.storage_life.PoolLifeApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory, pools: PoolService) -> None:
+    def __init__(self, repository: Repository, lanes: Lanes, pools: PoolService) -> None:
         self._repository = repository
         self._lanes = lanes
-        self._memory = memory
         self._pools = pools
 
     async def destroy(self, pool_id: str, host_id: int, scsi_key: str) -> None:
@@ -154,6 +157,9 @@ class PoolLifeService:
             make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries),
         )
 
+    async def switch_master(self, pool_id: str, old_domain_id: str, new_domain_id: str, master_version: int) -> str:
+        return await self._pools.migrate(pool_id, old_domain_id, new_domain_id, master_version)
+
     async def upgrade(self, pool_id: str, version: int) -> Literal["started"]:
         self._repository.pools.require_spm(pool_id)
         self._pools.upgrades.check_idle(pool_id)
@@ -167,3 +173,26 @@ class PoolLifeService:
 
     async def find_image(self, pool_id: str, image_id: str) -> list[str]:
         return await self._lanes.get().run(self._repository.inventory.find_image, pool_id, image_id)
+
+
+class DefinitionService:
+    """Implements `api.storage_life.DefinitionApi`."""
+
+    def __init__(self, repository: Repository, lanes: Lanes) -> None:
+        self._definitions = repository.definitions
+        self._lanes = lanes
+
+    async def update(self, pool_id: str, vms: list[api.VmDefinition], domain_id: str | None = None) -> None:
+        definitions = {vm.vm_id: vm.ovf for vm in vms}
+        await self._lanes.get(domain_id or "").run(
+            self._definitions.update, pool_id, definitions, domain_id or BLANK_UUID
+        )
+
+    async def remove(self, pool_id: str, vm_id: str, domain_id: str | None = None) -> None:
+        await self._lanes.get(domain_id or "").run(self._definitions.remove, pool_id, vm_id, domain_id or BLANK_UUID)
+
+    async def list_vms(self, pool_id: str, domain_id: str = BLANK_UUID) -> list[str]:
+        return await self._lanes.get(domain_id).run(self._definitions.list_vms, pool_id, domain_id)
+
+    async def read(self, pool_id: str, domain_id: str = BLANK_UUID, vm_ids: list[str] | None = None) -> dict[str, str]:
+        return await self._lanes.get(domain_id).run(self._definitions.read, pool_id, vm_ids or [], domain_id)

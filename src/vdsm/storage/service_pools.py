@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api import storage_types as api
 from vdsm.api.storage_types import Connection, ConnectionStatus
@@ -16,6 +17,7 @@ from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.monitor import Health
+from vdsm.storage.ports import Rollbacks
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
@@ -29,6 +31,7 @@ def _format_domain(domain: PoolDomain) -> api.PoolDomainInfo:
     return api.PoolDomainInfo(
         status=domain.status,
         alerts=[api.PoolDomainAlert(code=alert.number, message=str(alert)) for alert in domain.alerts],
+        iso_prefix=str(domain.iso_folder or ""),
         version=UNSET if domain.version is None else domain.version,
         total_bytes=UNSET if domain.space is None else domain.space.total_bytes,
         free_bytes=UNSET if domain.space is None else domain.space.free_bytes,
@@ -47,6 +50,7 @@ def format_pool(pool: PoolInfo) -> api.PoolFullInfo:
         spm_host_id=pool.spm.host_id,
         lease_version=pool.spm.lease_version,
         version=pool.version,
+        iso_prefix=next((str(one.iso_folder) for one in pool.domains.values() if one.iso_folder), ""),
     )
     return api.PoolFullInfo(info=info, domains={id: _format_domain(domain) for id, domain in pool.domains.items()})
 
@@ -171,6 +175,28 @@ class PoolService:
         async with self._changing_role:
             if self._repository.pools.get_connected(pool_id).role is SpmRole.SPM:
                 await self._stop(pool_id)
+
+    async def migrate(self, pool_id: str, old_id: str, new_id: str, version: int) -> str:
+        """Start the task that makes another domain the master; restarts connect the pool with that one then."""
+        self._repository.pools.require_spm(pool_id)
+
+        def migrate(_rollbacks: Rollbacks) -> None:
+            self._repository.spm.migrate(pool_id, old_id, new_id, version, self._work.hold)
+
+        return await self._work.start_persistent("switchMaster", migrate, partial(self.remember_master, pool_id))
+
+    async def migrate_at_once(self, pool_id: str, old_id: str, new_id: str, version: int) -> None:
+        """`migrate` without a task, for the caller who waits."""
+        migrate = self._repository.spm.migrate
+        await self._work.run_in_thread(migrate, pool_id, old_id, new_id, version, self._work.hold)
+        await self.remember_master(pool_id)
+
+    async def remember_master(self, pool_id: str) -> None:
+        """Let the next start connect the pool with the master that it has now."""
+        pool, known = self._repository.pools.get_connected(pool_id), self._memory.content.pool
+        if known is not None and known.pool_id == pool_id:
+            moved = replace(known, master_domain_id=pool.master_id, master_version=pool.master_version)
+            await self._memory.set_pool(moved)
 
     async def _start(self, pool_id: str, version: int | None, mailbox_count: int | None) -> None:
         has_begun = False

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.test_members import add_member
+from tests.unit.storage.test_pool import add_domain
 from vdsm.storage.errors import ImagesNotSupportedError, InvalidParameterException, StoragePoolUnknown
 from vdsm.storage.errors_pools import GetFileStatsError
 from vdsm.storage.inventory import FileStats
 from vdsm.storage.model import ISO_IMAGE, DomainClass, VolumeSize, VolumeStatus
+from vdsm.storage.monitor import Health
+from vdsm.storage.service_pools import format_pool
 from vdsm.testing.qemuimg import FakeQemuImg
 from vdsm.testing.storage import NoOwner, World, make_id, make_world_on_disk
 
@@ -99,6 +102,20 @@ def test_only_iso_domains_have_files(world: World) -> None:
         world.repository.inventory.list_files(world.domain_id, "*", case_sensitive=True)
     with pytest.raises(InvalidParameterException):
         world.repository.inventory.list_files(world.domain_id, "x" * 256, case_sensitive=True)
+
+
+def test_a_pool_tells_where_its_iso_files_are(spm: World) -> None:
+    iso_id = add_domain(spm, "/iso", domain_class=DomainClass.ISO)
+    spm.repository.members.attach(spm.pool_id, iso_id)
+    assert format_pool(spm.repository.pools.get_info(spm.pool_id)).info.iso_prefix == ""
+    spm.repository.members.activate(spm.pool_id, iso_id)
+    told = format_pool(spm.repository.pools.get_info(spm.pool_id))
+    expected = str(spm.memory.folder / iso_id / "images" / ISO_IMAGE)
+    assert told.info.iso_prefix == told.domains[iso_id].iso_prefix == expected
+    assert told.domains[spm.domain_id].iso_prefix == ""
+    health = Health(0.0, look=spm.repository.domains.look(iso_id))
+    known = spm.repository.pools.get_info(spm.pool_id, {iso_id: health})
+    assert str(known.domains[iso_id].iso_folder) == expected
 
 
 def test_iso_domains_have_no_images(iso: World) -> None:

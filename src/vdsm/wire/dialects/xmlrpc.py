@@ -190,7 +190,7 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 """Where the calls of 2011 bend (design: the old scripts need it); names are the wire's."""
 
-STORAGE = frozenset({"storage", "monitors", "pool", "domain", "volume", "image", "task"})
+STORAGE = frozenset({"storage", "monitors", "pool", "definition", "domain", "volume", "image", "task"})
 """Groups whose success is told in another word (facts: storage §12.1)."""
 
 SPREAD = frozenset({"repoStats", "getStoragePoolInfo", "getVolumeSize", "prepareImage"})
