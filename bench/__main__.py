@@ -8,13 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import machines, volumes
+from bench import domains, machines, volumes
 from bench.report import Figure, at_least, at_most, print_table, write_json
 from bench.wire_rpc import measure_concurrent, measure_sequential
 from demo.node import Node
 from demo.steps import Ids, create_storage
 from vdsm.wire.client import Address
 from vdsm.wire.tls import TlsFiles
+
+OWNER = (36, 36)
+"""Of disks, by the daemon's default."""
 
 
 def measure_start(node: Node) -> Figure:
@@ -48,7 +51,7 @@ def measure_all(root: Path, count: int, idle_s: float, seconds: float) -> list[F
     for place in (folder, storage):
         place.mkdir()
         place.chmod(0o777)
-    shutil.chown(storage, 36, 36)
+    shutil.chown(storage, *OWNER)
     node = Node(root / "node")
     node.configure()
     machines.warm_up()
@@ -61,6 +64,7 @@ def measure_all(root: Path, count: int, idle_s: float, seconds: float) -> list[F
         ids = Ids()
         create_storage(node, ids, storage)
         figures += volumes.measure_create(node, storage, ids)
+        figures += domains.measure_monitors(node, root / "watched", OWNER, idle_s)
         figures += machines.measure_create(node, folder)
         figures += machines.measure_many(node, folder, count, idle_s)
     return figures

@@ -34,6 +34,7 @@ from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
+from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
@@ -59,6 +60,7 @@ from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
 from vdsm.storage.service_leases import LeaseService
+from vdsm.storage.service_life import DefinitionService, DomainLifeService, PoolLifeService
 from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import ImageService, VolumeService
@@ -181,9 +183,12 @@ class _Storage:
     runner: TaskRunner
     lanes: Lanes
     pools: PoolService
+    pool_life: PoolLifeService
+    definitions: DefinitionService
     domains: DomainService
     monitors: MonitorService
     mail: MailService
+    domain_life: DomainLifeService
     volumes: VolumeService
     images: ImageService
     leases: LeaseService
@@ -238,15 +243,19 @@ class Node:
         lanes = Lanes(settings.irs.process_pool_timeout)
         memory = StorageMemory(self.paths.state / "storage.json")
         servers = ServerService(repository, lanes, memory)
-        volumes = VolumeService(repository, lanes, work)
         monitors, mail = self._make_watchers(repository, lanes, work)
+        pools = PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail)
+        volumes = VolumeService(repository, lanes, work)
         return _Storage(
             runner=runner,
             lanes=lanes,
-            pools=PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail),
+            pools=pools,
+            pool_life=PoolLifeService(repository, lanes, pools),
+            definitions=DefinitionService(repository, lanes),
             domains=DomainService(repository, lanes, memory),
             monitors=monitors,
             mail=mail,
+            domain_life=DomainLifeService(repository, lanes, memory, pools),
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
             leases=LeaseService(repository, lanes, work),
@@ -342,7 +351,10 @@ class Node:
                 MonitorApi: storage.monitors,
                 VmApi: self.vms,
                 PoolApi: storage.pools,
+                PoolLifeApi: storage.pool_life,
+                DefinitionApi: storage.definitions,
                 DomainApi: storage.domains,
+                DomainLifeApi: storage.domain_life,
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
                 LeaseApi: storage.leases,

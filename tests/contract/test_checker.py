@@ -166,7 +166,16 @@ async def test_one_that_cannot_be_started_is_tried_again(tmp_path, caplog):
     async with checking((str(tmp_path / "no-such-program"),)) as listener:
         listener.watch(make_file(tmp_path / "metadata"))
         async with asyncio.timeout(PATIENCE_S):
-            while "cannot be started" not in caplog.text:
+            while "cannot be used" not in caplog.text:
+                await asyncio.sleep(0.01)
+
+
+async def test_one_that_talks_nonsense_is_replaced(tmp_path, caplog):
+    nonsense = "import socket, time; s = socket.socket(fileno=0); s.recv(9); s.send(b'\\xc1'); time.sleep(600)"
+    async with checking((sys.executable, "-c", nonsense)) as listener:
+        listener.watch(make_file(tmp_path / "metadata"))
+        async with asyncio.timeout(PATIENCE_S):
+            while caplog.text.count("cannot be used") < 2:
                 await asyncio.sleep(0.01)
 
 

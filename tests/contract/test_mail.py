@@ -4,12 +4,13 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vdsm.core.clock import SystemClock
-from vdsm.core.errors import NotReady
+from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.storage.backends.file import MAILBOX_BYTES as FILE_BYTES
 from vdsm.storage.errors import MiscFileReadException, MiscFileWriteException, UnsupportedOperation
 from vdsm.storage.mail import HostMail, MailLine, Pace, SpmMail
@@ -51,15 +52,15 @@ class Post:
                 file.truncate(FILE_BYTES)
         self.line = MailLine(self.files, asyncio.to_thread, asyncio.to_thread)
         self.extended: list[Extension] = []
-        self.refuse = False
+        self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
 
     async def extend(self, extension: Extension) -> None:
         if self.gate is not None:
             await self.gate.wait()
         self.extended.append(extension)
-        if self.refuse:
-            raise UnsupportedOperation("no")
+        if self.failure is not None:
+            raise self.failure
 
     @asynccontextmanager
     async def host(self, host_id: int, pace: Pace = FAST) -> AsyncIterator[HostMail]:
@@ -122,15 +123,19 @@ async def test_two_hosts_ask_and_are_answered(post):
         assert set(slots) <= {b"\x01" * 64, EMPTY} and slots[0] == b"\x01" * 64
 
 
-async def test_a_refusal_is_an_answer_without_a_size(post):
-    post.refuse = True
-    async with post.spm(), post.host(1) as host:
-        post.gate = asyncio.Event()
-        asking = asyncio.create_task(ask(host, make_extension()))
-        post.gate.set()
-        await asking
-        await post.wait_for_silence(1)
-    assert len(post.extended) == 1
+@pytest.mark.parametrize("failure", [UnsupportedOperation("no"), ZeroDivisionError()])
+async def test_a_failure_is_an_answer_without_a_size(post, failure):
+    post.failure = failure
+    extension = make_extension()
+    request, reply = format_extension(extension), format_extension(replace(extension, size_mib=0))
+    async with post.spm():
+        await post.line.write_inbox(1, format_mailbox([request, *[EMPTY] * 62]))
+
+        async def is_answered() -> bool:
+            return split_mailbox(await post.line.read_outbox(1))[0] == reply
+
+        await post.wait_until(is_answered)
+    assert post.extended == [extension]
 
 
 @pytest.mark.parametrize(("of_spm", "of_host"), [(FAST, SLOW), (SLOW, FAST), (SLOW, SLOW)])
@@ -172,15 +177,10 @@ async def test_another_spm_serves_what_waits(post):
         post.gate = asyncio.Event()
         async with post.spm():
             asking = asyncio.create_task(ask(host, make_extension()))
-
-            async def is_asked() -> bool:
-                return await post.line.read_inbox(1, 1) != bytes(MAILBOX_BYTES)
-
-            await post.wait_until(is_asked)
+            await post.wait_until(lambda: is_asked(post))
         assert not asking.done()
         post.gate = None
-        for host_id in (1, 3):
-            await post.line.write_outbox(host_id, b"\x31" * MAILBOX_BYTES)  # what the last one left
+        await post.line.write_outbox(3, b"\x31" * MAILBOX_BYTES)  # what the last one left
         async with post.spm():
             await asking
             await post.wait_for_silence(1)
@@ -237,6 +237,21 @@ async def test_an_answer_that_cannot_be_written_is_written_later(post):
         await post.wait_until(is_done)
         hidden.rename(post.files.outbox)
         await asking
+
+
+async def test_a_request_that_another_answer_took_the_place_of_fails(post):
+    async with post.host(1) as host:
+        asking = asyncio.create_task(ask(host, make_extension()))
+        await post.wait_until(lambda: is_asked(post))
+        await post.line.write_outbox(1, format_extension(make_extension()).ljust(MAILBOX_BYTES, b"\0"))
+        with pytest.raises(GeneralFailure):
+            await asking
+        async with post.spm():
+            await post.wait_for_silence(1)
+
+
+async def is_asked(post: Post) -> bool:
+    return await post.line.read_inbox(1, 1) != bytes(MAILBOX_BYTES)
 
 
 def test_files_that_are_not_there(tmp_path):

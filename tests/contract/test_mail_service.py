@@ -152,9 +152,6 @@ async def test_a_local_master_has_no_mailbox(house: House) -> None:
 
 async def test_leaving_the_pool_leaves_an_empty_mailbox(house: House) -> None:
     await house.connect()
-    asking = asyncio.create_task(house.mail.extend(Extension(make_id(), make_id(), 1)))
-    with pytest.raises(NotReady):
-        await asking  # not yet there
     asking = asyncio.create_task(house.ask())
     await house.wait_until_asked()
     await asyncio.to_thread(house.world.repository.pools.disconnect, house.world.pool_id)

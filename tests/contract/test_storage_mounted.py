@@ -366,6 +366,18 @@ def test_iso_domains_are_shared_too(host: Machine) -> None:
     host.repository.domains.create(DomainType.NFS, make_id(), "isos", NFS, DomainClass.ISO)
 
 
+def test_a_domain_of_version_3_gets_external_leases_with_version_4(host: Machine) -> None:
+    world = create(host, version=3)
+    host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+    host.repository.pools.connect(world.pool_id, 1, world.domain_id, 1)
+    xleases = host.servers[NFS] / world.domain_id / "dom_md/xleases"
+    xleases.write_bytes(b"what a killed upgrade left")
+    host.repository.spm.start(world.pool_id, 5)
+    assert (xleases.stat().st_size, stat.S_IMODE(xleases.stat().st_mode)) == (1302528, 0o660)
+    assert host.repository.domains.get(world.domain_id).metadata.version == 5
+    host.repository.external_leases.create(world.domain_id, make_id())
+
+
 # Volumes.
 
 
@@ -434,7 +446,7 @@ def test_who_holds_a_volume_is_told_as_far_as_it_is_known(spm: World, host: Mach
 def test_the_masters_mailboxes_are_mended(spm: World, host: Machine) -> None:
     folder = host.servers[NFS] / spm.domain_id / "dom_md"
     host.repository.spm.stop(spm.pool_id)
-    (folder / "inbox").unlink()
+    os.truncate(folder / "inbox", 0)
     os.truncate(folder / "outbox", 4096)
     host.repository.spm.start(spm.pool_id)
     for name in ("inbox", "outbox"):

@@ -15,12 +15,14 @@ from vdsm.api.storage_types import Connection
 from vdsm.core.clock import SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
+from vdsm.storage.errors_pools import PoolUpgradeInProgress
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail import Pace
 from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import DomainType, ServerConnection, SpmRole
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_life import DomainLifeService, PoolLifeService
 from vdsm.storage.service_pools import PoolService
 from vdsm.storage.service_volumes import VolumeService
 from vdsm.tasks.entry import TaskSnapshot
@@ -38,17 +40,20 @@ class Gate:
 
     def __init__(self) -> None:
         self.step = ""
+        self.skip = 0
         self.reached = threading.Event()
         self.opened = threading.Event()
 
     def __call__(self, step: str) -> None:
-        if step == self.step:
+        if step == self.step and self.skip:
+            self.skip -= 1
+        elif step == self.step:
             self.step = ""
             self.reached.set()
             assert self.opened.wait(PATIENCE_S)
 
-    def close(self, step: str) -> None:
-        self.step = step
+    def close(self, step: str, skip: int = 0) -> None:
+        self.step, self.skip = step, skip
         self.reached.clear()
         self.opened.clear()
 
@@ -78,6 +83,8 @@ class House:
         )
         self.pools = PoolService(self.world.repository, self.lanes, self.memory, self.servers, work, dict, self.mail)
         self.domains = DomainService(self.world.repository, self.lanes, self.memory)
+        self.domain_life = DomainLifeService(self.world.repository, self.lanes, self.memory, self.pools)
+        self.pool_life = PoolLifeService(self.world.repository, self.lanes, self.pools)
         self.volumes = VolumeService(self.world.repository, self.lanes, work)
 
     async def _recover(self, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
@@ -110,6 +117,15 @@ class House:
 
     async def wait(self, task_id: str) -> TaskSnapshot:
         return await asyncio.wait_for(self.runner.wait(task_id), PATIENCE_S)
+
+    async def wait_for_upgrade(self) -> None:
+        for task in self.runner.list_tasks():
+            if task.name == "upgradeStoragePool":
+                assert (await self.wait(task.task_id)).state is TaskState.FINISHED
+
+    def get_versions(self, *others: str) -> list[int]:
+        domains = self.world.repository.domains
+        return [domains.get(domain_id).metadata.version for domain_id in (self.world.domain_id, *others)]
 
     @property
     def role(self) -> SpmRole:
@@ -341,13 +357,43 @@ async def test_a_domain_that_was_activated_is_active_after_a_restart(houses: Hou
         assert (house.world.repository.layout.get_pool(house.world.pool_id) / second).is_symlink()
 
 
-@pytest.mark.parametrize(("version", "code"), [(5, 0), (4, 395), (6, 2009)])
+@pytest.mark.parametrize(("version", "code"), [(5, 0), (4, 395), (6, 394)])
 async def test_the_version_that_a_start_asks_for(houses: Houses, version: int, code: int) -> None:
     async with houses.open() as house:
         await house.connect()
         start = await house.pools.spm_start(house.world.pool_id, -1, -1, "false", None, version)
         assert (await house.wait(start)).code == code
         assert house.role is (SpmRole.FREE if code else SpmRole.SPM)
+
+
+async def test_a_start_upgrades_the_master_at_once_and_the_others_in_the_background(tmp_path: Path) -> None:
+    houses = Houses(tmp_path)
+    server = houses.folder / "server_2"
+    server.mkdir()
+    second = make_id()
+    async with houses.open() as house:
+        world = house.world
+        world.create_pool(version=3)
+        await house.connect()
+        await house.servers.connect_place(DomainType.LOCALFS, ServerConnection(str(server)), connect=True)
+        world.repository.domains.create(DomainType.LOCALFS, second, "second", str(server), version=3)
+        await house.be_spm()
+        await house.domains.attach(second, world.pool_id)
+        await house.domains.activate(second, world.pool_id)
+        assert await house.pool_life.upgrade(world.pool_id, 4) == "started"
+        await house.wait_for_upgrade()
+        assert house.get_versions(second) == [4, 4]
+        await house.pools.spm_stop(world.pool_id)
+        house.gate.close("upgrade version", skip=1)
+        start = await house.pools.spm_start(world.pool_id, -1, -1, "false", None, 5)
+        assert (await house.wait(start)).state is TaskState.FINISHED
+        await house.gate.wait()  # the other's turn
+        assert house.get_versions(second) == [5, 4]
+        with pytest.raises(PoolUpgradeInProgress):
+            await house.pool_life.upgrade(world.pool_id, 5)
+        house.gate.opened.set()
+        await house.wait_for_upgrade()
+        assert house.get_versions(second) == [5, 5]
 
 
 async def test_what_cannot_be_connected_again_is_kept_for_later(houses: Houses, tmp_path: Path) -> None:

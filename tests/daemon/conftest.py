@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.daemon.hostile_node import Ground, ground_of
-from tests.daemon.running import Furniture, Running, furnish, running
+from tests.daemon.running import Furniture, Running, furnish, furnish_iso, running
 from vdsm import pki
 from vdsm.testing.clock import VirtualClock
 
@@ -51,6 +51,9 @@ async def house(certificates: Path) -> AsyncIterator[tuple[Running, Furniture]]:
         async with running(Path(folder), certificates, clock=clock) as daemon:
             await daemon.node.vms.wait_ready()
             furniture = await furnish(daemon, Path(folder) / "storage")
+            furniture = await furnish_iso(daemon, furniture, Path(folder) / "iso")
+            definition = {"vm": furniture.vm_id, "ovf": "<Envelope/>", "imglist": ""}
+            await daemon.rpc("StoragePool.updateVMs", {"storagepoolID": furniture.pool_id, "vmList": [definition]})
             await daemon.node.host.sample()
             await clock.advance(10)  # less than between samples: these two are the only ones
             await daemon.node.vms.sample()

@@ -271,7 +271,7 @@ class Http:
             status = int(head.split()[1])
             length = re.search(r"content-length: (\d+)", head)
             ends = "connection: close" in head
-            body = await reader.readexactly(int(length[1])) if length else await reader.read() if ends else b""
+            body = await reader.readexactly(int(length[1])) if length else await read_to_end(reader) if ends else b""
         assert length or ends or status == 204, head
         if ends:
             await self.close()
@@ -281,6 +281,15 @@ class Http:
         if self._connection is not None:
             await hang_up(self._connection[1])
             self._connection = None
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """What follows, until the daemon ends the connection. If it does so while a request that is too long is still being
+    sent, asyncio tells of nothing but that."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
 
 
 def read_rest(status: int, body: bytes) -> Reply:

@@ -18,6 +18,8 @@ from tests.daemon.hostile_clients import DIALECTS, Reply, is_unforeseen
 from tests.daemon.hostile_values import Word
 from tests.daemon.running import Furniture, Running, choose_settings, describe_volume, furnish, make_id, running
 from vdsm.api.declare import Verb
+from vdsm.api.storage_types import DomainArguments
+from vdsm.core.ids import BLANK_UUID
 
 T = TypeVar("T")
 
@@ -71,6 +73,13 @@ def list_good(verb: Verb, made: Furniture, other_folder: Path) -> dict[str, Any]
         "domain_ids": [made.domain_id],
         "volume_ids": [made.volume_id],
         "vm_ids": [made.vm_id],
+        "vms": [{"vm_id": made.vm_id, "ovf": "<Envelope/>"}],
+        **dict.fromkeys(("old_domain_id", "new_domain_id"), made.domain_id),
+        "domains": {made.domain_id: "Active"},
+        "devices": ["device"],
+        "device": "device",
+        "pattern": "*",
+        "case_sensitive": False,
         "connections": [{"id": make_id(), "connection": made.folder}],
         "domain_type": "LOCALFS",
         "arguments": {"remote_path": str(other_folder)},
@@ -231,14 +240,26 @@ class Siege:
         server = {"storagepoolID": made.pool_id, "domainType": "LOCALFS", "connectionParams": place}
         await self.daemon.rpc("StoragePool.connectStorageServer", server)
         if await call("storage.list_pools") != [made.pool_id]:
-            master = {"masterSdUUID": made.domain_id, "masterVersion": 1}
-            pool = {"storagepoolID": made.pool_id, "hostID": 1, "scsiKey": ""}
-            await self.daemon.rpc("StoragePool.connect", {**master, **pool})
+            await self._restore_pool()
         if (await call("pool.get_spm_status", pool_id=made.pool_id)).status != "SPM":
             given = {"storagepoolID": made.pool_id, "prevID": -1, "prevLver": "-1", "enableScsiFencing": "false"}
             await self.daemon.finish(await self.daemon.rpc("StoragePool.spmStart", given))
         await call("domain.validate", domain_id=made.domain_id)
         await self._check_volumes()
+
+    async def _restore_pool(self) -> None:
+        """Make what was formatted or destroyed again, and connect the pool."""
+        made, call = self.made, self.daemon.call
+        if made.domain_id not in await call("storage.list_domains"):
+            domain = {"domain_id": made.domain_id, "domain_type": "LOCALFS", "name": "local", "domain_class": "Data"}
+            place = DomainArguments(remote_path=made.folder)
+            await call("domain.create", **domain, arguments=place, version=5)
+        await call("domain.detach", domain_id=made.domain_id, pool_id=BLANK_UUID, force=True)
+        master = {"master_domain_id": made.domain_id, "master_version": 1}
+        lease = dict.fromkeys(("renewal_s", "lease_s", "io_timeout_s", "lease_retries"))
+        pool = {"pool_id": made.pool_id, "host_id": 1, **master}
+        await call("pool.reconstruct", **pool, name="pool", domains={made.domain_id: "Active"}, **lease)
+        await call("pool.connect", **pool, scsi_key="")
 
     async def _finish_tasks(self) -> None:
         """Let all tasks end, and forget them."""

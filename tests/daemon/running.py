@@ -26,6 +26,7 @@ from vdsm.core.paths import Paths
 from vdsm.daemon import Node, make_folders
 from vdsm.settings import Settings
 from vdsm.storage.backends.mounted import Outside
+from vdsm.storage.model import ISO_IMAGE
 from vdsm.testing.checker import FakeChecker
 from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.testing.leases import LeasesInMemory
@@ -146,7 +147,7 @@ class Running:
 
         return await asyncio.to_thread(work)
 
-    async def call(self, name: str, request: Request = INTERNAL, **arguments: Any) -> Any:
+    async def call(self, name: str, /, request: Request = INTERNAL, **arguments: Any) -> Any:
         """One call in this process, by our names; what is not given has its declared default."""
         dispatcher = self.node.dispatcher
         binding = dispatcher.bindings[name]
@@ -257,6 +258,7 @@ class Furniture:
     volume_id: str
     vm_id: str
     task_id: str
+    iso_id: str = ""
 
 
 House = tuple[Running, Furniture]
@@ -290,6 +292,19 @@ async def furnish_storage(daemon: Running, folder: Path) -> Furniture:
     task_id = await daemon.rpc("Volume.create", describe_volume(made))
     await daemon.finish(task_id)
     return replace(made, task_id=task_id)
+
+
+async def furnish_iso(daemon: Running, made: Furniture, folder: Path) -> Furniture:
+    """An ISO domain with one file, beside the pool."""
+    folder.mkdir()
+    iso_id = make_id()
+    server = {"storagepoolID": "", "domainType": "LOCALFS"}
+    place = {"connectionParams": [{"id": make_id(), "connection": str(folder)}]}
+    await daemon.rpc("StoragePool.connectStorageServer", {**server, **place})
+    domain = {"storagedomainID": iso_id, "domainType": "LOCALFS", "typeArgs": {"remotePath": str(folder)}}
+    await daemon.rpc("StorageDomain.create", {**domain, "name": "iso", "domainClass": "Iso", "version": 5})
+    (folder / iso_id / "images" / ISO_IMAGE / "debian.iso").write_bytes(b"\0" * 2048)
+    return replace(made, iso_id=iso_id)
 
 
 def describe_volume(made: Furniture, **changes: Any) -> dict[str, Any]:

@@ -97,6 +97,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (info["capacity"], info["disktype"], info["format"]) == (str(100 * GIB), "DATA", "COW")
     assert set(await s.ok("getVolumeSize", domain, pool, image, leaf)) == {"truesize", "apparentsize"}
     assert (await s.ok("getImagesList", domain))["imageslist"] == [image]
+    assert await s.ok("getImageDomainsList", pool, image) == {"domainslist": [domain]}
     assert sorted((await s.ok("getVolumesList", domain, pool))["uuidlist"]) == sorted([volume, leaf])
     assert set(await s.ok("prepareImage", pool, domain, image, leaf)) == {"path", "info", "imgVolumesInfo"}
     await s.ok("teardownImage", pool, domain, image, "")
@@ -129,10 +130,44 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     stopped = await daemon.xmlrpc("stopTask", made)
     s.used |= {"revertTask", "stopTask"}
     assert refused["status"]["code"] in (0, 402, 410) and stopped["status"]["code"] in (0, 410), (refused, stopped)
+    await leave_pool(s, pool, domain, other)
+    for name in ("extendStorageDomain", "resizePV"):
+        refused = await daemon.xmlrpc(name, domain, pool, ["device"] if name[0] == "e" else "device")
+        assert refused["status"]["code"] == 2009
+        s.used.add(name)
     await s.ok("spmStop", pool)
     await s.ok("disconnectStoragePool", pool, 1, "scsikey")
+    domains = {domain: "Active"}
+    await s.ok("reconstructMaster", pool, "pool", domain, domains, 2, "", 5, 60, 10, 3)
+    await s.ok("connectStoragePool", pool, 1, "scsikey", domain, 2)
+    await s.ok("refreshStoragePool", pool, domain, 2, {})
+    await s.ok("destroyStoragePool", pool, 1, "scsikey")
+    assert (await s.ok("getStorageDomainInfo", domain))["info"]["pool"] == []
+    await s.ok("formatStorageDomain", domain)
     await s.ok("disconnectStorageServer", LOCALFS, "", [{"id": 7, "connection": place}])
     assert s.used == NAMES
+
+
+async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:
+    vm = make_id()
+    await s.ok("updateVM", pool, [{"vm": vm, "ovf": "<Envelope/>", "imglist": ""}])
+    assert await s.ok("getVmsList", pool) == {"vmlist": [vm]}
+    assert await s.ok("getVmsInfo", pool, BLANK) == {"vmlist": {vm: "<Envelope/>"}}
+    assert await s.ok("getVmsInfo", pool, "", [vm], {}) == {"vmlist": {vm: "<Envelope/>"}}
+    await s.ok("removeVM", pool, vm, "", {})
+    assert await s.ok("getVmsList", pool, BLANK, {}) == {"vmlist": []}
+    assert await s.ok("upgradeStoragePool", pool, "5") == {"upgradeStatus": "started"}
+    await s.ok("setStoragePoolDescription", pool, "another")
+    await s.ok("setStorageDomainDescription", other, "another")
+    await s.ok("deactivateStorageDomain", other, pool, BLANK, 1)
+    await s.ok("detachStorageDomain", other, pool, BLANK, 1)
+    await s.ok("attachStorageDomain", other, pool)
+    await s.ok("forcedDetachStorageDomain", other, pool)
+    await s.ok("forcedDetachStorageDomain", other, BLANK)
+    await s.ok("formatStorageDomain", other, "", {})
+    refused = await s.daemon.xmlrpc("getFileStats", domain, "*.iso", False, {})
+    assert refused["status"]["code"] == 330
+    s.used.add("getFileStats")
 
 
 @pytest.fixture

@@ -32,11 +32,16 @@ READS: dict[str, tuple[Any, ...]] = {
     "monitors.get_vitals": ({"domain_ids": []},),
     "pool.get_info": (POOL,),
     "pool.get_spm_status": (POOL,),
+    "pool.find_image": (POOL, IMAGE),
+    "definition.list_vms": (POOL,),
+    "definition.read": (POOL,),
     "domain.get_info": (DOMAIN,),
     "domain.get_stats": (DOMAIN,),
     "domain.list_images": (DOMAIN,),
     "domain.list_volumes": (DOMAIN, POOL),
     "domain.validate": (DOMAIN,),
+    "domain.dump": (DOMAIN,),
+    "domain.list_files": ("domain_id=iso_id", {"pattern": "*.ISO", "case_sensitive": False}),
     "volume.get_info": VOLUME_IDS,
     "volume.get_size": VOLUME_IDS,
     "image.list_volumes": (IMAGE, POOL, DOMAIN),
@@ -46,7 +51,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "task.list_infos": (),
     "task.list_details": (),
 }
-"""Arguments: ids of the furniture by name, others as they are."""
+"""Arguments: ids of the furniture by name (or by another, `parameter=name`), others as they are."""
 
 MEASURED: dict[str, frozenset[str]] = {
     "host.get_capabilities": frozenset({"cpu_mhz", "client_interface"}),
@@ -61,7 +66,11 @@ VERBS = {verb.name: verb for verb in list_all_verbs() if verb.needs is Right.VIE
 def get_arguments(name: str, made: Furniture) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for item in READS[name]:
-        arguments |= item if isinstance(item, dict) else {item: getattr(made, item)}
+        if isinstance(item, dict):
+            arguments |= item
+        else:
+            parameter, _, attribute = item.partition("=")
+            arguments[parameter] = getattr(made, attribute or parameter)
     return arguments
 
 

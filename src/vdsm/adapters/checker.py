@@ -61,12 +61,12 @@ class CheckerProcess:
             self._news.clear()
             if not self._tells:
                 await self._news.wait()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with ours, theirs:
-                try:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with ours, theirs:
                     await self._keep(ours, theirs)
-                except NodeError as error:
-                    log.error("the checker of storage domains cannot be started: %s", error)
+            except (NodeError, OSError, msgspec.MsgspecError) as error:
+                log.error("the checker of storage domains cannot be used: %s", error)
             await self._clock.sleep(PAUSE_S)
 
     async def _keep(self, ours: socket.socket, theirs: socket.socket) -> None:

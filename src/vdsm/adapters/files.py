@@ -5,6 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+_READ = 0o4
 _READ_SEARCH = 0o5
 _ALL = 0o7
 
@@ -31,6 +32,9 @@ class NumericOwner:
             return f"user {self.qemu_uid} with groups {self.qemu_gid} and {self.gid} needs r-x"
         return None
 
+    def can_read(self, status: os.stat_result) -> bool:
+        return bool(_get_rights(status, self.qemu_uid, {self.qemu_gid, self.gid}) & _READ)
+
 
 @dataclass(frozen=True, slots=True)
 class OwnOwner:
@@ -41,6 +45,9 @@ class OwnOwner:
 
     def check_access(self, folder: Path) -> str | None:
         return None if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "rwx is needed"
+
+    def can_read(self, status: os.stat_result) -> bool:
+        return bool(_get_rights(status, os.geteuid(), {os.getegid(), *os.getgroups()}) & _READ)
 
 
 def choose_owner(owner: tuple[int, int] | None, qemu: tuple[int, int] = (107, 107)) -> NumericOwner | OwnOwner:

@@ -4,12 +4,25 @@ from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
+from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
-    *(HostApi, VmListApi, StorageListApi, MonitorApi, VmApi),
-    *(PoolApi, DomainApi, VolumeApi, ImageApi, LeaseApi, TaskApi),
+    HostApi,
+    VmListApi,
+    StorageListApi,
+    MonitorApi,
+    VmApi,
+    PoolApi,
+    PoolLifeApi,
+    DefinitionApi,
+    DomainApi,
+    DomainLifeApi,
+    VolumeApi,
+    ImageApi,
+    LeaseApi,
+    TaskApi,
 )
 
 

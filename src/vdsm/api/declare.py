@@ -99,7 +99,7 @@ class Verb:
 def verb(
     ovirt: str,
     http: str,
-    xmlrpc: XmlRpc | None = None,
+    xmlrpc: XmlRpc | tuple[XmlRpc, ...] = (),
     *,
     needs: Right | None = None,
     fails: tuple[str, ...] = (),
@@ -109,7 +109,7 @@ def verb(
     declared = {
         "ovirt": ovirt,
         "http": http,
-        "xmlrpc": () if xmlrpc is None else (xmlrpc,),
+        "xmlrpc": xmlrpc if isinstance(xmlrpc, tuple) else (xmlrpc,),
         "needs": needs or (Right.VIEW if http.startswith("GET ") else Right.OPERATE),
         "fails": fails,
         "is_task": task,

@@ -14,6 +14,7 @@ from vdsm.storage.errors import (
     UnsupportedOperation,
     VolumeNonShareable,
 )
+from vdsm.storage.errors_pools import StorageDomainDescriptionTooLongError
 from vdsm.storage.metadata import check_line
 from vdsm.storage.model import (
     CAPACITY_UNIT_BYTES,
@@ -66,6 +67,19 @@ def check_pool_name(name: str) -> None:
     check_line("name", name)
     if len(name) > POOL_NAME_CHARACTERS:
         raise StoragePoolDescriptionTooLongError(len(name))
+
+
+def check_domain_name(name: str) -> None:
+    """A new name: one line of at most 50 characters (InvalidParameterException, 387)."""
+    check_line("description", name)
+    if len(name) > POOL_NAME_CHARACTERS:
+        raise StorageDomainDescriptionTooLongError(len(name))
+
+
+def check_master_version(version: int) -> None:
+    """A number that the metadata can keep; else InvalidParameterException."""
+    if not 0 <= version < 1 << 63:
+        raise InvalidParameterException("masterVersion", str(version)[:40])
 
 
 def check_new_domain(

@@ -1,7 +1,7 @@
 """How servers are connected: what a connection may say, and the mount options that it stands for (facts: storage §13).
 
 Pure; mounting is left to the kinds. Options that would give files on the storage power over this host, or let its users
-mount, or lead elsewhere, are refused: docs/decisions/0010.
+mount, or lead elsewhere, are refused: docs/decisions/0011.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Storage domains: finding, making, reading and validating them; belonging to a pool is left to `pool`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vdsm.storage.errors import (
     InvalidMetadata,
     MetaDataSealIsBroken,
     MetaDataValidationError,
+    StorageDomainAccessError,
     StorageDomainAlreadyExists,
     StorageDomainBlockSizeMismatch,
     StorageDomainDoesNotExist,
@@ -88,6 +90,15 @@ class Domain:
     def images(self) -> Images:
         return Images(self.domain_id, self.metadata.version, self.backend)
 
+    @contextmanager
+    def locked(self, host_id: int) -> Iterator[None]:
+        """Be the one host that writes the domain's metadata, for the block. Raises AcquireLockFailure (651)."""
+        self.backend.domain.acquire_lock(host_id)
+        try:
+            yield
+        finally:
+            self.backend.domain.release_lock()
+
 
 class Domains:
     """The domains on connected servers. Metadata is read anew by each operation."""
@@ -139,6 +150,15 @@ class Domains:
         if metadata.domain_id != domain_id:
             raise StorageDomainDoesNotExist(domain_id)
         return Domain(metadata, backend)
+
+    def get_accessible(self, domain_id: str) -> Domain:
+        """`get`; one that is there and cannot be read is StorageDomainAccessError (379)."""
+        try:
+            return self.get(domain_id)
+        except StorageDomainDoesNotExist:
+            raise
+        except UNREADABLE as error:
+            raise StorageDomainAccessError(domain_id) from error
 
     def get_with_images(self, domain_id: str) -> Domain:
         """`get`, and the domain holds disk images (329)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vdsm.core.children import Children, wait_until
 from vdsm.core.clock import Clock
-from vdsm.core.errors import NodeError, NotReady
+from vdsm.core.errors import GeneralFailure, NodeError, NotReady
 from vdsm.storage.mail_exchange import HostEnd, Letter, SpmEnd
 from vdsm.storage.mail_files import MailFiles, read_mailboxes, write_mailboxes
 from vdsm.storage.mailbox import (
@@ -107,7 +107,8 @@ class HostMail:
     async def extend(self, extension: Extension) -> None:
         """Have a volume extended, and wait for the SPM's answer; whether the volume is larger is to be looked at.
 
-        Raises ResourceExhausted, and NotReady while the mailbox cannot be read and when it is closed meanwhile.
+        Raises ResourceExhausted, NotReady while the mailbox cannot be read and when it is closed meanwhile, and
+        GeneralFailure when the request was lost.
         """
         if self._end is None:
             raise NotReady("the mailbox")
@@ -150,10 +151,12 @@ class HostMail:
             self._end = HostEnd(await self._line.read_outbox(self._host_id))
         await self._send(self._end)
         if self._end.is_waiting:
-            for request in self._end.hear(await self._line.read_outbox(self._host_id)):
+            for request, is_answered in self._end.hear(await self._line.read_outbox(self._host_id)).items():
                 answered = self._waiting.pop(request)
-                if not answered.done():
+                if is_answered:
                     answered.set_result(None)
+                else:
+                    _fail(answered, GeneralFailure("the SPM answered another request in the place of this one"))
             await self._send(self._end)
 
     async def _send(self, end: HostEnd) -> None:
@@ -168,15 +171,18 @@ class HostMail:
     async def _close(self) -> None:
         self._end = None
         for answered in self._waiting.values():
-            if not answered.done():
-                answered.set_exception(NotReady("the mailbox, which was closed"))
-                answered.exception()  # nobody has to ask
+            _fail(answered, NotReady("the mailbox, which was closed"))
         self._waiting.clear()
         try:
             async with asyncio.timeout(CLEARING_S):
                 await self._line.write_inbox(self._host_id, bytes(MAILBOX_BYTES))
         except (NodeError, TimeoutError) as error:
             log.warning("the mailbox of host %d is not left empty: %s", self._host_id, error)
+
+
+def _fail(answered: asyncio.Future[None], error: NodeError) -> None:
+    answered.set_exception(error)
+    answered.exception()  # who asked may have left
 
 
 class SpmMail:
@@ -249,14 +255,19 @@ class SpmMail:
         except ValueError as error:
             log.warning("host %d sent no message: %s", letter.host_id, error)
             return
-        size_mib = extension.size_mib
+        failed = Extension(extension.domain_id, extension.volume_id, 0)
         async with self._workers:
             try:
                 await self._extend(extension)
             except NodeError as error:
                 log.warning("volume %s is not extended for host %d: %s", extension.volume_id, letter.host_id, error)
-                size_mib = 0
-        reply = Extension(extension.domain_id, extension.volume_id, size_mib)
+                extension = failed
+            except Exception:
+                await self._answer(letter, failed)
+                raise
+        await self._answer(letter, extension)
+
+    async def _answer(self, letter: Letter, reply: Extension) -> None:
         self._end.answer(letter, format_extension(reply))
         await self._send()
 

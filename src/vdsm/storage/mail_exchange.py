@@ -52,9 +52,12 @@ class HostEnd:
         self._slots[self._slots.index(EMPTY)] = request
         return True
 
-    def hear(self, outbox: bytes) -> list[bytes]:
-        """Take in this host's mailbox of the outbox; the requests that were answered, whatever the answer."""
-        answered = []
+    def hear(self, outbox: bytes) -> dict[bytes, bool]:
+        """Take in this host's mailbox of the outbox: the requests that are done with.
+
+        Each was answered, whatever the answer, or not: something else was, in its place.
+        """
+        done = {}
         for number, (before, now) in enumerate(zip(self._seen, split_mailbox(outbox), strict=True)):
             ours = self._slots[number]
             if now == before or is_empty(now):
@@ -63,13 +66,14 @@ class HostEnd:
                 if ours == CLEAN:
                     self._slots[number] = EMPTY
                 continue
-            if ours[:IDENTITY_BYTES] == now[:IDENTITY_BYTES]:
-                answered.append(ours)
-            else:
+            is_answer = ours[:IDENTITY_BYTES] == now[:IDENTITY_BYTES]
+            if not is_answer:
                 log.warning("slot %d of the outbox answers what was not asked: %s", number, now.hex())
+            if ours not in (EMPTY, CLEAN):
+                done[ours] = is_answer
             self._slots[number] = CLEAN
         self._seen = split_mailbox(outbox)
-        return answered
+        return done
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 CHECKSUM = "_SHA_CKSUM"
 POOL_KEYS = ("POOL_DESCRIPTION", "POOL_DOMAINS", "MASTER_VERSION", "POOL_SPM_ID", "POOL_SPM_LVER")
+NEXT_MASTER = "NEXT_MASTER"
+"""Ours, on a master while another domain becomes the master: as soon as that one is, this one counts no more."""
+UPGRADING = "UPGRADING"
+"""Ours, on a domain of version 5 some of whose records still have the lines of version 4, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +274,30 @@ def new_pool_keys(
         "MASTER_VERSION": str(master_version),
         "POOL_SPM_ID": "-1",
         "POOL_SPM_LVER": "-1",
+        NEXT_MASTER: None,
         **({"LOCKPOLICY": "ON", **lease_keys(LeaseSettings())} if lease is None else lease_keys(lease)),
     }
+
+
+def promoted_keys(old: DomainMetadata, version: int, *, on_disk: bool) -> dict[str, str | None]:
+    """What makes a domain the master in the place of another; with the pool's map on disk its keys come along."""
+    names = ("LOCKPOLICY", *lease_keys(LeaseSettings()), *(POOL_KEYS if on_disk else ()))
+    keys: dict[str, str | None] = {name: old.keys.get(name) for name in names}
+    if on_disk:
+        keys["MASTER_VERSION"] = str(version)
+    return {**keys, "ROLE": DomainRole.MASTER.value, NEXT_MASTER: None}
+
+
+def demoted_keys(*, on_disk: bool) -> dict[str, str | None]:
+    """What makes a domain a regular one; with the pool's map on disk its master version goes, too."""
+    return {"ROLE": DomainRole.REGULAR.value, NEXT_MASTER: None, **({"MASTER_VERSION": "0"} if on_disk else {})}
+
+
+def detached_keys(metadata: DomainMetadata, pool_id: str | None) -> dict[str, str | None]:
+    """What makes a domain leave a pool, or with None all of its pools."""
+    pools = [] if pool_id is None else [pool for pool in metadata.pool_ids if pool != pool_id]
+    keys: dict[str, str | None] = dict.fromkeys((*POOL_KEYS, NEXT_MASTER))
+    return {**keys, "ROLE": DomainRole.REGULAR.value, "POOL_UUID": ",".join(pools)}
 
 
 def lease_keys(lease: LeaseSettings) -> dict[str, str]:

@@ -292,6 +292,8 @@ class PoolDomain:
     version: int | None = None
     space: DomainSpace | None = None
     alerts: tuple[NodeError, ...] = ()
+    iso_folder: Path | None = None
+    """Where an ISO domain has its files."""
 
 
 @dataclass(frozen=True, slots=True)

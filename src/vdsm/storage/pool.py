@@ -1,9 +1,9 @@
-"""Storage pools: making, connecting, describing them, and their domains (facts: storage §7.1); the role is in `spm`."""
+"""Storage pools: making, connecting and describing them (facts: storage §7.1); the role is `spm`, domains `members`."""
 
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vdsm.core.errors import NodeError
@@ -19,10 +19,8 @@ from vdsm.storage.errors import (
     IsSpm,
     MixedSdVersionError,
     SpmStatusError,
-    StorageDomainAccessError,
     StorageDomainAlreadyAttached,
     StorageDomainDoesNotExist,
-    StorageDomainNotMemberOfPool,
     StorageDomainStatusError,
     StoragePoolConnected,
     StoragePoolMasterNotFound,
@@ -31,9 +29,10 @@ from vdsm.storage.errors import (
     TooManyDomainsInStoragePoolError,
     io_failing_as,
 )
-from vdsm.storage.layout import Layout
-from vdsm.storage.metadata import format_pool_domains, new_pool_keys
+from vdsm.storage.layout import FileDomainLayout, Layout
+from vdsm.storage.metadata import NEXT_MASTER, format_pool_domains, new_pool_keys
 from vdsm.storage.model import (
+    ISO_IMAGE,
     DomainClass,
     DomainRole,
     DomainStatus,
@@ -50,7 +49,7 @@ log = logging.getLogger(__name__)
 
 MAXIMUM_DOMAINS = 100
 RESERVED_HOST_ID = 250
-"""Of whoever makes a pool: nobody has a number in it yet (facts: storage §6.3)."""
+"""Under which a lock is taken where no pool gives this host a number (facts: storage §1.8)."""
 
 
 @dataclass(slots=True)
@@ -88,6 +87,11 @@ class Pools:
             raise StoragePoolUnknown(pool_id)
         return self._connected
 
+    def find_member(self, domain_id: str) -> ConnectedPool | None:
+        """The connected pool, if its map has the domain."""
+        pool = self._connected
+        return pool if pool is not None and domain_id in pool.domains else None
+
     def require_spm(self, pool_id: str) -> None:
         """Raises StoragePoolUnknown (309), SpmStatusError (654)."""
         if self.get_connected(pool_id).role is not SpmRole.SPM:
@@ -109,6 +113,7 @@ class Pools:
         checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
         checks.check_ids(**{f"domList[{index}]": domain_id for index, domain_id in enumerate(domain_ids)})
         checks.check_pool_name(name)
+        checks.check_master_version(master_version)
         if master_id not in domain_ids:
             raise InvalidParameterException("masterSdUUID", master_id)
         if len(set(domain_ids)) > MAXIMUM_DOMAINS:
@@ -143,7 +148,7 @@ class Pools:
         given = None if domains is None else _parse_domains(domains, master_id)
         with self._locks.hold(locks.connection(), locks.pool(pool_id)):
             self._check_connection(pool_id, host_id, master_id, on_disk=given is None)
-            metadata = self._get_master(pool_id, master_id).metadata
+            metadata = self.get_master(pool_id, master_id).metadata
             if given is None and metadata.master_version != master_version:
                 raise StoragePoolWrongMaster(master_id, f"version {metadata.master_version}, not {master_version}")
             pool = ConnectedPool(
@@ -156,7 +161,7 @@ class Pools:
             )
             if self._connected is not None:
                 pool.role, pool.lease_version = self._connected.role, self._connected.lease_version
-            self._rebuild_links(pool)
+            self.rebuild_links(pool)
             self._connected = pool
             self.on_change(pool)
         log.info("Connected pool %s as host %d", pool_id, host_id)
@@ -173,40 +178,86 @@ class Pools:
             self._connected = None
             self.on_change(None)
 
-    def attach(self, pool_id: str, domain_id: str) -> None:
-        """Make an unattached domain part of the pool (SPM only). Raises 328, 380, 398, 651."""
-        with self._hold(pool_id, domain_id) as pool:
-            self.require_spm(pool_id)
-            domain = self._domains.get(domain_id)
-            if domain_id in pool.domains and pool_id in domain.metadata.pool_ids:
-                return
-            self._check_attachable(pool, domain)
-            store = domain.backend.domain
-            store.acquire_lock(pool.host_id)
-            try:
-                pools = domain.metadata.pool_ids
-                if pool_id not in pools:
-                    self._domains.update(domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
-            finally:
-                store.release_lock()
-            self._set_status(pool, domain_id, DomainStatus.ATTACHED)
+    def reconstruct(
+        self,
+        pool_id: str,
+        host_id: int,
+        name: str,
+        master_id: str,
+        master_version: int,
+        domains: Mapping[str, str],
+        lease: LeaseSettings | None = None,
+    ) -> None:
+        """Make another domain the master of a pool that lost its own. One write: before it, nothing has changed.
 
-    def activate(self, pool_id: str, domain_id: str) -> None:
-        """Put an attached domain to use (SPM only); an active one stays as it is. Raises 353, 371, 375, 398."""
-        with self._hold(pool_id, domain_id) as pool:
-            self.require_spm(pool_id)
-            if domain_id not in pool.domains:
-                raise StorageDomainNotMemberOfPool(pool_id, domain_id)
-            domain = self._domains.validate(domain_id)
-            if pool_id not in domain.metadata.pool_ids:
-                raise StorageDomainNotMemberOfPool(pool_id, domain_id)
-            if pool.domains[domain_id] is not DomainStatus.ACTIVE:
-                self._check_version(pool, domain, exactly=True)
-                if domain_id != pool.master_id:
-                    version = {"MASTER_VERSION": "0"} if pool.on_disk else {}
-                    self._domains.update(domain_id, {"ROLE": DomainRole.REGULAR.value, **version})
-                self._set_status(pool, domain_id, DomainStatus.ACTIVE)
-            self._rebuild_links(pool)
+        Raises 317, 319, 325 while the pool is connected here, 327, 328, 376, 380, 651, 1000.
+        """
+        checks.check_real_ids(storagepoolID=pool_id, masterSdUUID=master_id)
+        checks.check_host_id(host_id)
+        checks.check_pool_name(name)
+        checks.check_master_version(master_version)
+        given = _parse_domains(domains, master_id)
+        with self._locks.hold(locks.connection(), locks.pool(pool_id), locks.domain(master_id)):
+            if pool_id in self.list_connected():
+                raise StoragePoolConnected(pool_id, "disconnect it first")
+            master = self._domains.get_accessible(master_id)
+            check_class(master)
+            other = next((other for other in master.metadata.pool_ids if other != pool_id), None)
+            if other is not None:
+                raise StorageDomainAlreadyAttached(master_id, other)
+            keys = new_pool_keys(pool_id, name, master_id, master_version, lease)
+            master.backend.domain.acquire_lock(host_id)
+            try:
+                self._domains.update(master_id, {**keys, "POOL_DOMAINS": format_pool_domains(given)})
+            finally:
+                master.backend.domain.release_lock()
+        log.info("Reconstructed pool %s with master %s, version %d", pool_id, master_id, master_version)
+
+    def forget(self, pool: ConnectedPool) -> None:
+        """Leave a pool that is no more; the caller holds the locks of connection and pool."""
+        self._remove_links(pool.pool_id)
+        self._connected = None
+        self.on_change(None)
+
+    def change_map(self, pool: ConnectedPool, domains: Mapping[str, DomainStatus]) -> None:
+        """Replace the map, on disk where it is kept there, and let the links follow; the caller holds the locks."""
+        if pool.on_disk:
+            self._domains.update(pool.master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
+        pool.domains = dict(domains)
+        self.rebuild_links(pool)
+        self.on_change(pool)
+
+    def get_master(self, pool_id: str, master_id: str) -> Domain:
+        """The domain, valid and the one master of the pool. Raises 304, 324, and what validating raises."""
+        try:
+            master = self._domains.validate(master_id)
+        except StorageDomainDoesNotExist as error:
+            raise StoragePoolMasterNotFound(pool_id, master_id) from error
+        if pool_id not in master.metadata.pool_ids:
+            raise StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
+        if master.metadata.role is not DomainRole.MASTER:
+            raise StoragePoolWrongMaster(master_id, "not a master")
+        next_id = master.metadata.keys.get(NEXT_MASTER, "")
+        if is_uuid(next_id) and self._is_master(pool_id, next_id):
+            raise StoragePoolWrongMaster(master_id, f"{next_id} is the master now")
+        return master
+
+    def rebuild_links(self, pool: ConnectedPool) -> None:
+        folder = self._layout.get_pool(pool.pool_id)
+        targets = {"mastersd": self._domains.get_backend(pool.master_id).domain.path}
+        for domain_id, status in pool.domains.items():
+            if status is DomainStatus.ACTIVE:
+                with contextlib.suppress(StorageDomainDoesNotExist):
+                    targets[domain_id] = self._domains.get_backend(domain_id).domain.path
+        with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                if path.name not in targets:
+                    path.unlink()
+            for name, target in targets.items():
+                link = folder / name
+                if not (link.is_symlink() and link.readlink() == target):
+                    durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
 
     def get_info(self, pool_id: str, known: Mapping[str, Health] | None = None) -> PoolInfo:
         """A connected pool; domains that cannot be read have no version and no space.
@@ -259,22 +310,11 @@ class Pools:
                     elif is_uuid(path.name):
                         self._remove_links(path.name)
 
-    @contextlib.contextmanager
-    def _hold(self, pool_id: str, domain_id: str) -> Iterator[ConnectedPool]:
-        """The pool with its master and one other domain, changing."""
-        master_id = self.get_connected(pool_id).master_id
-        checks.check_ids(storagedomainID=domain_id)
-        with self._locks.hold(locks.pool(pool_id), locks.domain(domain_id), locks.domain(master_id)):
-            yield self.get_connected(pool_id)
-
     def _check_new(self, pool_id: str, master_id: str, domain_ids: Iterable[str]) -> list[str]:
-        master = self._get_accessible(master_id)
-        if master.metadata.domain_class is DomainClass.ISO:
-            raise IsoCannotBeMasterDomain(master_id)
-        if master.metadata.domain_class is DomainClass.BACKUP:
-            raise BackupCannotBeMasterDomain(master_id)
+        master = self._domains.get_accessible(master_id)
+        check_class(master)
         for domain_id in domain_ids:
-            domain = self._get_accessible(domain_id)
+            domain = self._domains.get_accessible(domain_id)
             is_iso = domain.metadata.domain_class is DomainClass.ISO
             if domain.metadata.pool_ids and not is_iso:
                 raise StorageDomainAlreadyAttached(domain_id, domain.metadata.pool_ids[0])
@@ -299,14 +339,6 @@ class Pools:
         undo.push(self._domains.update, domain_id, {key: before.get(key) for key in changes})
         self._domains.update(domain_id, changes)
 
-    def _get_accessible(self, domain_id: str) -> Domain:
-        try:
-            return self._domains.get(domain_id)
-        except StorageDomainDoesNotExist:
-            raise
-        except UNREADABLE as error:
-            raise StorageDomainAccessError(domain_id) from error
-
     def _check_connection(self, pool_id: str, host_id: int, master_id: str, *, on_disk: bool) -> None:
         connected = self._connected
         if connected is None:
@@ -320,68 +352,28 @@ class Pools:
         if on_disk and not connected.on_disk:
             raise StoragePoolConnected(pool_id, "with its map in memory")
 
-    def _get_master(self, pool_id: str, master_id: str) -> Domain:
+    def _is_master(self, pool_id: str, domain_id: str) -> bool:
         try:
-            master = self._domains.validate(master_id)
-        except StorageDomainDoesNotExist as error:
-            raise StoragePoolMasterNotFound(pool_id, master_id) from error
-        if pool_id not in master.metadata.pool_ids:
-            raise StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
-        if master.metadata.role is not DomainRole.MASTER:
-            raise StoragePoolWrongMaster(master_id, "not a master")
-        return master
-
-    def _check_attachable(self, pool: ConnectedPool, domain: Domain) -> None:
-        is_iso = domain.metadata.domain_class is DomainClass.ISO
-        others = [pool_id for pool_id in domain.metadata.pool_ids if pool_id != pool.pool_id]
-        if others and not is_iso:
-            raise StorageDomainAlreadyAttached(domain.domain_id, others[0])
-        if domain.domain_id not in pool.domains and len(pool.domains) >= MAXIMUM_DOMAINS:
-            raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
-        self._check_version(pool, domain, exactly=False)
-
-    def _check_version(self, pool: ConnectedPool, domain: Domain, *, exactly: bool) -> None:
-        if domain.metadata.domain_class is not DomainClass.DATA:
-            return
-        master_version = self._domains.get(pool.master_id).metadata.version
-        version = domain.metadata.version
-        if version > master_version or (exactly and version != master_version):
-            raise MixedSdVersionError(domain.domain_id, version, master_version)
-
-    def _set_status(self, pool: ConnectedPool, domain_id: str, status: DomainStatus) -> None:
-        domains = {**pool.domains, domain_id: status}
-        if pool.on_disk:
-            self._domains.update(pool.master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
-        pool.domains = domains
-        self.on_change(pool)
+            metadata = self._domains.get(domain_id).metadata
+        except UNREADABLE as error:
+            raise StoragePoolWrongMaster(domain_id, "it may be the master, and cannot be read: connect it") from error
+        return pool_id in metadata.pool_ids and metadata.role is DomainRole.MASTER
 
     def _describe(self, domain_id: str, status: DomainStatus, health: Health | None) -> PoolDomain:
         if status is not DomainStatus.ACTIVE or (health is not None and not health.is_valid):
             return PoolDomain(status)
         if health is not None and (look := health.look) is not None:
-            return PoolDomain(status, look.version, look.space, look.alerts)
+            images = FileDomainLayout(look.checked_path.parent.parent)
+            iso_folder = images.get_image(ISO_IMAGE) if look.is_iso else None
+            return PoolDomain(status, look.version, look.space, look.alerts, iso_folder)
         try:
-            return PoolDomain(status, self._domains.get(domain_id).metadata.version, self._domains.get_space(domain_id))
+            domain = self._domains.get(domain_id)
+            is_iso = domain.metadata.domain_class is DomainClass.ISO
+            iso_folder = domain.backend.volumes.get_image_path(ISO_IMAGE) if is_iso else None
+            return PoolDomain(status, domain.metadata.version, domain.backend.domain.get_space(), (), iso_folder)
         except NodeError as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
             return PoolDomain(status)
-
-    def _rebuild_links(self, pool: ConnectedPool) -> None:
-        folder = self._layout.get_pool(pool.pool_id)
-        targets = {"mastersd": self._domains.get_backend(pool.master_id).domain.path}
-        for domain_id, status in pool.domains.items():
-            if status is DomainStatus.ACTIVE:
-                with contextlib.suppress(StorageDomainDoesNotExist):
-                    targets[domain_id] = self._domains.get_backend(domain_id).domain.path
-        with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.iterdir():
-                if path.name not in targets:
-                    path.unlink()
-            for name, target in targets.items():
-                link = folder / name
-                if not (link.is_symlink() and link.readlink() == target):
-                    durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
 
     def _remove_links(self, pool_id: str) -> None:
         folder = self._layout.get_pool(pool_id)
@@ -395,6 +387,14 @@ def _tell_nobody(_: ConnectedPool | None) -> None:
     """Where no monitors are, as in scripts."""
 
 
+def check_class(master: Domain) -> None:
+    """Whether a domain of this class may be a master: 317, 319."""
+    if master.metadata.domain_class is DomainClass.ISO:
+        raise IsoCannotBeMasterDomain(master.domain_id)
+    if master.metadata.domain_class is DomainClass.BACKUP:
+        raise BackupCannotBeMasterDomain(master.domain_id)
+
+
 def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, DomainStatus]:
     parsed = {}
     for domain_id, word in domains.items():
@@ -403,6 +403,8 @@ def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, Doma
             parsed[domain_id] = DomainStatus.parse(word)
         except ValueError:
             raise StorageDomainStatusError(word) from None
+    if len(parsed) > MAXIMUM_DOMAINS:
+        raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
     if master_id not in parsed:
         raise InvalidParameterException("masterSdUUID", master_id)
     return parsed

@@ -1,5 +1,6 @@
 """What the repository needs from outside, and the shapes that its backends have."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -70,6 +71,10 @@ class Ownership(Protocol):
 
     def check_access(self, folder: Path) -> str | None:
         """None when the owner of disks may read, write and search the folder and qemu may read it; else why not."""
+        ...
+
+    def can_read(self, status: os.stat_result) -> bool:
+        """Whether qemu may read a file with this owner and mode."""
         ...
 
 
@@ -505,6 +510,8 @@ class Backend:
     leftovers: Leftovers
     open_external_leases: Callable[[], ExternalLeases] | None = None
     """Of shared storage, from version 4 on; raises what reading metadata raises."""
+    create_external_leases: Callable[[], None] | None = None
+    """Make them anew, empty, for a domain that becomes one of version 4. Raises ClusterLockInitError (701)."""
 
 
 @dataclass(frozen=True, slots=True)

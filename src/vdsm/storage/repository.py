@@ -10,17 +10,21 @@ from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
+from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.external_leases import LeasesOfDomains
 from vdsm.storage.image import ImageUse
+from vdsm.storage.inventory import Inventory
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks
+from vdsm.storage.members import Members
 from vdsm.storage.model import DomainType
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
+from vdsm.storage.upgrade import Upgrades
 from vdsm.storage.volume import Volumes
 
 
@@ -59,8 +63,13 @@ class Repository:
         self.servers = Servers(served, self.domains)
         self.pools = Pools(self.domains, short, layout)
         self.settling = Settling(self.pools, self.domains, short, layout)
+        self.upgrades = Upgrades(self.pools, self.domains, locks, steps)
+        self.members = Members(self.pools, self.domains, self.upgrades, short, steps)
+        self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, locks, steps)
-        self.spm = Spm(self.pools, self.domains, self.recovery, locks, shared.end if shared else _no_step)
+        end = shared.end if shared else _no_step
+        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
+        self.definitions = Definitions(self.pools, self.domains, short, ownership)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)

@@ -157,11 +157,11 @@ class DomainService:
         return await lane.run(self._repository.images.list_volumes, domain_id, image_id)
 
     async def activate(self, domain_id: str, pool_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.pools.activate, pool_id, domain_id)
+        await self._lanes.get(domain_id).run(self._repository.members.activate, pool_id, domain_id)
         await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def attach(self, domain_id: str, pool_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.pools.attach, pool_id, domain_id)
+        await self._lanes.get(domain_id).run(self._repository.members.attach, pool_id, domain_id)
         await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def validate(self, domain_id: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api import storage_types as api
 from vdsm.api.storage_types import Connection, ConnectionStatus
@@ -16,10 +17,12 @@ from vdsm.storage.lanes import Lanes
 from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.monitor import Health
+from vdsm.storage.ports import Rollbacks
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
 from vdsm.storage.service_ports import LongWork
+from vdsm.storage.service_upgrades import PoolUpgrades
 
 log = logging.getLogger("storage.service")
 
@@ -28,6 +31,7 @@ def _format_domain(domain: PoolDomain) -> api.PoolDomainInfo:
     return api.PoolDomainInfo(
         status=domain.status,
         alerts=[api.PoolDomainAlert(code=alert.number, message=str(alert)) for alert in domain.alerts],
+        iso_prefix=str(domain.iso_folder or ""),
         version=UNSET if domain.version is None else domain.version,
         total_bytes=UNSET if domain.space is None else domain.space.total_bytes,
         free_bytes=UNSET if domain.space is None else domain.space.free_bytes,
@@ -46,8 +50,18 @@ def format_pool(pool: PoolInfo) -> api.PoolFullInfo:
         spm_host_id=pool.spm.host_id,
         lease_version=pool.spm.lease_version,
         version=pool.version,
+        iso_prefix=next((str(one.iso_folder) for one in pool.domains.values() if one.iso_folder), ""),
     )
     return api.PoolFullInfo(info=info, domains={id: _format_domain(domain) for id, domain in pool.domains.items()})
+
+
+def make_lease_settings(
+    renewal_s: int | None, lease_s: int | None, io_timeout_s: int | None, lease_retries: int | None
+) -> LeaseSettings | None:
+    """The settings, or None when one of them is not given."""
+    if renewal_s and lease_s and io_timeout_s and lease_retries:
+        return LeaseSettings(renewal_s, lease_s, io_timeout_s, lease_retries)
+    return None
 
 
 class PoolService:
@@ -70,6 +84,7 @@ class PoolService:
         self._work = work
         self._list_health = list_health
         self._mail = mail
+        self.upgrades = PoolUpgrades(repository, work)
         self._changing_role = asyncio.Lock()
 
     async def connect_server(
@@ -94,9 +109,7 @@ class PoolService:
         io_timeout_s: int | None,
         lease_retries: int | None,
     ) -> None:
-        lease = None
-        if renewal_s and lease_s and io_timeout_s and lease_retries:
-            lease = LeaseSettings(renewal_s, lease_s, io_timeout_s, lease_retries)
+        lease = make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries)
         create = self._repository.pools.create
         lane = self._lanes.get(master_domain_id)
         await lane.run(create, pool_id, name, master_domain_id, master_version, domain_ids, lease)
@@ -117,6 +130,10 @@ class PoolService:
 
     async def disconnect(self, pool_id: str, host_id: int, scsi_key: str, remove: bool = False) -> None:
         await self._lanes.get().run(self._repository.pools.disconnect, pool_id)
+        await self.forget(pool_id)
+
+    async def forget(self, pool_id: str) -> None:
+        """The pool is connected no more: the next start does not connect it either."""
         remembered = self._memory.content.pool
         if remembered is not None and remembered.pool_id == pool_id:
             await self._memory.set_pool(None)
@@ -153,6 +170,34 @@ class PoolService:
         async with self._changing_role:
             await self._stop(pool_id)
 
+    async def give_up(self, pool_id: str) -> None:
+        """Give the SPM role up where this host has it, so that whoever asked can end the pool."""
+        async with self._changing_role:
+            if self._repository.pools.get_connected(pool_id).role is SpmRole.SPM:
+                await self._stop(pool_id)
+
+    async def migrate(self, pool_id: str, old_id: str, new_id: str, version: int) -> str:
+        """Start the task that makes another domain the master; restarts connect the pool with that one then."""
+        self._repository.pools.require_spm(pool_id)
+
+        def migrate(_rollbacks: Rollbacks) -> None:
+            self._repository.spm.migrate(pool_id, old_id, new_id, version, self._work.hold)
+
+        return await self._work.start_persistent("switchMaster", migrate, partial(self.remember_master, pool_id))
+
+    async def migrate_at_once(self, pool_id: str, old_id: str, new_id: str, version: int) -> None:
+        """`migrate` without a task, for the caller who waits."""
+        migrate = self._repository.spm.migrate
+        await self._work.run_in_thread(migrate, pool_id, old_id, new_id, version, self._work.hold)
+        await self.remember_master(pool_id)
+
+    async def remember_master(self, pool_id: str) -> None:
+        """Let the next start connect the pool with the master that it has now."""
+        pool, known = self._repository.pools.get_connected(pool_id), self._memory.content.pool
+        if known is not None and known.pool_id == pool_id:
+            moved = replace(known, master_domain_id=pool.master_id, master_version=pool.master_version)
+            await self._memory.set_pool(moved)
+
     async def _start(self, pool_id: str, version: int | None, mailbox_count: int | None) -> None:
         has_begun = False
 
@@ -172,6 +217,11 @@ class PoolService:
             await self._mail.start_spm(mailbox_count)
             await self._work.take_over(self._repository.layout.get_tasks(pool_id))
             undo.forget()
+        if version is not None:
+            try:
+                await self.upgrades.begin(pool_id)
+            except NodeError as error:
+                log.warning("domains of pool %s keep their versions: %s", pool_id, error)
 
     async def _stop(self, pool_id: str) -> None:
         # Nothing may be written once another host can be the writer, so mail and tasks end before the lock is given up.

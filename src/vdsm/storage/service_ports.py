@@ -1,6 +1,7 @@
 """What the storage services need besides the repository: an engine for long work, and a memory across restarts."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -17,12 +18,21 @@ class LongWork(Protocol):
         """A task that is gone with the process."""
         ...
 
-    async def start_persistent(self, name: str, work: Callable[[Rollbacks], None]) -> str:
-        """A task of the pool, on disk with its rollbacks before each step; `work` blocks and runs in a thread."""
+    async def start_persistent(
+        self, name: str, work: Callable[[Rollbacks], None], then: Callable[[], Awaitable[None]] | None = None
+    ) -> str:
+        """A task of the pool, on disk with its rollbacks before each step; `work` blocks and runs in a thread.
+
+        `then` follows on the loop, as part of the task.
+        """
         ...
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
+        ...
+
+    def hold(self) -> AbstractContextManager[object]:
+        """While one thread holds this, no other writes tasks of the pool: their folder may move."""
         ...
 
     async def take_over(self, folder: Path) -> None:

@@ -8,6 +8,7 @@ from vdsm.storage import durable, locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import StoragePoolWrongMaster, io_failing_as
 from vdsm.storage.layout import Layout
+from vdsm.storage.metadata import demoted_keys
 from vdsm.storage.model import DomainRole, DomainStatus, SpmRole
 from vdsm.storage.pool import ConnectedPool, Pools
 
@@ -51,5 +52,4 @@ class Settling:
                 durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
         if "role" in faults:
             log.warning("Domain %s is marked as master of pool %s and is not", domain.domain_id, pool.pool_id)
-            version = {"MASTER_VERSION": "0"} if pool.on_disk else {}
-            self._domains.update(domain.domain_id, {"ROLE": DomainRole.REGULAR.value, **version})
+            self._domains.update(domain.domain_id, demoted_keys(on_disk=pool.on_disk))

@@ -43,8 +43,10 @@ def parse_volume_metadata(data: bytes) -> VolumeMetadata:
     )
 
 
-def format_volume_metadata(metadata: VolumeMetadata, version: int) -> bytes:
+def format_volume_metadata(metadata: VolumeMetadata, version: int, *, transitional: bool = False) -> bytes:
     """The record for a domain of that version; the description is cut at 210 characters.
+
+    With `transitional` an old version's record has the new one's capacity, too (facts: storage §1.4).
 
     Raises MetadataOverflowError (756) beyond 512 bytes, InvalidParameterException for a description of several lines.
     """
@@ -66,6 +68,8 @@ def format_volume_metadata(metadata: VolumeMetadata, version: int) -> bytes:
         keys |= {"CAP": str(metadata.capacity_bytes), "SEQ": str(metadata.sequence)}
     else:
         keys |= {"SIZE": str(metadata.capacity_bytes // _SECTOR_BYTES), "MTIME": "0"}
+    if transitional:
+        keys["CAP"] = str(metadata.capacity_bytes)
     record = ("".join(f"{key}={keys[key]}\n" for key in sorted(keys)) + "EOF\n").encode("utf-8")
     if len(record) > RECORD_BYTES:
         raise MetadataOverflowError(len(record))

@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vdsm.tasks.errors import TaskDirectoryError, TaskLoadFailed, TaskSaveFailed
@@ -35,6 +36,8 @@ class Journal:
 
     path: Path
     owner: tuple[int, int] | None = None
+    gate: AbstractContextManager[object] = field(default_factory=threading.RLock, compare=False, repr=False)
+    """Who holds it may move the folder: nothing is saved or removed meanwhile, but by the same thread."""
 
     @property
     def location(self) -> str:
@@ -47,7 +50,7 @@ class Journal:
             raise TaskSaveFailed(task_id=task_id, reason="not an id of a task")
         files = format_record(record)
         try:
-            with self._folder() as folder:
+            with self.gate, self._folder() as folder:
                 if not _exists(folder, task_id):
                     self._finish_save(folder, task_id)
                 self._write_folder(folder, task_id + _TEMPORARY, files)
@@ -96,7 +99,7 @@ class Journal:
         if not _TASK_ID.match(task_id):
             return
         try:
-            with self._folder() as folder:
+            with self.gate, self._folder() as folder:
                 # The older forms go first: they must not come to life when a crash leaves the newest half removed.
                 for suffix in (_BACKUP, _TEMPORARY):
                     _remove_tree(folder, task_id + suffix)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -33,19 +34,27 @@ class PoolTasks:
 
         return await self._runner.start(name, [Job(name, run)])
 
-    async def start_persistent(self, name: str, work: Callable[[Rollbacks], None]) -> str:
+    async def start_persistent(
+        self, name: str, work: Callable[[Rollbacks], None], then: Callable[[], Awaitable[None]] | None = None
+    ) -> str:
         """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed without a master."""
         if self._journal is None:
             raise AddTaskFailed(reason="the SPM is still starting or has stopped")
 
         async def run(context: JobContext) -> None:
             await context.run_in_thread(work, context.rollbacks)
+            if then is not None:
+                await then()
 
         return await self._runner.start(name, [Job(name, run)], kind=SPM, store=self._journal)
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
         return await self._runner.run_in_thread(function, *args, **kwargs)
+
+    def hold(self) -> AbstractContextManager[object]:
+        """While this is held, in one thread, no other writes tasks of the pool: their folder may move."""
+        return contextlib.nullcontext() if self._journal is None else self._journal.gate
 
     async def take_over(self, folder: Path) -> None:
         """Finish or undo what an earlier SPM left in this folder, then let tasks of the pool begin."""

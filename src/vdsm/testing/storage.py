@@ -1,5 +1,6 @@
 """A repository with a pool to work in: over memory for unit tests, over a folder for contract tests."""
 
+import os
 import uuid
 from dataclasses import dataclass, field
 from itertools import count
@@ -34,6 +35,9 @@ class NoOwner:
 
     def check_access(self, folder: Path) -> str | None:
         return self.refusal
+
+    def can_read(self, status: os.stat_result) -> bool:
+        return self.refusal is None
 
 
 class FixedClock:

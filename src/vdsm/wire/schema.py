@@ -33,7 +33,7 @@ def describe_errors() -> dict[str, Any]:
 def _import_failures() -> None:
     """Failures are known once the modules that declare them are imported: `errors` and `ports` of every part."""
     for module in pkgutil.walk_packages(vdsm.__path__, "vdsm."):
-        if module.name.rpartition(".")[2] in ("errors", "ports"):
+        if module.name.rpartition(".")[2].startswith(("errors", "ports")):
             importlib.import_module(module.name)
 
 

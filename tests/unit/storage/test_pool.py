@@ -98,8 +98,8 @@ def test_with_a_map_given_the_pools_keys_are_left_alone(world: World) -> None:
     world.repository.spm.start(world.pool_id)
     assert world.repository.pools.get_spm_status(world.pool_id) == SpmStatus(SpmRole.SPM, 3, 1)
     assert world.repository.pools.get_info(world.pool_id).name == "No Description"
-    world.repository.pools.attach(world.pool_id, other)
-    world.repository.pools.activate(world.pool_id, other)
+    world.repository.members.attach(world.pool_id, other)
+    world.repository.members.activate(world.pool_id, other)
     assert world.repository.pools.get_connected(world.pool_id).domains[other] is DomainStatus.ACTIVE
     world.repository.spm.stop(world.pool_id)
     assert read(world, world.domain_id) == before
@@ -110,46 +110,44 @@ def test_with_a_map_given_the_pools_keys_are_left_alone(world: World) -> None:
 
 
 def test_attach_and_activate_on_disk(spm: World) -> None:
-    pools = spm.repository.pools
     other = add_domain(spm)
-    pools.attach(spm.pool_id, other)
-    pools.attach(spm.pool_id, other)
+    spm.repository.members.attach(spm.pool_id, other)
+    spm.repository.members.attach(spm.pool_id, other)
     assert read(spm, other)["POOL_UUID"] == spm.pool_id
     domains = f"{spm.domain_id}:Active,{other}:Attached"
     assert read(spm, spm.domain_id)["POOL_DOMAINS"] == domains
-    pools.activate(spm.pool_id, other)
+    spm.repository.members.activate(spm.pool_id, other)
     assert (read(spm, other)["ROLE"], read(spm, other)["MASTER_VERSION"]) == ("Regular", "0")
     assert (spm.repository.layout.get_pool(spm.pool_id) / other).is_symlink()
-    pools.activate(spm.pool_id, spm.domain_id)
+    spm.repository.members.activate(spm.pool_id, spm.domain_id)
     assert read(spm, spm.domain_id)["ROLE"] == DomainRole.MASTER
 
 
 def test_attach_refusals(spm: World) -> None:
-    pools = spm.repository.pools
     with pytest.raises(MixedSdVersionError):
         spm.repository.spm.stop(spm.pool_id)
         spm.repository.pools.disconnect(spm.pool_id)
         low = World(spm.repository, "/low", spm.kind)
         low.start_spm(4)
-        pools.attach(low.pool_id, add_domain(spm))
+        spm.repository.members.attach(low.pool_id, add_domain(spm))
     with pytest.raises(StorageDomainAlreadyAttached):
-        pools.attach(low.pool_id, spm.domain_id)
+        spm.repository.members.attach(low.pool_id, spm.domain_id)
     with pytest.raises(StorageDomainNotMemberOfPool):
-        pools.activate(low.pool_id, spm.domain_id)
+        spm.repository.members.activate(low.pool_id, spm.domain_id)
     older = add_domain(spm, "/older", 3)
-    pools.attach(low.pool_id, older)
-    with pytest.raises(MixedSdVersionError):
-        pools.activate(low.pool_id, older)
+    spm.repository.members.attach(low.pool_id, older)
+    spm.repository.members.activate(low.pool_id, older)
+    assert read(spm, older)["VERSION"] == "4"
 
 
 def test_only_the_spm_attaches(world: World) -> None:
     world.create_pool()
     other = add_domain(world)
     with pytest.raises(StoragePoolUnknown):
-        world.repository.pools.attach(world.pool_id, other)
+        world.repository.members.attach(world.pool_id, other)
     world.repository.pools.connect(world.pool_id, 1, world.domain_id, 1)
     with pytest.raises(SpmStatusError):
-        world.repository.pools.attach(world.pool_id, other)
+        world.repository.members.attach(world.pool_id, other)
 
 
 def test_create_attaches_all_domains(world: World) -> None:
@@ -285,15 +283,15 @@ def test_activating_the_master_leaves_it_the_master(world: World) -> None:
     world.create_pool()
     world.repository.pools.connect(world.pool_id, 1, world.domain_id, 1, {world.domain_id: "Attached"})
     world.repository.spm.start(world.pool_id)
-    world.repository.pools.activate(world.pool_id, world.domain_id)
+    world.repository.members.activate(world.pool_id, world.domain_id)
     assert read(world, world.domain_id)["ROLE"] == DomainRole.MASTER
     assert read(world, world.domain_id)["MASTER_VERSION"] == "1"
 
 
 def test_a_sick_domain_does_not_hide_the_pool(spm: World) -> None:
     other = add_domain(spm)
-    spm.repository.pools.attach(spm.pool_id, other)
-    spm.repository.pools.activate(spm.pool_id, other)
+    spm.repository.members.attach(spm.pool_id, other)
+    spm.repository.members.activate(spm.pool_id, other)
     spm.repository.servers.disconnect(DomainType.LOCALFS, "/second")
     domains = spm.repository.pools.get_info(spm.pool_id).domains
     assert (domains[other].status, domains[other].version, domains[other].space) == (DomainStatus.ACTIVE, None, None)
@@ -315,8 +313,8 @@ def test_clean_up_removes_links_of_a_killed_daemon_only(world: World) -> None:
 
 def add_member(spm: World) -> str:
     domain_id = add_domain(spm)
-    spm.repository.pools.attach(spm.pool_id, domain_id)
-    spm.repository.pools.activate(spm.pool_id, domain_id)
+    spm.repository.members.attach(spm.pool_id, domain_id)
+    spm.repository.members.activate(spm.pool_id, domain_id)
     return domain_id
 
 

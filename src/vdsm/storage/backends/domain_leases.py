@@ -28,6 +28,7 @@ from vdsm.storage.xleases import LeaseVolume
 
 log = logging.getLogger(__name__)
 
+LEASES_MODE = 0o660
 WRITER = "SDM"
 """The lease of the domain's one writer, one alignment after the beginning of `leases`."""
 
@@ -111,6 +112,14 @@ class DomainLeases:
         self._write(self._layout.leases, partial(self._leases.write_lease, self._writer))
         if version >= XLEASES_VERSION:
             LeaseVolume(self._layout.xleases, self._known, self._leases, clock).format()
+
+    def create_external(self, clock: Clock, owner: Callable[[Path], None]) -> None:
+        """Make the file of external leases, or make it anew, without leases."""
+        path = self._layout.xleases
+        with io_failing_as(ClusterLockInitError):
+            durable.remove_file(path)
+            durable.create_file(path, LEASES_MODE, owner=owner)
+        self.open_external(clock).format()
 
     def open_external(self, clock: Clock) -> LeaseVolume:
         """The domain's external leases."""

@@ -223,6 +223,7 @@ def open_file_domain(
         data=FileDataStore(path, ownership),
         leftovers=FileLeftovers(domain_id, path),
         open_external_leases=partial(leases.open_external, clock) if leases and clock else None,
+        create_external_leases=partial(leases.create_external, clock, ownership.give) if leases and clock else None,
     )
 
 

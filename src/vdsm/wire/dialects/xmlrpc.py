@@ -154,6 +154,10 @@ def _connect_pool(given: dict[str, Any]) -> None:
         del given["domainDict"]  # the oldest callers have their (empty) options in this place
 
 
+def _detach_forced(given: dict[str, Any]) -> None:
+    given["force"] = True
+
+
 def _create_vm(given: dict[str, Any]) -> None:
     parameters = given.get("vmParams")
     vm_id = parameters.get("vmId") if isinstance(parameters, dict) else None
@@ -179,13 +183,14 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "connectStorageServer": _connections,
     "disconnectStorageServer": _connections,
     "connectStoragePool": _connect_pool,
+    "forcedDetachStorageDomain": _detach_forced,
     "create": _create_vm,
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
 """Where the calls of 2011 bend (design: the old scripts need it); names are the wire's."""
 
-STORAGE = frozenset({"storage", "monitors", "pool", "domain", "volume", "image", "task"})
+STORAGE = frozenset({"storage", "monitors", "pool", "definition", "domain", "volume", "image", "task"})
 """Groups whose success is told in another word (facts: storage §12.1)."""
 
 SPREAD = frozenset({"repoStats", "getStoragePoolInfo", "getVolumeSize", "prepareImage"})
