@@ -60,7 +60,7 @@ from vdsm.storage.service_volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner
-from vdsm.tasks.service import TaskService, format_event
+from vdsm.tasks.service import TaskService, format_events
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
@@ -223,13 +223,15 @@ class Node:
             await runner.run_in_thread(repository.recovery.recover, module, object, function, params)
 
         def on_change(task: TaskSnapshot) -> None:
-            self._tell(format_event(task))
+            for event in format_events(task):
+                self._tell(event)
 
         runner = TaskRunner(
             recover,
             self.clock,
             worker_count=settings.irs.thread_pool_size,
             queue_length=settings.irs.max_tasks,
+            job_kept_s=settings.jobs.autodelete_delay,
             on_change=on_change,
         )
         work = PoolTasks(runner, owner)

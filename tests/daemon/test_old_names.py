@@ -107,6 +107,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
         ("getAllTasks", "tasks"),
     ):
         assert made in (await s.ok(name))[member]
+    assert await s.ok("getHostJobs", "storage", []) == {"jobs": {}}
 
     drive = {"poolID": pool, "domainID": domain, "imageID": image, "volumeID": leaf}
     created = await s.ok("create", {"vmId": vm, "vmName": "vm1", "memSize": 64, "display": "vnc", "drives": [drive]})

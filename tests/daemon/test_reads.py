@@ -50,6 +50,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "task.list_statuses": (),
     "task.list_infos": (),
     "task.list_details": (),
+    "task.list_jobs": (),
 }
 """Arguments: ids of the furniture by name (or by another, `parameter=name`), others as they are."""
 
