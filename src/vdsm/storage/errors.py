@@ -43,6 +43,14 @@ class VolumeCreationError(NodeError):
     reason: str
 
 
+class VolumeExtendingError(NodeError):
+    """The volume could not be made larger; it is as it was."""
+
+    code, number, text = "volume-extending-error", 206, "Error extending volume: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
 class VolumeMetadataReadError(NodeError):
     """The volume's record could not be read from storage."""
 

@@ -287,8 +287,9 @@ class Volumes:
         try:
             if request.add_bitmaps:
                 parent = data.get_path(request.image_id, request.parent_id)
-                for name, granularity_bytes in self._qemu_img.info(parent).bitmaps:
-                    self._qemu_img.add_bitmap(path, name, granularity_bytes)
+                for bitmap in self._qemu_img.info(parent, VolumeFormat.COW.qemu).bitmaps:
+                    if bitmap.is_valid:
+                        self._qemu_img.add_bitmap(path, bitmap.name, bitmap.granularity_bytes)
             if request.bitmap is not None:
                 self._qemu_img.add_bitmap(path, request.bitmap)
         except QemuImgFailed as error:
