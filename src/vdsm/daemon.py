@@ -27,8 +27,10 @@ from vdsm.adapters.netlink import Netlink
 from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.sparsify import sparsify
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
@@ -53,6 +55,7 @@ from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_jobs import SdmService
 from vdsm.storage.service_life import DefinitionService, DomainLifeService, PoolLifeService
 from vdsm.storage.service_monitors import MonitorService
 from vdsm.storage.service_pools import PoolService
@@ -186,6 +189,7 @@ class _Storage:
     domain_life: DomainLifeService
     volumes: VolumeService
     images: ImageService
+    jobs: SdmService
 
 
 class Node:
@@ -214,6 +218,7 @@ class Node:
             qemu_img=QemuImgCommand(),
             ownership=choose_owner(owner),
             clock=self.clock,
+            sparsify=sparsify,
             lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
             short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
         )
@@ -253,6 +258,7 @@ class Node:
             domain_life=DomainLifeService(repository, lanes, memory, pools),
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
+            jobs=SdmService(repository, work),
         )
 
     def _make_watchers(
@@ -345,6 +351,7 @@ class Node:
                 DomainLifeApi: storage.domain_life,
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
+                SdmApi: storage.jobs,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
             }
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.sparsify import sparsify
 from vdsm.core.clock import SystemClock
 from vdsm.core.paths import Paths
 from vdsm.storage.repository import Repository
@@ -18,4 +19,10 @@ def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] |
 
     Nothing is connected yet, and only one process at a time can be a pool's SPM.
     """
-    return Repository(Paths(Path(root)), qemu_img=QemuImgCommand(), ownership=choose_owner(owner), clock=SystemClock())
+    return Repository(
+        Paths(Path(root)),
+        qemu_img=QemuImgCommand(),
+        ownership=choose_owner(owner),
+        clock=SystemClock(),
+        sparsify=sparsify,
+    )

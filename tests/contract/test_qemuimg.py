@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.blocks import BLOCK, COW, RAW, make, read
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.run import run
-from vdsm.storage.ports import Bitmap, Conversion, Layer, QemuImg, QemuImgFailed
+from vdsm.storage.ports import Bitmap, Conversion, QemuImg, QemuImgFailed
 from vdsm.testing.qemuimg import FakeQemuImg
 
 MIB = 1 << 20
@@ -100,8 +101,6 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
 
 # What moves data: the real one, block for block.
 
-BLOCK = 65536
-RAW, COW = "raw", "qcow2"
 REAL = QemuImgCommand()
 
 
@@ -119,39 +118,14 @@ class Heard:
             self.stopping.set()
 
 
-def make(path: Path, format: str, blocks: str, backing: Layer | None = None) -> Layer:
-    """An image whose blocks hold these letters; a dot is a block that was never written."""
-    path.touch()
-    size_bytes = len(blocks) * BLOCK
-    name, format_below = (backing.path.name, backing.format) if backing else (None, None)
-    compat = "1.1" if format == COW else None
-    REAL.create(path, format, size_bytes, compat=compat, backing=name, backing_format=format_below)
-    writes = [f"write -q -P {ord(letter)} {i * BLOCK} {BLOCK}" for i, letter in enumerate(blocks) if letter != "."]
-    if writes:
-        run(["qemu-io", "-f", format, *(word for write in writes for word in ("-c", write)), path], timeout_s=60)
-    return Layer(path, format)
-
-
-def read(layer: Layer) -> str:
-    """The letters of an image and all below it; a dot for zeros. The image is whole."""
-    if layer.format == COW:
-        run(["qemu-img", "check", "-q", "-f", COW, layer.path], timeout_s=60)
-    out = layer.path.with_name("read.out")
-    run(["qemu-img", "convert", "-f", layer.format, "-O", RAW, layer.path, out], timeout_s=60)
-    data = out.read_bytes()
-    blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
-    assert all(block == block[:1] * BLOCK for block in blocks)
-    return "".join(chr(block[0]) if block[0] else "." for block in blocks)
-
-
 @pytest.mark.parametrize("source_format", [RAW, COW])
 @pytest.mark.parametrize("target_format", [RAW, COW])
 def test_a_copy_of_a_chain(tmp_path: Path, source_format: str, target_format: str) -> None:
     base = make(tmp_path / "base", source_format, "abc.....")
     top = make(tmp_path / "top", COW, ".BC..F..", base)
-    target, heard = make(tmp_path / "target", target_format, "xxxxxxxx"), Heard()
+    target, heard = make(tmp_path / "target", target_format, "........"), Heard()
     before = [path.read_bytes() for path in (base.path, top.path)]
-    REAL.convert(Conversion(top, target, create=True, compat="1.1" if target_format == COW else None), heard)
+    REAL.convert(Conversion(top, target, is_zero=True), heard)
     assert read(target) == "aBC..F.."
     assert heard.percents[-1] == 100
     assert [path.read_bytes() for path in (base.path, top.path)] == before
@@ -185,7 +159,7 @@ def test_bitmaps_are_copied_and_merged(tmp_path: Path) -> None:
     source = make(tmp_path / "source", COW, "a")
     REAL.add_bitmap(source.path, "day", 131072)
     target = make(tmp_path / "target", COW, ".")
-    REAL.convert(Conversion(source, target, create=True, compat="1.1", copy_bitmaps=True), Heard())
+    REAL.convert(Conversion(source, target, copy_bitmaps=True), Heard())
     assert REAL.info(target.path, COW).bitmaps == (Bitmap("day", 131072),)
     REAL.merge_bitmap(source, target.path, "day", Heard())
     with pytest.raises(QemuImgFailed):
@@ -225,10 +199,10 @@ def test_layers_are_measured_alone_and_together(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_nobody_wants_ends_at_once_and_leaves_its_source(tmp_path: Path) -> None:
-    source, target = make(tmp_path / "source", RAW, "a" * 512), make(tmp_path / "target", RAW, ".")
+    source, target = make(tmp_path / "source", RAW, "a" * 512), make(tmp_path / "target", RAW, "." * 512)
     before, heard = source.path.read_bytes(), Heard(stops=True)
     with pytest.raises(QemuImgFailed):
-        REAL.convert(Conversion(source, target, create=True), heard)
+        REAL.convert(Conversion(source, target, is_zero=True), heard)
     assert heard.percents[-1] < 100
     assert source.path.read_bytes() == before
 

@@ -122,11 +122,9 @@ class QemuImgCommand:
 
     def convert(self, conversion: Conversion, watch: Watch) -> None:
         source, target = conversion.source, conversion.target
-        argv: list[str | Path] = ["convert", "-p", "-t", "none", "-T", "none", "-f", source.format, "-O", target.format]
-        if not conversion.create:
-            argv += ["-n"]
-        elif conversion.compat is not None:
-            argv += ["-o", f"compat={conversion.compat}"]
+        # Created by storage beforehand, always (-n): with the size and the space that its record tells.
+        argv: list[str | Path] = ["convert", "-p", "-n", "-t", "none", "-T", "none"]
+        argv += ["-f", source.format, "-O", target.format]
         if conversion.backing is not None:
             argv += ["-B", conversion.backing]
         if conversion.is_zero:

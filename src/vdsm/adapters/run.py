@@ -71,6 +71,11 @@ class Completed:
         return self.stdout.decode("utf-8", "replace")
 
 
+def has_program(name: str) -> bool:
+    """Whether `run` would find it."""
+    return shutil.which(name, path=SEARCH_PATH) is not None
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -122,6 +127,8 @@ def run_watched(
                 on_output(piece)
             elif source is process.stderr:
                 stderr = (stderr + piece)[-_KEPT_STDERR_BYTES:]
+        if stopping.is_set():
+            raise call.stopped()
     finally:
         if process.poll() is None:
             _kill(process.pid)

@@ -2,6 +2,7 @@
 
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
@@ -20,6 +21,7 @@ GROUPS: tuple[type, ...] = (
     DomainLifeApi,
     VolumeApi,
     ImageApi,
+    SdmApi,
     TaskApi,
 )
 

@@ -68,7 +68,7 @@ _FAILS = ("unknown-task",)
 
 @group("task", invalid="invalid-parameter")
 class TaskApi(Protocol):
-    """Storage tasks; a job is one in memory, under an id that its caller chose."""
+    """Storage tasks."""
 
     @verb(
         "Task.getStatus", "GET /tasks/{task_id}", xmlrpc("getTaskStatus", "task_id", member="taskStatus"), fails=_FAILS
@@ -127,4 +127,4 @@ class TaskApi(Protocol):
         job_type: Annotated[JobType | None, ovirt("job_type"), "only jobs of that type"] = None,
         job_ids: Annotated[list[Uuid] | None, ovirt("job_ids"), "only these; without any, all"] = None,
     ) -> dict[str, JobInfo]:
-        """The jobs of this host, finished ones for a while; ids that are unknown are left out."""
+        """The jobs of this host, finished ones for a while: tasks in memory, under ids that their callers chose."""

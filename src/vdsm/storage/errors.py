@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vdsm.core.errors import NodeError
+from vdsm.storage.ports import QemuImgFailed
 
 # Volumes and images ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,22 @@ class CannotShareVolume(NodeError):
     reason: str
 
 
+class SharedVolumeNonWritable(NodeError):
+    """A template's volume is never written again."""
+
+    code, number, http = "shared-volume-non-writable", 219, 409
+    text = "Shared volume is not writable: ({volume_id!r},)"
+    volume_id: str
+
+
+class InternalVolumeNonWritable(NodeError):
+    """Only the top of a chain may be written so."""
+
+    code, number, http = "internal-volume-non-writable", 220, 409
+    text = "Internal volume is not writable: ({volume_id!r},)"
+    volume_id: str
+
+
 class CannotDeleteVolume(NodeError):
     """The volume could not be removed; it is illegal from now on, and removing it again finishes the work."""
 
@@ -139,12 +156,29 @@ class IncorrectType(NodeError):
     allocation: str
 
 
+class InvalidVolumeUpdate(NodeError):
+    """The change of a volume's attributes does not fit what the volume is."""
+
+    code, number, http = "invalid-volume-update", 235, 409
+    text = "Invalid volume update: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
 class ImagePathError(NodeError):
     """The image's directory is missing or cannot be used."""
 
     code, number, http = "image-path-error", 254, 404
     text = "Image path does not exist or cannot be accessed/created: ({path!r},)"
     path: str
+
+
+class CopyImageError(NodeError):
+    """The data could not be copied; the target stays illegal, the source is untouched."""
+
+    code, number, text = "copy-image-error", 261, "Low level image copy failed: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
 
 
 class ImageIsNotLegalChain(NodeError):
@@ -452,6 +486,15 @@ class StorageServerAccessPermissionError(NodeError):
     reason: str
 
 
+class ImageVerificationError(NodeError):
+    """The volume's data is not what its record says, or names what is not its own."""
+
+    code, number, http = "image-verification-error", 484, 409
+    text = "Image verification failed: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
 class AcquireLockFailure(NodeError):
     """Another host or process is the pool's metadata writer."""
 
@@ -511,6 +554,66 @@ class ResourceTimeout(NodeError):
 
     code, number, http, retry, text = "resource-timeout", 851, 503, True, "Resource timeout: ({resource!r},)"
     resource: str
+
+
+class GenerationMismatch(NodeError):
+    """Another operation on the volume has ended since its generation was read; nothing was changed."""
+
+    code, number, http = "generation-mismatch", 911, 409
+    text = "The provided generation doesn't match the volume's generation: (asked {wanted!r}, is {generation!r})"
+    wanted: int | None
+    generation: int
+
+
+class VolumeIsNotInChain(NodeError):
+    """The image's chain does not have the volume."""
+
+    code, number, http = "volume-is-not-in-chain", 920, 409
+    text = "Volume is not in chain: ({image_id!r}, {volume_id!r})"
+    image_id: str
+    volume_id: str
+
+
+class WrongParentVolume(NodeError):
+    """The volume is based on another one."""
+
+    code, number, http = "wrong-parent-volume", 921, 409
+    text = "Volume has a different parent: (volume {volume_id!r}, parent {parent_id!r})"
+    volume_id: str
+    parent_id: str
+
+
+class UnexpectedVolumeState(NodeError):
+    """The volume is not in the state that the operation begins with."""
+
+    code, number, http = "unexpected-volume-state", 922, 409
+    text = "Volume is in an unexpected state: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
+class AddBitmapError(NodeError):
+    """The bitmap could not be added."""
+
+    code, number, http, text = "add-bitmap-error", 1620, 409, "Failed to add bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str
+
+
+class MergeBitmapError(NodeError):
+    """The bitmap could not be merged into the volume below."""
+
+    code, number, text = "merge-bitmap-error", 1621, "Failed to merge bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str
+
+
+class RemoveBitmapError(NodeError):
+    """The bitmap could not be removed."""
+
+    code, number, text = "remove-bitmap-error", 1622, "Failed to remove bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str
 
 
 class InvalidParameterException(NodeError):
@@ -575,3 +678,14 @@ def io_failing_as(make: Callable[[str], NodeError]) -> Iterator[None]:
         if error.errno == errno.ESTALE:
             raise FileStorageDomainStaleNfsHandle(reason) from error
         raise make(reason) from error
+
+
+@contextmanager
+def qemu_failing_as(make: Callable[[str], NodeError]) -> Iterator[None]:
+    """Turn a failure of qemu-img in the block into a storage failure: full storage by name, the rest as `make` says."""
+    try:
+        yield
+    except QemuImgFailed as error:
+        if error.full:
+            raise NoSpaceLeftOnDomain(error.reason) from error
+        raise make(error.reason) from error

@@ -40,6 +40,11 @@ def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
     return Resource(f"01_img_{domain_id}", image_id, shared)
 
 
+def run_link(domain_id: str, image_id: str) -> Resource:
+    """The link by which this host uses an image."""
+    return Resource(f"06_link_{domain_id}", image_id)
+
+
 class Locks:
     """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other.
 

@@ -84,13 +84,11 @@ class Layer:
 class Conversion:
     """One copy (facts: storage §9.6): of the source's top layer when the target has a backing file, else of its chain.
 
-    With `create` the target is formatted anew, with that `compat` when it is qcow2.
+    The target is formatted already.
     """
 
     source: Layer
     target: Layer
-    create: bool = False
-    compat: str | None = None
     backing: str | None = None
     """The target's backing file, a name in its folder."""
     is_zero: bool = False
@@ -166,6 +164,10 @@ class QemuImg(Protocol):
     def measure(self, layers: Sequence[Layer], format: str) -> Measure:
         """What the layers, top first and no others, need as one image of that format."""
         ...
+
+
+Sparsify = Callable[[Layer, Watch], bool]
+"""Gives space back that an image does not use, in place; False when no program here can. May raise QemuImgFailed."""
 
 
 class Ownership(Protocol):

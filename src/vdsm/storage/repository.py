@@ -12,13 +12,17 @@ from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.image import ImageUse
+from vdsm.storage.inspection import Inspection
 from vdsm.storage.inventory import Inventory
+from vdsm.storage.jobs import DataJobs
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks
 from vdsm.storage.members import Members
+from vdsm.storage.merge import Merges
 from vdsm.storage.model import DomainType
+from vdsm.storage.operation import Operations
 from vdsm.storage.pool import Pools
-from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
+from vdsm.storage.ports import Kind, Layer, Ownership, QemuImg, Sparsify, Steps, Watch
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
@@ -28,6 +32,10 @@ from vdsm.storage.volume import Volumes
 
 def _no_step(_: str) -> None:
     return
+
+
+def _sparsify_nothing(_layer: Layer, _watch: Watch) -> bool:
+    return False
 
 
 class Repository:
@@ -41,6 +49,7 @@ class Repository:
         ownership: Ownership,
         clock: Clock,
         kinds: Mapping[DomainType, Kind] | None = None,
+        sparsify: Sparsify = _sparsify_nothing,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
         short_lock_timeout_s: float = 30.0,
@@ -61,5 +70,9 @@ class Repository:
         self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps)
         self.definitions = Definitions(self.pools, self.domains, short, ownership)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
+        operations = Operations(self.domains, locks, qemu_img, steps)
+        self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
+        self.merges = Merges(self.pools, operations, qemu_img, steps)
+        self.inspection = Inspection(self.domains, short, operations, qemu_img)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

@@ -1,8 +1,7 @@
 """Creating, removing and reading volumes (facts: storage §9.1 to §9.3, §4.4); the steps of removal are in `removal`."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vdsm.core.clock import Clock
@@ -12,16 +11,14 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     DiscardIsNotSupported,
     ImagePathError,
-    NoSpaceLeftOnDomain,
     StorageDomainNotInPool,
     UnsupportedOperation,
     VolumeAccessError,
     VolumeAlreadyExists,
-    VolumeCreationError,
 )
+from vdsm.storage.formatting import format_data
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import (
-    Allocation,
     Legality,
     VolumeFormat,
     VolumeInfo,
@@ -40,11 +37,6 @@ from vdsm.storage.volume_metadata import format_volume_metadata
 
 log = logging.getLogger(__name__)
 
-_OLD_COMPAT = "0.10"
-_NEW_COMPAT = "1.1"
-_RAW_HEAD_BYTES = 4096  # qemu-img allocates the first page of a raw file itself
-_CLUSTER_BYTES = 65536
-
 
 @dataclass(frozen=True, slots=True)
 class _Creation:
@@ -53,6 +45,7 @@ class _Creation:
     request: VolumeRequest
     domain: Domain
     parent: VolumeMetadata | None
+    metadata: VolumeMetadata
     record: bytes
     rollbacks: VolumeRollbacks
 
@@ -182,9 +175,11 @@ class Volumes:
         if request.has_parent:
             parent = domain.images.read(request.source_image_id, request.parent_id)
             checks.check_parent(request, parent)
-        record = format_volume_metadata(self._make_metadata(request), version)
+        metadata = self._make_metadata(request)
+        record = format_volume_metadata(metadata, version)
         ids = (request.domain_id, request.image_id, request.volume_id)
-        return _Creation(request, domain, parent, record, VolumeRollbacks(rollbacks, domain.backend.traits, *ids))
+        entries = VolumeRollbacks(rollbacks, domain.backend.traits, *ids)
+        return _Creation(request, domain, parent, metadata, record, entries)
 
     def _get_writable(self, pool_id: str, domain_id: str) -> Domain:
         domain = self._domains.get_with_images(domain_id)
@@ -225,7 +220,9 @@ class Volumes:
         data.create_data(image_id, volume_id)
         self._mark_parent(creation)
         self._step("format data")
-        self._format_data(creation)
+        parent_format = None if creation.parent is None else creation.parent.format
+        format_data(creation.domain, self._qemu_img, image_id, volume_id, creation.metadata, parent_format)
+        self._add_bitmaps(creation)
         self._step("settle data")
         data.settle_data(image_id, volume_id)
         rollbacks.push_record(path)
@@ -259,27 +256,6 @@ class Volumes:
         internal = replace(parent, role=VolumeRole.INTERNAL)
         creation.domain.images.change(request.image_id, request.parent_id, internal)
 
-    def _format_data(self, creation: _Creation) -> None:
-        request = creation.request
-        data = creation.domain.backend.data
-        path = data.get_path(request.image_id, request.volume_id)
-        is_cow = request.format is VolumeFormat.COW
-        compat = _NEW_COMPAT if creation.domain.metadata.version >= 4 else _OLD_COMPAT
-        with self._qemu_failing_as(request.volume_id):
-            self._qemu_img.create(
-                path,
-                request.format.qemu,
-                request.capacity_bytes,
-                compat=compat if is_cow else None,
-                backing=request.parent_id if creation.parent else None,
-                backing_format=creation.parent.format.qemu if creation.parent else None,
-            )
-        if request.allocation is Allocation.PREALLOCATED and creation.parent is None:
-            size_bytes = data.get_size(request.image_id, request.volume_id).apparent_bytes
-            start_bytes = checks.round_up(size_bytes, _CLUSTER_BYTES) if is_cow else _RAW_HEAD_BYTES
-            data.preallocate(request.image_id, request.volume_id, start_bytes, request.capacity_bytes)
-        self._add_bitmaps(creation)
-
     def _add_bitmaps(self, creation: _Creation) -> None:
         # A volume without its bitmaps is of use; the next backup is a full one.
         request, data = creation.request, creation.domain.backend.data
@@ -294,12 +270,3 @@ class Volumes:
                 self._qemu_img.add_bitmap(path, request.bitmap)
         except QemuImgFailed as error:
             log.warning("Volume %s is made without some bitmaps: %s", request.volume_id, error)
-
-    @contextmanager
-    def _qemu_failing_as(self, volume_id: str) -> Iterator[None]:
-        try:
-            yield
-        except QemuImgFailed as error:
-            if error.full:
-                raise NoSpaceLeftOnDomain(error.reason) from error
-            raise VolumeCreationError(volume_id, error.reason) from error

@@ -29,7 +29,7 @@ from vdsm.storage.errors import (
     io_failing_as,
 )
 from vdsm.storage.layout import FileDomainLayout
-from vdsm.storage.model import VolumeSize
+from vdsm.storage.model import RAW_HEAD_BYTES, VolumeSize
 from vdsm.storage.ports import HalfMade, Ownership
 from vdsm.storage.volume_metadata import RECORD_BYTES
 
@@ -193,17 +193,18 @@ class FileDataStore:
         self._with_data(image_id, volume_id, grow, VolumeExtendingError)
 
     def is_zero(self, image_id: str, volume_id: str) -> bool:
-        found: list[int] = []
+        heads: list[bytes] = []
 
         def look(descriptor: int) -> None:
             try:
-                found.append(os.lseek(descriptor, 0, os.SEEK_DATA))
+                os.lseek(descriptor, RAW_HEAD_BYTES, os.SEEK_DATA)
             except OSError as error:
                 if error.errno != errno.ENXIO:  # there is none
                     raise
+                heads.append(os.pread(descriptor, RAW_HEAD_BYTES, 0))
 
         self._with_data(image_id, volume_id, look)
-        return not found
+        return bool(heads) and not any(heads[0])
 
     def _with_data(
         self,
