@@ -1,6 +1,7 @@
 """Jobs and merges on real files: after each, the images are whole and read block for block as they must."""
 
 import itertools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ from vdsm.adapters import run as door
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.sparsify import sparsify
-from vdsm.storage.errors import CopyImageError, ImageIsNotLegalChain
+from vdsm.storage.errors import CopyImageError, ImageIsNotLegalChain, ImageVerificationError
 from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeRef, VolumeRequest
 from vdsm.storage.ports import Layer, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
@@ -194,3 +195,76 @@ def test_virt_sparsify_is_asked_as_the_facts_tell(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(door, "ENVIRONMENT", {**door.ENVIRONMENT, "PATH": door.SEARCH_PATH})
     assert sparsify(Layer(tmp_path / "image", "qcow2"), Unwatched())
     assert (tmp_path / "asked").read_text() == f"-v -x --machine-readable --in-place {tmp_path}/image\n"
+
+
+# Looking at data.
+
+
+def test_a_chain_is_measured_as_it_is_copied(spm: World) -> None:
+    chain = make_chain(spm, RAW, 3)
+    ids = (spm.domain_id, chain[-1].image_id, chain[-1].volume_id)
+    measure = spm.repository.inspection.measure
+    whole, alone = measure(*ids, COW), measure(*ids, COW, backing_chain=False)
+    pair = measure(*ids, COW, base_id=chain[1].volume_id)
+    letters = [sum(letter != "." for letter in overlay(*words)) for words in (WORDS, WORDS[2:], WORDS[1:])]
+    assert (whole.required_bytes - alone.required_bytes) == (letters[0] - letters[1]) * BLOCK
+    assert (pair.required_bytes - alone.required_bytes) == (letters[2] - letters[1]) * BLOCK
+    assert measure(*ids, RAW).full_bytes == SIZE
+    target = spm.create_base(capacity_bytes=SIZE)
+    spm.repository.jobs.copy_data(ref(spm, chain[-1]), ref(spm, target))
+    assert spm.get_path(target).stat().st_size <= whole.required_bytes
+
+
+def test_good_data_passes(spm: World) -> None:
+    for volume in (*make_chain(spm, RAW, 3), *make_chain(spm, COW, 2)):
+        spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)
+        spm.repository.inspection.get_image_info(spm.domain_id, volume.image_id, volume.volume_id)
+
+
+@pytest.mark.parametrize("format", ["vmdk", "vdi", "vpc", "vhdx", "qed", "parallels", "qcow2"])
+def test_other_formats_in_a_raw_volume_are_refused(spm: World, format: str) -> None:
+    volume = spm.create_base(format=RAW, capacity_bytes=64 << 20)
+    path = spm.get_path(volume)
+    door.run(["qemu-img", "create", "-q", "-f", format, path, "1M"], timeout_s=60)
+    with pytest.raises(ImageVerificationError):
+        spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "backing_file=/etc/passwd,backing_fmt=raw",
+        "backing_file=json:{},backing_fmt=raw",
+        "data_file=FOLDER/outside,data_file_raw=on",
+        "compat=1.1,size=1P",
+    ],
+)
+def test_hostile_data_is_refused_and_not_followed(spm: World, tmp_path: Path, options: str) -> None:
+    """What a header names is a pipe here: whoever opened it would wait for ever."""
+    volume = spm.create_base(capacity_bytes=SIZE)
+    path, outside = spm.get_path(volume), tmp_path / "outside"
+    words = ["create", "-q", "-f", "qcow2", "-u", "-o", options.replace("FOLDER", str(tmp_path)), path]
+    door.run(["qemu-img", *words, *(() if "size" in options else ("1M",))], timeout_s=60)
+    outside.unlink(missing_ok=True)
+    os.mkfifo(outside)
+    ids = (spm.domain_id, volume.image_id, volume.volume_id)
+    with pytest.raises(ImageVerificationError):
+        spm.repository.inspection.verify(*ids)
+    target = spm.create_base(capacity_bytes=SIZE)
+    if "size" not in options:
+        with pytest.raises(ImageIsNotLegalChain):
+            spm.repository.jobs.copy_data(ref(spm, volume), ref(spm, target))
+        with pytest.raises(ImageIsNotLegalChain):
+            spm.repository.inspection.measure(*ids, RAW)
+
+
+def test_a_header_that_asks_for_too_much_is_refused_in_time(spm: World) -> None:
+    volume = spm.create_base(capacity_bytes=SIZE)
+    path = spm.get_path(volume)
+    for at, data in ((36, b"\x7f\xff\xff\xff"), (56, b"\x7f\xff\xff\xff"), (60, b"\x7f\xff\xff\xff")):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+        with pytest.raises(ImageVerificationError):
+            spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)
+        path.write_bytes(whole)
+    spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)

@@ -171,3 +171,20 @@ async def test_failures_are_the_jobs(stored: Stored) -> None:
         await daemon.rpc("SDM.clear_bitmaps", {"job_id": job_id, "vol_info": {**volume, **changes}})
         job = await end(daemon, job_id)
         assert (job["status"], job["error"]["code"]) == ("failed", code)
+
+
+async def test_bitmaps_travel_as_lists(stored: Stored) -> None:
+    daemon, made = stored
+    volume = await make_volume(daemon, made, size=str(MIB))
+    job_id, bitmap = make_id(), make_id()
+    await daemon.rpc("SDM.add_bitmap", {"job_id": job_id, "vol_info": volume, "bitmap": bitmap})
+    await end(daemon, job_id)
+    ids = {"storagedomainID": made.domain_id, "imageID": volume["img_id"], "volumeID": volume["vol_id"]}
+    info = await daemon.rpc("Volume.getQemuImageInfo", {**ids, "storagepoolID": made.pool_id})
+    told = {"format": "qcow2", "virtualsize": MIB, "clustersize": 65536, "compat": "1.1"}
+    assert info == {**told, "bitmaps": [[bitmap, 65536, ["auto"]]]}
+    path = f"/api/v1/storage/domains/{made.domain_id}/images/{volume['img_id']}/volumes/{volume['vol_id']}"
+    answer = (await daemon.rest("GET", f"{path}/qemu-info", query={"pool_id": made.pool_id})).json
+    assert answer["bitmaps"] == [{"name": bitmap, "granularity_bytes": 65536, "flags": ["auto"]}]
+    measured = await daemon.rpc("Volume.measure", {**ids, "storagepoolID": made.pool_id, "dstVolFormat": "COW"})
+    assert set(measured) == {"required", "fully-allocated", "bitmaps"}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Text, group, ovirt, verb
+from vdsm.api.storage_types import VolumeLegality
 from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
 
 Generation = Annotated[int, Meta(ge=0, le=999)]
@@ -46,7 +47,7 @@ class VolumeAttributes(Struct, frozen=True, kw_only=True):
 
     generation: Generation | UnsetType = UNSET
     description: Text = UNSET
-    legality: Literal["LEGAL", "ILLEGAL", "FAKE"] | UnsetType = UNSET
+    legality: VolumeLegality | UnsetType = UNSET
     role: Annotated[Literal["SHARED", "INTERNAL", "LEAF"] | UnsetType, ovirt("type")] = UNSET
 
 

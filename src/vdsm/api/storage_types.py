@@ -18,6 +18,7 @@ DOMAIN_STATUS_WORDS = {word.upper(): word for word in get_args(DomainStatus)} | 
 
 VolumeFormat = Literal["COW", "RAW"]
 VOLUME_FORMAT_WORDS = {"4": "COW", "5": "RAW"}
+VolumeLegality = Literal["LEGAL", "ILLEGAL", "FAKE"]
 Allocation = Literal["PREALLOCATED", "SPARSE"]
 ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
 
@@ -181,6 +182,33 @@ class VolumeSize(Struct, frozen=True, kw_only=True):
 
     size_bytes: Annotated[int, ovirt("apparentsize", as_=str, declared="uint")]
     allocated_bytes: Annotated[int, ovirt("truesize", as_=str, declared="uint")]
+
+
+class QemuBitmap(Struct, frozen=True, kw_only=True):
+    """A dirty bitmap of a qcow2 file; the oVirt dialects carry it as a list of name, granularity and flags."""
+
+    name: str
+    granularity_bytes: Annotated[int, ovirt("granularity")]
+    flags: list[str]
+
+
+class QemuImageInfo(Struct, frozen=True, kw_only=True):
+    """What qemu tells of a volume's file (facts: storage §4.4)."""
+
+    format: Literal["raw", "qcow2"]
+    capacity_bytes: Annotated[int, ovirt("virtualsize")]
+    cluster_size_bytes: Annotated[Number, ovirt("clustersize")] = UNSET
+    backing_file: Annotated[Text, ovirt("backingfile")] = UNSET
+    compat: Text = UNSET
+    bitmaps: list[QemuBitmap] | UnsetType = UNSET
+
+
+class VolumeMeasure(Struct, frozen=True, kw_only=True):
+    """What a copy of a volume needs, in bytes."""
+
+    required_bytes: Annotated[int, ovirt("required")]
+    full_bytes: Annotated[int, ovirt("fully-allocated")]
+    bitmaps_bytes: Annotated[Number, ovirt("bitmaps")] = UNSET
 
 
 class VolumeLocation(Struct, frozen=True, kw_only=True):

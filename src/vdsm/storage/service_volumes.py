@@ -2,12 +2,14 @@
 
 import os
 
+from msgspec import UNSET
+
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import Allocation, PreparedImage, VolumeFormat, VolumeInfo, VolumeRequest
-from vdsm.storage.ports import Rollbacks
+from vdsm.storage.model import Allocation, Legality, PreparedImage, VolumeFormat, VolumeInfo, VolumeRequest
+from vdsm.storage.ports import ImageFile, Rollbacks
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
 
@@ -36,6 +38,21 @@ def format_volume(info: VolumeInfo) -> api.VolumeInfo:
         modified_s=0,
         generation=metadata.generation,
         sequence=metadata.sequence,
+    )
+
+
+def _format_image(image: ImageFile) -> api.QemuImageInfo:
+    bitmaps = [
+        api.QemuBitmap(name=one.name, granularity_bytes=one.granularity_bytes, flags=list(one.flags))
+        for one in image.bitmaps
+    ]
+    return api.QemuImageInfo(
+        format="qcow2" if image.format == VolumeFormat.COW.qemu else "raw",
+        capacity_bytes=image.virtual_size_bytes,
+        cluster_size_bytes=image.cluster_size_bytes or UNSET,
+        backing_file=image.backing_file or UNSET,
+        compat=image.compat or UNSET,
+        bitmaps=bitmaps or UNSET,
     )
 
 
@@ -97,6 +114,51 @@ class VolumeService:
     async def get_size(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeSize:
         size = await self._lanes.get(domain_id).run(self._repository.volumes.get_size, domain_id, image_id, volume_id)
         return api.VolumeSize(size_bytes=size.apparent_bytes, allocated_bytes=size.allocated_bytes)
+
+    async def get_qemu_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.QemuImageInfo:
+        look = self._repository.inspection.get_image_info
+        return _format_image(await self._lanes.get(domain_id).run(look, domain_id, image_id, volume_id))
+
+    async def measure(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        format: str,
+        backing_chain: bool = True,
+        base_id: str | None = None,
+    ) -> api.VolumeMeasure:
+        found = await self._lanes.get(domain_id).run(
+            self._repository.inspection.measure,
+            *(domain_id, image_id, volume_id, VolumeFormat.parse(format)),
+            backing_chain=backing_chain,
+            base_id=base_id,
+        )
+        return api.VolumeMeasure(
+            required_bytes=found.required_bytes,
+            full_bytes=found.full_bytes,
+            bitmaps_bytes=UNSET if found.bitmaps_bytes is None else found.bitmaps_bytes,
+        )
+
+    async def verify_untrusted(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.inspection.verify, domain_id, image_id, volume_id)
+
+    async def set_description(
+        self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
+    ) -> None:
+        change, ids = self._repository.volumes.change, (pool_id, domain_id, image_id, volume_id)
+        await self._lanes.get(domain_id).run(change, *ids, description=description)
+
+    async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
+        change, ids = self._repository.volumes.change, (pool_id, domain_id, image_id, volume_id)
+        await self._lanes.get(domain_id).run(change, *ids, legality=Legality(legality))
+
+    async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
+
+    async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
+        checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
 
     async def delete(
         self,

@@ -11,6 +11,8 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     DiscardIsNotSupported,
     ImagePathError,
+    InvalidParameterException,
+    SharedVolumeNonWritable,
     StorageDomainNotInPool,
     UnsupportedOperation,
     VolumeAccessError,
@@ -138,6 +140,34 @@ class Volumes:
                 log.info("Removed volume %s of image %s on %s", volume_id, image_id, domain_id)
             remove_empty_image(domain.images, image_id, self._step)
             self._step("done")
+
+    def change(
+        self,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        volume_id: str,
+        *,
+        description: str | None = None,
+        legality: Legality | None = None,
+    ) -> None:
+        """Change a volume's record as the pool's SPM; `jobs.update_volume` is the way without one, and counts.
+
+        Raises 201, 208, 219 for a template by way of an image that uses it, InvalidParameterException for FAKE.
+        """
+        checks.check_real_ids(storagepoolID=pool_id, imageID=image_id, volumeID=volume_id)
+        if legality is Legality.FAKE:
+            raise InvalidParameterException("legality", legality)
+        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
+            self._pools.require_spm(pool_id)
+            images = self._get_writable(pool_id, domain_id).images
+            record = images.read(image_id, volume_id)
+            if record.image_id != image_id:
+                raise SharedVolumeNonWritable(volume_id)
+            description = record.description if description is None else description
+            changed = replace(record, description=description, legality=legality or record.legality)
+            self._step("write record")
+            images.change(image_id, volume_id, changed)
 
     def get_metadata(self, domain_id: str, image_id: str, volume_id: str) -> VolumeMetadata:
         """A volume's record; ImagePathError (254) and VolumeDoesNotExist (201) when it is not there."""
