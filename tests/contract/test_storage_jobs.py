@@ -15,7 +15,7 @@ from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.sparsify import sparsify
 from vdsm.storage.errors import CopyImageError, ImageIsNotLegalChain, ImageVerificationError
-from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeRef, VolumeRequest
+from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
 from vdsm.storage.ports import Layer, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
 
@@ -268,3 +268,56 @@ def test_a_header_that_asks_for_too_much_is_refused_in_time(spm: World) -> None:
             spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)
         path.write_bytes(whole)
     spm.repository.inspection.verify(spm.domain_id, volume.image_id, volume.volume_id)
+
+
+# Merges.
+
+
+@pytest.mark.parametrize("format", [RAW, COW])
+@pytest.mark.parametrize("allocation", [SPARSE, FULL])
+@pytest.mark.parametrize(("depth", "at"), [(2, 1), (3, 1), (3, 2)])
+def test_a_cold_merge_from_its_start_to_its_end(
+    spm: World, format: VolumeFormat, allocation: Allocation, depth: int, at: int
+) -> None:
+    """Layer `at` goes into the one below; the base is smaller than what is above it."""
+    small = spm.create_base(format=format, allocation=allocation, capacity_bytes=SIZE // 2)
+    chain, words = [small], [WORDS[0][: BLOCKS // 2] + "." * (BLOCKS // 2), *WORDS[1:depth]]
+    write(get_layer(spm, small), words[0])
+    for word in words[1:]:
+        parent = chain[-1]
+        chain.append(spm.create(spm.request(parent.image_id, parent_id=parent.volume_id, capacity_bytes=SIZE)))
+        write(get_layer(spm, chain[-1]), word)
+    top, base = chain[at], chain[at - 1]
+    bitmap = make_id()
+    spm.repository.jobs.add_bitmap(ref(spm, top), bitmap)
+    subchain = Subchain(spm.domain_id, base.image_id, top.volume_id, base.volume_id, 0)
+    merges = spm.repository.merges
+    merges.prepare(spm.pool_id, subchain)
+    assert read(get_layer(spm, chain[-1])) == overlay(*words)
+    merges.merge(subchain, merge_bitmaps=True)
+    for layer, below in ((top, words[: at + 1]), (base, words[: at + 1]), (chain[-1], words)):
+        assert read(get_layer(spm, layer)) == overlay(*below)
+    merges.finalize(spm.pool_id, subchain)
+    spm.delete(top.image_id, top.volume_id)
+    left = [volume for volume in chain if volume is not top]
+    assert read(get_layer(spm, left[-1])) == overlay(*words)
+    assert spm.get_record(base).capacity_bytes == SIZE
+    assert spm.get_record(left[-1]).role is VolumeRole.LEAF
+    if base.format is COW:
+        assert [one.name for one in QEMU_IMG.info(spm.get_path(base), "qcow2").bitmaps] == [bitmap]
+    ids = (spm.pool_id, spm.domain_id, base.image_id, left[-1].volume_id)
+    spm.repository.images.prepare(*ids)
+    assert spm.repository.corrections.reconcile(*ids) == [volume.volume_id for volume in left]
+
+
+def test_what_a_live_merge_left_is_put_right(spm: World) -> None:
+    """qemu wrote into the base and let the leaf name it; the daemon was killed before it could tell the records."""
+    chain = make_chain(spm, RAW, 3)
+    layers = [get_layer(spm, volume) for volume in chain]
+    QEMU_IMG.commit(layers[1], chain[0].volume_id, Unwatched())
+    QEMU_IMG.rebase(layers[2].path, chain[0].volume_id, "raw")
+    ids = (spm.pool_id, spm.domain_id, chain[0].image_id, chain[2].volume_id)
+    assert spm.repository.corrections.reconcile(*ids) == [chain[0].volume_id, chain[2].volume_id]
+    spm.delete(chain[1].image_id, chain[1].volume_id)
+    spm.repository.images.prepare(*ids)
+    assert read(layers[2]) == overlay(*WORDS)

@@ -188,3 +188,33 @@ async def test_bitmaps_travel_as_lists(stored: Stored) -> None:
     assert answer["bitmaps"] == [{"name": bitmap, "granularity_bytes": 65536, "flags": ["auto"]}]
     measured = await daemon.rpc("Volume.measure", {**ids, "storagepoolID": made.pool_id, "dstVolFormat": "COW"})
     assert set(measured) == {"required", "fully-allocated", "bitmaps"}
+
+
+async def test_a_snapshot_is_merged(stored: Stored) -> None:
+    daemon, made = stored
+    base = await make_volume(daemon, made, size=str(MIB), volFormat="RAW")
+    top_id, leaf_id = make_id(), make_id()
+    place = {"imageID": base["img_id"], "srcImgUUID": base["img_id"], "size": str(2 * MIB)}
+    for volume_id, parent_id in ((top_id, base["vol_id"]), (leaf_id, top_id)):
+        request = describe_volume(made, **place, volumeID=volume_id, srcVolUUID=parent_id)
+        await daemon.finish(await daemon.rpc("Volume.create", request))
+    pool = {"storagepoolID": made.pool_id}
+    subchain = {"sd_id": made.domain_id, "img_id": base["img_id"], "top_id": top_id, "base_id": base["vol_id"]}
+    await daemon.finish(await daemon.rpc("StoragePool.prepareMerge", {**pool, "subchainInfo": subchain}))
+    job_id = make_id()
+    await daemon.rpc("SDM.merge", {"job_id": job_id, "subchain_info": {**subchain, "base_generation": 0}})
+    assert (await end(daemon, job_id))["description"] == "merge_subchain"
+    await daemon.finish(await daemon.rpc("StoragePool.finalizeMerge", {**pool, "subchainInfo": subchain}))
+    info = await read_volume(daemon, base)
+    assert (info["capacity"], info["generation"]) == (str(2 * MIB), 1)
+    image = {**pool, "storagedomainID": made.domain_id, "imageID": base["img_id"]}
+    chain = await daemon.rpc("Image.reconcileVolumeChain", {**image, "leafVolID": leaf_id})
+    assert chain == [base["vol_id"], leaf_id]
+    wrong = {**subchain, "top_id": base["vol_id"], "base_id": leaf_id}
+    task_id = await daemon.rpc("StoragePool.prepareMerge", {**pool, "subchainInfo": wrong})
+    await daemon.wait_until(lambda: any(daemon._ends(event, task_id) for event in daemon.told))
+    status = await daemon.rpc("Task.getStatus", {"taskID": task_id})
+    assert (status["taskResult"], status["code"]) == ("cleanSuccess", 921)
+    stranger = {"storagepoolID": make_id(), "subchainInfo": subchain}
+    for verb in ("prepareMerge", "finalizeMerge"):
+        assert await fail(daemon, f"StoragePool.{verb}", stranger) == 309

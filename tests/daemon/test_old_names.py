@@ -104,6 +104,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("setVolumeLegality", *leaf_ids, "LEGAL")
     await s.ok("refreshVolume", *leaf_ids)
     await s.ok("teardownVolume", *leaf_ids)
+    assert (await s.ok("reconcileVolumeChain", pool, domain, image, leaf))["volumes"] == [volume, leaf]
     assert (await s.ok("getVolumeInfo", *leaf_ids))["info"]["description"] == "described"
     assert sorted((await s.ok("getVolumesList", domain, pool))["uuidlist"]) == sorted([volume, leaf])
     assert set(await s.ok("prepareImage", pool, domain, image, leaf)) == {"path", "info", "imgVolumesInfo"}

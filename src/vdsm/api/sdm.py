@@ -2,13 +2,11 @@
 
 from typing import Annotated, Literal, Protocol
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Text, group, ovirt, verb
-from vdsm.api.storage_types import VolumeLegality
+from vdsm.api.storage_types import Generation, Subchain, VolumeLegality
 from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
-
-Generation = Annotated[int, Meta(ge=0, le=999)]
 
 
 class VolumeEndpoint(Struct, frozen=True, kw_only=True):
@@ -30,16 +28,6 @@ class DataEndpoint(Struct, frozen=True, kw_only=True):
     generation: Generation | UnsetType = UNSET
     prepared: bool = False
     """Whether the caller prepared it and will tear it down."""
-
-
-class Subchain(Struct, frozen=True, kw_only=True):
-    """A volume and its parent, into which it is to be merged."""
-
-    domain_id: Annotated[DomainId, ovirt("sd_id")]
-    image_id: Annotated[ImageId, ovirt("img_id")]
-    top_id: VolumeId
-    base_id: VolumeId
-    base_generation: Generation | UnsetType = UNSET
 
 
 class VolumeAttributes(Struct, frozen=True, kw_only=True):

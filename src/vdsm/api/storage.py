@@ -24,6 +24,7 @@ from vdsm.api.storage_types import (
     PreparedImage,
     QemuImageInfo,
     SpmStatus,
+    Subchain,
     VolumeFormat,
     VolumeInfo,
     VolumeLegality,
@@ -39,6 +40,7 @@ _Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
 _Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
 _Type = Annotated[DomainType, ovirt("domainType", words=DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"]
 _Host = Annotated[int, ovirt("hostID"), "this host's number in the pool, 1 to 250"]
+_Subchain = Annotated[Subchain, ovirt("subchainInfo"), "the two layers"]
 _ScsiKey = Annotated[str, ovirt("scsiKey"), "ignored"]
 
 _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
@@ -187,6 +189,24 @@ class PoolApi(Protocol):
     )
     async def spm_stop(self, pool_id: _Pool) -> None:
         """Give the SPM role up; tasks stay on the master for the next SPM."""
+
+    @verb(
+        "StoragePool.prepareMerge",
+        "POST /storage/pools/{pool_id}/prepare-merge",
+        task=True,
+        fails=(*_SPM, *_DOMAIN),
+    )
+    async def prepare_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
+        """Make the lower of two layers large enough for `SDM.merge` (SPM only)."""
+
+    @verb(
+        "StoragePool.finalizeMerge",
+        "POST /storage/pools/{pool_id}/finalize-merge",
+        task=True,
+        fails=(*_SPM, *_DOMAIN),
+    )
+    async def finalize_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
+        """Take the upper of two layers out of its chain after `SDM.merge`; it can be deleted then (SPM only)."""
 
 
 @group("domain", invalid="invalid-parameter")
@@ -483,6 +503,21 @@ class ImageApi(Protocol):
         volume_id: Annotated[VolumeId | None, ovirt("volumeID"), "ignored"] = None,
     ) -> None:
         """Undo `prepare`."""
+
+    @verb(
+        "Image.reconcileVolumeChain",
+        "POST /storage/domains/{domain_id}/images/{image_id}/reconcile",
+        xmlrpc("reconcileVolumeChain", "pool_id domain_id image_id leaf_id", member="volumes"),
+        fails=(*_SPM, *_VOLUME, "unexpected-volume-state"),
+    )
+    async def reconcile_chain(
+        self,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        leaf_id: Annotated[VolumeId, ovirt("leafVolID"), "the chain's top"],
+    ) -> list[str]:
+        """Let the records tell the chain that the files have, and tell it, base first; no VM may use it (SPM only)."""
 
     @verb("Image.getVolumes", "GET /storage/domains/{domain_id}/images/{image_id}/volumes", fails=_DOMAIN)
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, get_args
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Number, Text, ovirt
+from vdsm.core.ids import DomainId, ImageId, VolumeId
 
 DomainType = Literal["UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"]
 DOMAIN_TYPE_WORDS = {str(number): word for number, word in enumerate(get_args(DomainType))} | {"SHAREDFS": "POSIXFS"}
@@ -19,6 +20,9 @@ DOMAIN_STATUS_WORDS = {word.upper(): word for word in get_args(DomainStatus)} | 
 VolumeFormat = Literal["COW", "RAW"]
 VOLUME_FORMAT_WORDS = {"4": "COW", "5": "RAW"}
 VolumeLegality = Literal["LEGAL", "ILLEGAL", "FAKE"]
+Generation = Annotated[int, Meta(ge=0, le=999)]
+"""How many operations on a volume's data have ended; it wraps."""
+
 Allocation = Literal["PREALLOCATED", "SPARSE"]
 ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
 
@@ -182,6 +186,16 @@ class VolumeSize(Struct, frozen=True, kw_only=True):
 
     size_bytes: Annotated[int, ovirt("apparentsize", as_=str, declared="uint")]
     allocated_bytes: Annotated[int, ovirt("truesize", as_=str, declared="uint")]
+
+
+class Subchain(Struct, frozen=True, kw_only=True):
+    """A volume and its parent, into which it is to be merged."""
+
+    domain_id: Annotated[DomainId, ovirt("sd_id")]
+    image_id: Annotated[ImageId, ovirt("img_id")]
+    top_id: VolumeId
+    base_id: VolumeId
+    base_generation: Generation | UnsetType = UNSET
 
 
 class QemuBitmap(Struct, frozen=True, kw_only=True):

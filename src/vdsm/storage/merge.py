@@ -1,27 +1,23 @@
 """Merging a layer into the one below while no VM uses them, and keeping records like the real chain (facts: §9.7)."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from vdsm.storage import checks
-from vdsm.storage.chain import Images
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import (
     MergeBitmapError,
     RemoveBitmapError,
     SharedVolumeNonWritable,
-    StorageDomainNotInPool,
-    UnexpectedVolumeState,
     VolumeAccessError,
     VolumeIsNotInChain,
     WrongParentVolume,
     qemu_failing_as,
 )
-from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
+from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRole
 from vdsm.storage.operation import Operations, get_layer, list_bitmaps
-from vdsm.storage.pool import Pools
+from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import Bitmap, Layer, QemuImg, QemuImgFailed, Rollbacks, Steps, Unwatched, Watch
 from vdsm.storage.rollbacks import RollbacksInMemory
 
@@ -43,7 +39,8 @@ class Merges:
     def prepare(self, pool_id: str, subchain: Subchain, rollbacks: Rollbacks | None = None) -> None:
         """Let the base be as large as the top, and drop its bitmaps that the top does not go on with."""
         with self._operations.hold(subchain.base) as domain:
-            top, base = self._check_pool(pool_id, domain, subchain)
+            require_writer(self._pools, pool_id, domain)
+            top, base = self._check(domain, subchain)
             self._operations.open_chain(domain, subchain.image_id, subchain.top_id)
             self._prune_bitmaps(domain, subchain, top, base)
             if top.capacity_bytes > base.capacity_bytes:
@@ -70,7 +67,8 @@ class Merges:
     def finalize(self, pool_id: str, subchain: Subchain) -> None:
         """Take the top out of the chain; it is illegal from now on, and waits for its removal."""
         with self._operations.hold(subchain.base) as domain:
-            top, base = self._check_pool(pool_id, domain, subchain)
+            require_writer(self._pools, pool_id, domain)
+            top, base = self._check(domain, subchain)
             images, image_id = domain.images, subchain.image_id
             if top.legality is not Legality.ILLEGAL:
                 self._step("make illegal")
@@ -85,38 +83,6 @@ class Merges:
                 child = images.read(image_id, child_id)
                 images.change(image_id, child_id, replace(child, parent_id=subchain.base_id))
             self._step("done")
-
-    def reconcile(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
-        """Let the records tell the chain that the files have, and return it, base first; not while a VM uses it.
-
-        A leaf that is illegal is not part of it. Raises UnexpectedVolumeState (922) where the files lead elsewhere.
-        """
-        checks.check_real_ids(leafVolID=leaf_id)
-        with self._operations.hold(VolumeRef(domain_id, image_id, leaf_id)) as domain:
-            self._require_pool(pool_id, domain)
-            stored = domain.images.get_chain(image_id, leaf_id)
-            real = self._read_chain(domain, image_id, leaf_id)
-            if stored[0][1].legality is Legality.ILLEGAL:
-                real = real[1:]
-            sync_chain(domain.images, image_id, leaf_id, real, self._step)
-            return real[::-1]
-
-    def _read_chain(self, domain: Domain, image_id: str, leaf_id: str) -> list[str]:
-        """The chain as the files have it, top first; only names of the image's own folder are followed."""
-        known = set(domain.backend.volumes.list_records(image_id))
-        chain: list[str] = []
-        name: str | None = leaf_id
-        while name is not None:
-            volume_id = name.removeprefix(f"../{image_id}/")
-            if volume_id not in known or volume_id in chain:
-                raise UnexpectedVolumeState(leaf_id, f"the files lead to {volume_id[:80]!r}")
-            chain.append(volume_id)
-            record = domain.images.read(image_id, volume_id)
-            if record.format is VolumeFormat.RAW:
-                break
-            with qemu_failing_as(partial(VolumeAccessError, volume_id)):
-                name = self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id)).backing_file
-        return chain
 
     def _extend_base(
         self, domain: Domain, subchain: Subchain, base: VolumeMetadata, size_bytes: int, rollbacks: Rollbacks
@@ -186,27 +152,3 @@ class Merges:
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(volume_id)
         return top, base
-
-    def _check_pool(self, pool_id: str, domain: Domain, subchain: Subchain) -> tuple[VolumeMetadata, VolumeMetadata]:
-        self._require_pool(pool_id, domain)
-        return self._check(domain, subchain)
-
-    def _require_pool(self, pool_id: str, domain: Domain) -> None:
-        self._pools.require_spm(pool_id)
-        if pool_id not in domain.metadata.pool_ids:
-            raise StorageDomainNotInPool(domain.domain_id, pool_id)
-
-
-def sync_chain(images: Images, image_id: str, leaf_id: str, real: Sequence[str], step: Steps) -> None:
-    """Let the records tell the chain that is real, top first. A leaf that is not in it becomes illegal, one that is in
-    it legal; each volume gets the parent that it really has, one write after another."""
-    for child_id, parent_id in zip(real, real[1:], strict=False):
-        child = images.read(image_id, child_id)
-        if child.parent_id != parent_id:
-            step("change parent")
-            images.change(image_id, child_id, replace(child, parent_id=parent_id))
-    leaf = images.read(image_id, leaf_id)
-    legality = Legality.LEGAL if leaf_id in real else Legality.ILLEGAL
-    if leaf.legality is not legality:
-        step("change legality")
-        images.change(image_id, leaf_id, replace(leaf, legality=legality))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
+from vdsm.storage.correction import Corrections
 from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.image import ImageUse
@@ -73,6 +74,8 @@ class Repository:
         operations = Operations(self.domains, locks, qemu_img, steps)
         self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
-        self.inspection = Inspection(self.domains, short, operations, qemu_img)
+        quick = Operations(self.domains, short, qemu_img, steps)
+        self.corrections = Corrections(self.pools, quick, qemu_img, steps)
+        self.inspection = Inspection(self.domains, short, quick, qemu_img)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

@@ -5,6 +5,7 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from vdsm.api import sdm as api
+from vdsm.api import storage_types
 from vdsm.storage.errors import InvalidParameterException, UnsupportedOperation
 from vdsm.storage.model import Legality, Subchain, VolumeChange, VolumeRef, VolumeRole
 from vdsm.storage.ports import Watch
@@ -31,7 +32,7 @@ def _read_endpoint(name: str, end: api.DataEndpoint) -> VolumeRef:
     return VolumeRef(domain_id, image_id, volume_id, _known(end.generation))
 
 
-def read_subchain(subchain: api.Subchain) -> Subchain:
+def read_subchain(subchain: storage_types.Subchain) -> Subchain:
     """The repository's own value."""
     ids = (subchain.domain_id, subchain.image_id, subchain.top_id, subchain.base_id)
     return Subchain(*ids, _known(subchain.base_generation))
@@ -66,7 +67,7 @@ class SdmService:
         target = _read_volume(volume)
         await self._start(job_id, "update_volume", lambda watch: self._jobs.update_volume(target, change))
 
-    async def merge(self, job_id: str, subchain: api.Subchain, merge_bitmaps: bool = False) -> None:
+    async def merge(self, job_id: str, subchain: storage_types.Subchain, merge_bitmaps: bool = False) -> None:
         pair = read_subchain(subchain)
 
         def work(watch: Watch) -> None:

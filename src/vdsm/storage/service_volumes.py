@@ -8,7 +8,7 @@ from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import Allocation, Legality, PreparedImage, VolumeFormat, VolumeInfo, VolumeRequest
+from vdsm.storage.model import Allocation, Legality, PreparedImage, VolumeFormat, VolumeInfo, VolumeRef, VolumeRequest
 from vdsm.storage.ports import ImageFile, Rollbacks
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
@@ -147,12 +147,14 @@ class VolumeService:
     async def set_description(
         self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
     ) -> None:
-        change, ids = self._repository.volumes.change, (pool_id, domain_id, image_id, volume_id)
-        await self._lanes.get(domain_id).run(change, *ids, description=description)
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, description=description)
 
     async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
-        change, ids = self._repository.volumes.change, (pool_id, domain_id, image_id, volume_id)
-        await self._lanes.get(domain_id).run(change, *ids, legality=Legality(legality))
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, legality=Legality(legality))
 
     async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
@@ -220,6 +222,10 @@ class ImageService:
     async def is_folder(self, path: str) -> bool:
         """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
         return await self._lanes.get(path).run(os.path.isdir, path)
+
+    async def reconcile_chain(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
+        reconcile = self._repository.corrections.reconcile
+        return await self._lanes.get(domain_id).run(reconcile, pool_id, domain_id, image_id, leaf_id)
 
     async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
         return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)

@@ -11,9 +11,6 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     DiscardIsNotSupported,
     ImagePathError,
-    InvalidParameterException,
-    SharedVolumeNonWritable,
-    StorageDomainNotInPool,
     UnsupportedOperation,
     VolumeAccessError,
     VolumeAlreadyExists,
@@ -30,7 +27,7 @@ from vdsm.storage.model import (
     VolumeSize,
     VolumeStatus,
 )
-from vdsm.storage.pool import Pools
+from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import QemuImg, QemuImgFailed, Rollbacks, Steps
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.removal import check_removal, remove_empty_image, remove_volume
@@ -97,7 +94,6 @@ class Volumes:
             locks.image(request.domain_id, request.image_id),
             locks.image(request.domain_id, request.source_image_id),
         ):
-            self._pools.require_spm(request.pool_id)
             own = RollbacksInMemory()
             creation = self._check(request, rollbacks or own)
             with Undo() as undo:
@@ -126,7 +122,6 @@ class Volumes:
         for volume_id in volume_ids:
             checks.check_real_ids(volumeID=volume_id)
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
-            self._pools.require_spm(pool_id)
             domain = self._get_writable(pool_id, domain_id)
             if discard and not domain.backend.traits.supports_discard:
                 raise DiscardIsNotSupported(domain_id)
@@ -140,34 +135,6 @@ class Volumes:
                 log.info("Removed volume %s of image %s on %s", volume_id, image_id, domain_id)
             remove_empty_image(domain.images, image_id, self._step)
             self._step("done")
-
-    def change(
-        self,
-        pool_id: str,
-        domain_id: str,
-        image_id: str,
-        volume_id: str,
-        *,
-        description: str | None = None,
-        legality: Legality | None = None,
-    ) -> None:
-        """Change a volume's record as the pool's SPM; `jobs.update_volume` is the way without one, and counts.
-
-        Raises 201, 208, 219 for a template by way of an image that uses it, InvalidParameterException for FAKE.
-        """
-        checks.check_real_ids(storagepoolID=pool_id, imageID=image_id, volumeID=volume_id)
-        if legality is Legality.FAKE:
-            raise InvalidParameterException("legality", legality)
-        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
-            self._pools.require_spm(pool_id)
-            images = self._get_writable(pool_id, domain_id).images
-            record = images.read(image_id, volume_id)
-            if record.image_id != image_id:
-                raise SharedVolumeNonWritable(volume_id)
-            description = record.description if description is None else description
-            changed = replace(record, description=description, legality=legality or record.legality)
-            self._step("write record")
-            images.change(image_id, volume_id, changed)
 
     def get_metadata(self, domain_id: str, image_id: str, volume_id: str) -> VolumeMetadata:
         """A volume's record; ImagePathError (254) and VolumeDoesNotExist (201) when it is not there."""
@@ -212,10 +179,8 @@ class Volumes:
         return _Creation(request, domain, parent, metadata, record, entries)
 
     def _get_writable(self, pool_id: str, domain_id: str) -> Domain:
-        domain = self._domains.get_with_images(domain_id)
-        if pool_id not in domain.metadata.pool_ids:
-            raise StorageDomainNotInPool(domain_id, pool_id)
-        return domain
+        self._pools.require_spm(pool_id)
+        return require_writer(self._pools, pool_id, self._domains.get_with_images(domain_id))
 
     def _make_metadata(self, request: VolumeRequest) -> VolumeMetadata:
         return VolumeMetadata(

@@ -19,7 +19,7 @@ from vdsm.storage.errors import (
     VolumeAccessError,
     VolumeDoesNotExist,
 )
-from vdsm.storage.model import Legality, VolumeFormat, VolumeRequest
+from vdsm.storage.model import Legality, VolumeFormat, VolumeRef, VolumeRequest
 from vdsm.storage.ports import ImageFile, QemuImgFailed
 from vdsm.testing.storage import World, make_id
 
@@ -112,9 +112,9 @@ def test_old_domains_take_old_versions_only(world: World) -> None:
 
 def test_the_spm_changes_records_and_counts_nothing(spm: World) -> None:
     volume = spm.create_base()
-    change = spm.repository.volumes.change
-    change(spm.pool_id, *ids(spm, volume), description="x" * 300)
-    change(spm.pool_id, *ids(spm, volume), legality=Legality.ILLEGAL)
+    change = spm.repository.corrections.change
+    change(spm.pool_id, VolumeRef(*ids(spm, volume)), description="x" * 300)
+    change(spm.pool_id, VolumeRef(*ids(spm, volume)), legality=Legality.ILLEGAL)
     record = spm.get_record(volume)
     assert (record.description, record.legality, record.generation) == ("x" * 210, Legality.ILLEGAL, 0)
 
@@ -122,7 +122,7 @@ def test_the_spm_changes_records_and_counts_nothing(spm: World) -> None:
 def test_changes_that_are_refused(spm: World) -> None:
     volume, template = spm.create_base(), spm.create_base()
     user = spm.create_layer(template, make_id())
-    change, pool_id = spm.repository.volumes.change, spm.pool_id
+    change, pool_id = spm.repository.corrections.change, spm.pool_id
     linked = replace(template, image_id=user.image_id)
     before = spm.get_record(volume)
     cases: list[tuple[type[NodeError], str, tuple[str, str, str], dict[str, object]]] = [
@@ -136,12 +136,12 @@ def test_changes_that_are_refused(spm: World) -> None:
     ]
     for error, pool, where, changes in cases:
         with pytest.raises(error):
-            change(pool, *where, **changes)  # type: ignore[arg-type]
+            change(pool, VolumeRef(*where), **changes)  # type: ignore[arg-type]
     other = World(spm.repository, str(spm.memory.folder / "other"), spm.kind, spm.fake_qemu)
     other.create_domain()
     with pytest.raises(StorageDomainNotInPool):
-        change(pool_id, other.domain_id, volume.image_id, volume.volume_id, description="x")
+        change(pool_id, VolumeRef(other.domain_id, volume.image_id, volume.volume_id), description="x")
     spm.repository.spm.stop(pool_id)
     with pytest.raises(SpmStatusError):
-        change(pool_id, *ids(spm, volume), description="x")
+        change(pool_id, VolumeRef(*ids(spm, volume)), description="x")
     assert spm.get_record(volume) == before
