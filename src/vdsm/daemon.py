@@ -30,8 +30,10 @@ from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.sanlock import SanlockLeases, end_process
+from vdsm.adapters.sparsify import sparsify
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
@@ -59,6 +61,7 @@ from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import DomainService, ServerService
+from vdsm.storage.service_jobs import SdmService
 from vdsm.storage.service_leases import LeaseService
 from vdsm.storage.service_life import DefinitionService, DomainLifeService, PoolLifeService
 from vdsm.storage.service_monitors import MonitorService
@@ -67,7 +70,7 @@ from vdsm.storage.service_volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner
-from vdsm.tasks.service import TaskService, format_event
+from vdsm.tasks.service import TaskService, format_events
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
@@ -192,6 +195,7 @@ class _Storage:
     volumes: VolumeService
     images: ImageService
     leases: LeaseService
+    jobs: SdmService
 
 
 class Node:
@@ -221,6 +225,7 @@ class Node:
             ownership=choose_owner(owner),
             clock=self.clock,
             shared=self.machine.shared,
+            sparsify=sparsify,
             lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
             short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
         )
@@ -230,13 +235,15 @@ class Node:
             await runner.run_in_thread(repository.recovery.recover, module, object, function, params)
 
         def on_change(task: TaskSnapshot) -> None:
-            self._tell(format_event(task))
+            for event in format_events(task):
+                self._tell(event)
 
         runner = TaskRunner(
             recover,
             self.clock,
             worker_count=settings.irs.thread_pool_size,
             queue_length=settings.irs.max_tasks,
+            job_kept_s=settings.jobs.autodelete_delay,
             on_change=on_change,
         )
         work = PoolTasks(runner, owner)
@@ -259,6 +266,7 @@ class Node:
             volumes=volumes,
             images=ImageService(repository, lanes, volumes),
             leases=LeaseService(repository, lanes, work),
+            jobs=SdmService(repository, work),
         )
 
     def _make_watchers(
@@ -358,6 +366,7 @@ class Node:
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
                 LeaseApi: storage.leases,
+                SdmApi: storage.jobs,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
             }
         )

@@ -11,6 +11,7 @@ from vdsm.adapters.gluster import GlusterCommand
 from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.sanlock import SanlockLeases, end_process
+from vdsm.adapters.sparsify import sparsify
 from vdsm.core.clock import SystemClock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import Outside
@@ -29,4 +30,5 @@ def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] |
         ownership=choose_owner(owner),
         clock=SystemClock(),
         shared=Outside(KernelMounts(), SanlockLeases(), GlusterCommand(), SystemClock(), end_process),
+        sparsify=sparsify,
     )

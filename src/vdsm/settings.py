@@ -160,6 +160,13 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Jobs:
+    """Long work that callers follow by ids of theirs."""
+
+    autodelete_delay: int = setting(3600, "s that a finished job is remembered; negative: as long as the daemon runs")
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is logged, and where."""
 
@@ -183,6 +190,7 @@ class Settings:
     virt: Virt = Virt()
     wire: Limits = Limits()
     storage: Storage = Storage()
+    jobs: Jobs = Jobs()
     log: Log = Log()
 
     def with_port(self, port: int) -> "Settings":

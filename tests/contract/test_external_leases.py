@@ -13,16 +13,13 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.errors import (
     AcquireLockFailure,
-    GenerationMismatch,
     InvalidMetadata,
     InvalidParameterException,
-    JobStatusMismatch,
-    NoSuchLease,
-    SanlockLvbError,
     SpmStatusError,
     StoragePoolNotConnected,
     UnsupportedOperation,
 )
+from vdsm.storage.errors_jobs import GenerationMismatch, JobStatusMismatch, NoSuchLease, SanlockLvbError
 from vdsm.storage.external_leases import (
     ExternalLeaseStatus,
     JobMetadata,

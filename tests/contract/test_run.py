@@ -5,7 +5,10 @@ import os
 import select
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,58 @@ def test_the_whole_group_dies_at_the_deadline(run: Runner, tmp_path: Path) -> No
     with pytest.raises(door.CommandTimedOut):
         run(["sh", "-c", f"sleep 1000 & echo $! > {noted}; wait"], timeout_s=0.5)
     assert _gone(int(noted.read_text()))
+
+
+class Watched:
+    """Long work, and what it said."""
+
+    def __init__(self) -> None:
+        self.said = b""
+        self.stopping = threading.Event()
+
+    def hear(self, piece: bytes) -> None:
+        self.said += piece
+
+    def run(self, script: str) -> door.Completed:
+        return door.run_watched(["sh", "-c", script], stopping=self.stopping, on_output=self.hear)
+
+
+def test_long_work_is_heard_while_it_runs_and_gives_way_to_others() -> None:
+    watched = Watched()
+    watched.run("echo one; head -c 300000 /dev/zero >&2; nice; ionice")
+    assert watched.said == b"one\n19\nidle\n"
+    with pytest.raises(door.CommandFailed) as raised:
+        watched.run("head -c 300000 /dev/zero >&2; echo at last >&2; exit 3")
+    assert (raised.value.status, raised.value.stderr[-7:]) == (3, "at last")
+
+
+def test_long_work_that_nobody_wants_is_gone_at_once(tmp_path: Path) -> None:
+    noted, watched = tmp_path / "fifo", Watched()
+    os.mkfifo(noted)
+    quiet = f"sleep 1000 & exec >&- 2>&-; echo $! > {noted}; wait"
+    with ThreadPoolExecutor() as threads:
+        work = threads.submit(watched.run, quiet)
+        child = int(noted.read_text())
+        start_s = time.monotonic()
+        watched.stopping.set()
+        assert isinstance(work.exception(20), door.CommandStopped)
+    assert time.monotonic() - start_s < 2
+    assert _gone(child)
+    with pytest.raises(door.CommandStopped):
+        watched.run("sleep 1000")
+
+
+def test_long_work_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    noted = tmp_path / "fifo"
+    os.mkfifo(noted)
+    code = (
+        "import threading; from vdsm.adapters.run import run_watched; run_watched(['sh', '-c', "
+        f"'echo $$ > {noted}; exec sleep 1000'], stopping=threading.Event(), on_output=print)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        child = int(noted.read_text())
+        parent.kill()
+    assert _gone(child)
 
 
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_base_volumes(tmp_path: Path, version: int, format: VolumeFormat, alloca
     world = make_world_on_disk(tmp_path, QEMU_IMG, OwnOwner()).start_spm(version)
     made = world.create_base(format=format, allocation=allocation, capacity_bytes=8 * MIB, description="é")
     path = path_of(world, made)
-    info = QEMU_IMG.info(path)
+    info = QEMU_IMG.info(path, format.qemu)
     assert (info.format, info.virtual_size_bytes, info.backing_file) == (format.qemu, 8 * MIB, None)
     if format is VolumeFormat.COW:
         assert info.compat == ("1.1" if version >= 4 else "0.10")
@@ -68,9 +68,9 @@ def test_layers_and_templates_read_through_their_parents(spm: World) -> None:
         file.write(b"from the base")
     user = spm.create_layer(base, make_id())
     layer = spm.create_layer(user)
-    info = QEMU_IMG.info(path_of(spm, user))
+    info = QEMU_IMG.info(path_of(spm, user), "qcow2")
     assert (info.backing_file, info.backing_format) == (base.volume_id, "raw")
-    assert QEMU_IMG.info(path_of(spm, layer)).backing_file == user.volume_id
+    assert QEMU_IMG.info(path_of(spm, layer), "qcow2").backing_file == user.volume_id
     image = spm.repository.images.prepare(spm.pool_id, spm.domain_id, layer.image_id, layer.volume_id)
     out = image.path.with_name("out.raw")
     run(["qemu-img", "convert", "-O", "raw", image.path, out], timeout_s=60)
@@ -253,7 +253,7 @@ assert not [name for name in sys.modules if name.startswith(foreign)]
         [sys.executable, "-c", script, str(tmp_path), *ids], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert QEMU_IMG.info(Path(done.stdout.strip())).virtual_size_bytes == 1 << 30
+    assert QEMU_IMG.info(Path(done.stdout.strip()), "qcow2").virtual_size_bytes == 1 << 30
 
 
 def test_two_repositories_on_one_folder_have_one_writer(spm: World, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from vdsm.daemon import Node, make_folders
 from vdsm.settings import Settings
 from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.model import ISO_IMAGE
+from vdsm.tasks.model import SDM
 from vdsm.testing.checker import FakeChecker
 from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.testing.leases import LeasesInMemory
@@ -333,8 +334,9 @@ async def start_vm(daemon: Running, vm_id: str, **parameters: Any) -> dict[str, 
 
 
 async def furnish(daemon: Running, folder: Path) -> Furniture:
-    """Storage, and a VM that runs on its volume."""
+    """Storage, a VM that runs on its volume, and a job that is done."""
     made = await furnish_storage(daemon, folder)
+    await daemon.node.storage.runner.start("copy_data", [], kind=SDM, task_id=make_id())
     drive = {
         "poolID": made.pool_id,
         "domainID": made.domain_id,

@@ -98,6 +98,14 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert set(await s.ok("getVolumeSize", domain, pool, image, leaf)) == {"truesize", "apparentsize"}
     assert (await s.ok("getImagesList", domain))["imageslist"] == [image]
     assert await s.ok("getImageDomainsList", pool, image) == {"domainslist": [domain]}
+    leaf_ids = (domain, pool, image, leaf)
+    await s.ok("setVolumeDescription", *leaf_ids, "described")
+    await s.ok("setVolumeLegality", *leaf_ids, "ILLEGAL")
+    await s.ok("setVolumeLegality", *leaf_ids, "LEGAL")
+    await s.ok("refreshVolume", *leaf_ids)
+    await s.ok("teardownVolume", *leaf_ids)
+    assert (await s.ok("reconcileVolumeChain", pool, domain, image, leaf))["volumes"] == [volume, leaf]
+    assert (await s.ok("getVolumeInfo", *leaf_ids))["info"]["description"] == "described"
     assert sorted((await s.ok("getVolumesList", domain, pool))["uuidlist"]) == sorted([volume, leaf])
     assert set(await s.ok("prepareImage", pool, domain, image, leaf)) == {"path", "info", "imgVolumesInfo"}
     await s.ok("teardownImage", pool, domain, image, "")
@@ -107,6 +115,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
         ("getAllTasks", "tasks"),
     ):
         assert made in (await s.ok(name))[member]
+    assert await s.ok("getHostJobs", "storage", []) == {"jobs": {}}
 
     drive = {"poolID": pool, "domainID": domain, "imageID": image, "volumeID": leaf}
     created = await s.ok("create", {"vmId": vm, "vmName": "vm1", "memSize": 64, "display": "vnc", "drives": [drive]})

@@ -44,12 +44,16 @@ READS: dict[str, tuple[Any, ...]] = {
     "domain.list_files": ("domain_id=iso_id", {"pattern": "*.ISO", "case_sensitive": False}),
     "volume.get_info": VOLUME_IDS,
     "volume.get_size": VOLUME_IDS,
+    "volume.get_qemu_info": VOLUME_IDS,
+    "volume.measure": (*VOLUME_IDS, {"format": "RAW"}),
+    "volume.verify_untrusted": VOLUME_IDS,
     "image.list_volumes": (IMAGE, POOL, DOMAIN),
     "task.get_status": (TASK,),
     "task.get_info": (TASK,),
     "task.list_statuses": (),
     "task.list_infos": (),
     "task.list_details": (),
+    "task.list_jobs": (),
 }
 """Arguments: ids of the furniture by name (or by another, `parameter=name`), others as they are."""
 

@@ -1,19 +1,22 @@
 """Image files through qemu-img; what an image is for is left to storage."""
 
 import os
-import struct
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from vdsm.adapters.run import CommandFailed, Completed, run
-from vdsm.storage.ports import ImageFile, QemuImgFailed
+from vdsm.adapters import qcow2
+from vdsm.adapters.run import CommandFailed, Completed, run, run_watched
+from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, QemuImgFailed, Watch
 
 _TIMEOUT_S = 120.0
-_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing file's offset and length, cluster bits, virtual size
-_MAGIC = b"QFI\xfb"
+_LIMITS = ("prlimit", "--cpu=30", f"--as={1 << 30}")
+"""What looking at an image may cost: it may have been made to cost more (facts: storage §9.6)."""
+_PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 Shape = TypeVar("Shape")
 
@@ -24,9 +27,10 @@ class _Bitmap(msgspec.Struct):
     flags: list[str] = []
 
 
-class _Qcow2(msgspec.Struct):
+class _Qcow2(msgspec.Struct, rename="kebab"):
     compat: str | None = None
     bitmaps: list[_Bitmap] = []
+    data_file: str | None = None
 
 
 class _FormatSpecific(msgspec.Struct):
@@ -40,6 +44,12 @@ class _Info(msgspec.Struct, rename="kebab"):
     backing_filename_format: str | None = None
     cluster_size: int | None = None
     format_specific: _FormatSpecific | None = None
+
+
+class _Measure(msgspec.Struct, rename="kebab"):
+    required: int
+    fully_allocated: int
+    bitmaps: int | None = None
 
 
 class QemuImgCommand:
@@ -63,8 +73,8 @@ class QemuImgCommand:
             argv += ["-b", backing, "-F", backing_format, "-u"]
         _run([*argv, path, str(capacity_bytes)], cwd=path.parent)
 
-    def info(self, path: Path) -> ImageFile:
-        done = _run(["info", "-U", "--output", "json", path])
+    def info(self, path: Path, format: str) -> ImageFile:
+        done = _run(["info", "-U", "--output", "json", "-f", format, path], limits=_LIMITS)
         info = _decode(done, _Info)
         specific = info.format_specific.data if info.format_specific else _Qcow2()
         return ImageFile(
@@ -74,35 +84,115 @@ class QemuImgCommand:
             backing_format=info.backing_filename_format,
             compat=specific.compat,
             cluster_size_bytes=info.cluster_size,
-            bitmaps=tuple((one.name, one.granularity) for one in specific.bitmaps if "in-use" not in one.flags),
+            bitmaps=tuple(Bitmap(one.name, one.granularity, tuple(one.flags)) for one in specific.bitmaps),
+            has_data_file=specific.data_file is not None,
         )
 
+    def inspect(self, path: Path) -> ImageFile:
+        try:
+            return qcow2.inspect(path)
+        except OSError as error:
+            raise QemuImgFailed(str(error)) from error
+
     def get_virtual_size(self, path: Path, format: str) -> int:
+        if format != "raw":
+            image = self.inspect(path)
+            if image.format != format:
+                raise QemuImgFailed(f"{path} is no {format} image")
+            return image.virtual_size_bytes
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if format == "raw":
-                    return os.lseek(descriptor, 0, os.SEEK_END)
-                header = os.pread(descriptor, _HEADER.size, 0)
+                return os.lseek(descriptor, 0, os.SEEK_END)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise QemuImgFailed(str(error)) from error
-        if len(header) < _HEADER.size or header[:4] != _MAGIC:
-            raise QemuImgFailed(f"{path} is no qcow2 image")
-        size_bytes: int = _HEADER.unpack(header)[5]
-        return size_bytes
 
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         granularity = [] if granularity_bytes is None else ["-g", str(granularity_bytes)]
         _run(["bitmap", "--add", "--enable", *granularity, "-f", "qcow2", path, name])
 
+    def remove_bitmap(self, path: Path, name: str) -> None:
+        _run(["bitmap", "--remove", "-f", "qcow2", path, name])
 
-def _run(argv: Sequence[str | Path], *, cwd: Path | None = None) -> Completed:
+    def merge_bitmap(self, source: Layer, path: Path, name: str, watch: Watch) -> None:
+        argv: list[str | Path] = ["bitmap", "--merge", name, "-F", source.format, "-b", source.path]
+        _work([*argv, "-f", "qcow2", path, name], watch, path.parent)
+
+    def convert(self, conversion: Conversion, watch: Watch) -> None:
+        source, target = conversion.source, conversion.target
+        # Created by storage beforehand, always (-n): with the size and the space that its record tells.
+        argv: list[str | Path] = ["convert", "-p", "-n", "-t", "none", "-T", "none"]
+        argv += ["-f", source.format, "-O", target.format]
+        if conversion.backing is not None:
+            argv += ["-B", conversion.backing]
+        if conversion.is_zero:
+            argv += ["--target-is-zero"]
+        if conversion.copy_bitmaps:
+            argv += ["--bitmaps", "--skip-broken-bitmaps"]
+        _work([*argv, source.path, target.path], watch, target.path.parent)
+
+    def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
+        argv: list[str | Path] = ["commit", "-p", "-t", "none", "-f", top.format]
+        argv += ["-d"] if base is None else ["-b", base]
+        _work([*argv, top.path], watch, top.path.parent)
+
+    def rebase(self, child: Path, backing: str, backing_format: str) -> None:
+        unsafe = ["-u", "-f", "qcow2", "-F", backing_format, "-b", backing]
+        _run(["rebase", "-t", "none", "-T", "none", *unsafe, child], cwd=child.parent)
+
+    def amend(self, path: Path, compat: str, watch: Watch) -> None:
+        _work(["amend", "-p", "-f", "qcow2", "-o", f"compat={compat}", path], watch, path.parent)
+
+    def measure(self, layers: Sequence[Layer], format: str) -> Measure:
+        found = _decode(_run(["measure", "--output", "json", "-U", "-O", format, _format_chain(layers)]), _Measure)
+        return Measure(found.required, found.fully_allocated, found.bitmaps)
+
+
+def _format_chain(layers: Sequence[Layer]) -> str:
+    """The layers, each named, so that qemu follows no name that it finds in one of them."""
+    node: dict[str, object] | None = None
+    for layer in reversed(layers):
+        kind = "host_device" if layer.path.is_block_device() else "file"
+        below = {} if layer.format == "raw" else {"backing": node}
+        node = {"driver": layer.format, "file": {"driver": kind, "filename": str(layer.path)}, **below}
+    return f"json:{msgspec.json.encode(node).decode()}"
+
+
+def _run(argv: Sequence[str | Path], *, cwd: Path | None = None, limits: Sequence[str] = ()) -> Completed:
+    with _failing():
+        return run([*limits, "qemu-img", *argv], timeout_s=_TIMEOUT_S, cwd=cwd)
+
+
+def _work(argv: Sequence[str | Path], watch: Watch, cwd: Path) -> None:
+    hear = _Percents(watch.report_progress)
+    with _failing():
+        run_watched(["qemu-img", *argv], stopping=watch.stopping, on_output=hear, cwd=cwd)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
     try:
-        return run(["qemu-img", *argv], timeout_s=_TIMEOUT_S, cwd=cwd)
+        yield
     except CommandFailed as error:
         raise QemuImgFailed(str(error), full="No space left on device" in error.stderr) from error
+
+
+class _Percents:
+    """Reads `(12.34/100%)` out of what qemu-img writes, in whatever pieces it comes."""
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
+        self._text = b""
+
+    def __call__(self, piece: bytes) -> None:
+        self._text += piece
+        found = list(_PERCENT.finditer(self._text))
+        if found:
+            self._report(float(found[-1][1]))
+            self._text = self._text[found[-1].end() :]
+        self._text = self._text[-32:]
 
 
 def _decode(done: Completed, shape: type[Shape]) -> Shape:

@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import selectors
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"LC_ALL": "C", "PATH": SEARCH_PATH}
+_NOTICE_S = 0.2  # how late a wish to stop is noticed
+_KEPT_STDERR_BYTES = 16384
 _REAP_TIMEOUT_S = 5.0  # a killed process that stays longer is stuck in the kernel; it is reaped when a later one starts
 
 
@@ -46,6 +50,12 @@ class CommandTimedOut(CommandFailed):
     timeout_s: float = 0.0
 
 
+class CommandStopped(CommandFailed):
+    """A program was killed because nobody wants its result any more."""
+
+    code, http, text = "command-stopped", 409, "{command}: stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """A program that ended with an expected status."""
@@ -59,6 +69,11 @@ class Completed:
     def text(self) -> str:
         """Standard output as text; bytes that are not UTF-8 are replaced."""
         return self.stdout.decode("utf-8", "replace")
+
+
+def has_program(name: str) -> bool:
+    """Whether `run` would find it."""
+    return shutil.which(name, path=SEARCH_PATH) is not None
 
 
 def run(
@@ -77,18 +92,7 @@ def run(
     Raises CommandFailed (a status not in `ok`, no such program) and CommandTimedOut.
     """
     call = _Call.prepare(argv, cwd, die_with_parent)
-    try:
-        process = subprocess.Popen(
-            call.argv,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise call.failed(127, str(error)) from error
+    process = call.start(cwd, subprocess.DEVNULL if input is None else subprocess.PIPE)
     try:
         stdout, stderr = process.communicate(input, timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -98,6 +102,57 @@ def run(
             _kill(process.pid)
             _abandon(process)
     return call.completed(process.returncode, stdout, stderr, ok)
+
+
+def run_watched(
+    argv: Sequence[str | Path],
+    *,
+    stopping: threading.Event,
+    on_output: Callable[[bytes], None],
+    cwd: Path | None = None,
+) -> Completed:
+    """`run` for work that may take hours: there is no deadline, and it gives way to all others (nice, idle I/O).
+
+    `on_output` gets standard output in the pieces in which it comes; the result has none. Once `stopping` is set, the
+    process group is killed; CommandStopped is raised when it has ended, or after 5 s when it is stuck in the kernel.
+    """
+    call = _Call.prepare(argv, cwd, die_with_parent=True, gently=True)
+    process = call.start(cwd, subprocess.DEVNULL)
+    stderr = b""
+    try:
+        for source, piece in _read_to_end(process):
+            if stopping.is_set():
+                raise call.stopped()
+            if source is process.stdout:
+                on_output(piece)
+            elif source is process.stderr:
+                stderr = (stderr + piece)[-_KEPT_STDERR_BYTES:]
+        if stopping.is_set():
+            raise call.stopped()
+    finally:
+        if process.poll() is None:
+            _kill(process.pid)
+        _abandon(process)
+    return call.completed(process.returncode, b"", stderr, (0,))
+
+
+def _read_to_end(process: "subprocess.Popen[bytes]") -> Iterator[tuple[object, bytes]]:
+    """What comes, and from where, until the process has ended; nothing from nowhere at least every 0.2 s."""
+    ended = os.pidfd_open(process.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for source in (process.stdout, process.stderr, ended):
+                if source is not None:
+                    selector.register(source, selectors.EVENT_READ)
+            while selector.get_map():
+                yield None, b""
+                for key, _ in selector.select(_NOTICE_S):
+                    piece = b"" if key.fileobj is ended else os.read(key.fd, 65536)
+                    if not piece:
+                        selector.unregister(key.fileobj)
+                    yield key.fileobj, piece
+    finally:
+        os.close(ended)
 
 
 async def run_async(
@@ -165,16 +220,33 @@ class _Call:
     started_s: float
 
     @classmethod
-    def prepare(cls, argv: Sequence[str | Path], cwd: Path | None, die_with_parent: bool) -> "_Call":
+    def prepare(
+        cls, argv: Sequence[str | Path], cwd: Path | None, die_with_parent: bool, *, gently: bool = False
+    ) -> "_Call":
         words = [str(word) for word in argv]
         line = shlex.join(words) if cwd is None else f"cd {shlex.quote(str(cwd))} && {shlex.join(words)}"
         program = shutil.which(words[0], path=SEARCH_PATH)
-        call = cls([*_dying_with_parent(die_with_parent), program or words[0], *words[1:]], line, time.monotonic())
+        prefix = [*_dying_with_parent(die_with_parent), *(_GENTLY if gently else ())]
+        call = cls([*prefix, program or words[0], *words[1:]], line, time.monotonic())
         if program is None:
             raise call.failed(127, "no such program")
         if any("\0" in word for word in words):
             raise call.failed(126, "NUL in an argument")
         return call
+
+    def start(self, cwd: Path | None, stdin: int) -> "subprocess.Popen[bytes]":
+        try:
+            return subprocess.Popen(
+                self.argv,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise self.failed(127, str(error)) from error
 
     def failed(self, status: int, stderr: str) -> CommandFailed:
         log.warning("FAILED (status %d): %s: %s", status, self.line, stderr)
@@ -184,11 +256,18 @@ class _Call:
         log.warning("KILLED after %.1f s: %s", timeout_s, self.line)
         return CommandTimedOut(self.line, -signal.SIGKILL, "", timeout_s)
 
+    def stopped(self) -> CommandStopped:
+        log.info("STOPPED after %.1f s: %s", time.monotonic() - self.started_s, self.line)
+        return CommandStopped(self.line, -signal.SIGKILL)
+
     def completed(self, status: int, stdout: bytes, stderr: bytes, ok: Collection[int]) -> Completed:
         if status not in ok:
             raise self.failed(status, stderr.decode("utf-8", "replace").strip())
         log.debug("done in %.3f s: %s", time.monotonic() - self.started_s, self.line)
         return Completed(self.line, status, stdout, stderr)
+
+
+_GENTLY = ("nice", "-n", "19", "ionice", "-t", "-c", "3")
 
 
 @cache

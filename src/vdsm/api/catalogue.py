@@ -2,6 +2,7 @@
 
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
@@ -22,6 +23,7 @@ GROUPS: tuple[type, ...] = (
     VolumeApi,
     ImageApi,
     LeaseApi,
+    SdmApi,
     TaskApi,
 )
 

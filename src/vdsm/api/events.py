@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import ovirt
+from vdsm.api.task import JobInfo
 from vdsm.api.vm_types import VmStats
 
 
@@ -52,12 +53,17 @@ class DomainStatusChanged(Struct, frozen=True, kw_only=True, tag_field="event", 
     message: str
 
 
-Event = VmStatusChanged | TaskChanged | DomainStatusChanged
+class JobEnded(JobInfo, frozen=True, kw_only=True, tag_field="event", tag="job.ended"):
+    """A job is done, failed or aborted (facts: storage §8.6)."""
+
+
+Event = VmStatusChanged | TaskChanged | DomainStatusChanged | JobEnded
 
 OVIRT_NAMES: dict[type[Event], str] = {
     VmStatusChanged: "|virt|VM_status|",
     TaskChanged: "|storage|task_status|",
     DomainStatusChanged: "|storage|domain_status|",
+    JobEnded: "|jobs|status|",
 }
 """The method of the JSON-RPC notification; the object's id follows."""
 EVENTS: tuple[type[Event], ...] = tuple(OVIRT_NAMES)

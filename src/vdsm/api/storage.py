@@ -22,9 +22,13 @@ from vdsm.api.storage_types import (
     DomainType,
     PoolFullInfo,
     PreparedImage,
+    QemuImageInfo,
     SpmStatus,
+    Subchain,
     VolumeFormat,
     VolumeInfo,
+    VolumeLegality,
+    VolumeMeasure,
     VolumeSize,
 )
 from vdsm.core.context import Right
@@ -36,6 +40,7 @@ _Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
 _Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
 _Type = Annotated[DomainType, ovirt("domainType", words=DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"]
 _Host = Annotated[int, ovirt("hostID"), "this host's number in the pool, 1 to 250"]
+_Subchain = Annotated[Subchain, ovirt("subchainInfo"), "the two layers"]
 _ScsiKey = Annotated[str, ovirt("scsiKey"), "ignored"]
 
 _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
@@ -184,6 +189,24 @@ class PoolApi(Protocol):
     )
     async def spm_stop(self, pool_id: _Pool) -> None:
         """Give the SPM role up; tasks stay on the master for the next SPM."""
+
+    @verb(
+        "StoragePool.prepareMerge",
+        "POST /storage/pools/{pool_id}/prepare-merge",
+        task=True,
+        fails=(*_SPM, *_DOMAIN),
+    )
+    async def prepare_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
+        """Make the lower of two layers large enough for `SDM.merge` (SPM only)."""
+
+    @verb(
+        "StoragePool.finalizeMerge",
+        "POST /storage/pools/{pool_id}/finalize-merge",
+        task=True,
+        fails=(*_SPM, *_DOMAIN),
+    )
+    async def finalize_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
+        """Take the upper of two layers out of its chain after `SDM.merge`; it can be deleted then (SPM only)."""
 
 
 @group("domain", invalid="invalid-parameter")
@@ -342,6 +365,92 @@ class VolumeApi(Protocol):
         """A volume's size and what it takes up."""
 
     @verb(
+        "Volume.getQemuImageInfo",
+        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/qemu-info",
+        fails=_VOLUME,
+    )
+    async def get_qemu_info(
+        self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image
+    ) -> QemuImageInfo:
+        """What qemu tells of a volume's file; also while a VM uses it."""
+
+    @verb(
+        "Volume.measure",
+        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/measure",
+        fails=(*_VOLUME, "unsupported-storage-operation", "image-is-not-legal-chain"),
+    )
+    async def measure(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        format: Annotated[VolumeFormat, ovirt("dstVolFormat", words=VOLUME_FORMAT_WORDS), "the copy's format"],
+        backing_chain: Annotated[bool, ovirt("backing_chain"), "with all that is below it"] = True,
+        base_id: Annotated[VolumeId | None, ovirt("baseID"), "with this parent and no more"] = None,
+    ) -> VolumeMeasure:
+        """What a copy of a volume needs; also while a VM uses it."""
+
+    @verb(
+        "Volume.verify_untrusted",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/verify",
+        needs=Right.VIEW,
+        fails=(*_VOLUME, "image-verification-error"),
+    )
+    async def verify_untrusted(self, pool_id: _Pool, domain_id: _Domain, image_id: _Image, volume_id: _Volume) -> None:
+        """Check that data from elsewhere is what the volume's metadata tells, and leads nowhere else."""
+
+    @verb(
+        "Volume.setDescription",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/description",
+        xmlrpc("setVolumeDescription", "domain_id pool_id image_id volume_id description"),
+        fails=(*_SPM, *_VOLUME),
+    )
+    async def set_description(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        description: Annotated[str, ovirt("description"), "at most 210 characters are kept"],
+    ) -> None:
+        """Describe a volume (SPM only); new callers take `SDM.update_volume`."""
+
+    @verb(
+        "Volume.setLegality",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/legality",
+        xmlrpc("setVolumeLegality", "domain_id pool_id image_id volume_id legality"),
+        fails=(*_SPM, *_VOLUME),
+    )
+    async def set_legality(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        legality: Annotated[VolumeLegality, ovirt("legality"), "LEGAL or ILLEGAL"],
+    ) -> None:
+        """Say whether a volume may be used (SPM only); new callers take `SDM.update_volume`."""
+
+    @verb(
+        "Volume.refresh",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/refresh",
+        xmlrpc("refreshVolume", "domain_id pool_id image_id volume_id"),
+        fails=_VOLUME,
+    )
+    async def refresh(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> None:
+        """See a volume as large as another host made it; files always are."""
+
+    @verb(
+        "Volume.teardown",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/teardown",
+        xmlrpc("teardownVolume", "domain_id _ image_id volume_id"),
+        fails=("invalid-parameter",),
+    )
+    async def teardown(self, domain_id: _Domain, image_id: _Image, volume_id: _Volume) -> None:
+        """Put one volume away that a live merge took out of its chain; a file needs nothing."""
+
+    @verb(
         "Volume.delete",
         "DELETE /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
         task=True,
@@ -394,6 +503,21 @@ class ImageApi(Protocol):
         volume_id: Annotated[VolumeId | None, ovirt("volumeID"), "ignored"] = None,
     ) -> None:
         """Undo `prepare`."""
+
+    @verb(
+        "Image.reconcileVolumeChain",
+        "POST /storage/domains/{domain_id}/images/{image_id}/reconcile",
+        xmlrpc("reconcileVolumeChain", "pool_id domain_id image_id leaf_id", member="volumes"),
+        fails=(*_SPM, *_VOLUME, "unexpected-volume-state"),
+    )
+    async def reconcile_chain(
+        self,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        leaf_id: Annotated[VolumeId, ovirt("leafVolID"), "the chain's top"],
+    ) -> list[str]:
+        """Let the records tell the chain that the files have, and tell it, base first; no VM may use it (SPM only)."""
 
     @verb("Image.getVolumes", "GET /storage/domains/{domain_id}/images/{image_id}/volumes", fails=_DOMAIN)
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:

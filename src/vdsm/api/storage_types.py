@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, get_args
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Number, Text, ovirt
+from vdsm.core.ids import DomainId, ImageId, VolumeId
 
 DomainType = Literal["UNKNOWN", "NFS", "FCP", "ISCSI", "LOCALFS", "CIFS", "POSIXFS", "GLUSTERFS"]
 DOMAIN_TYPE_WORDS = {str(number): word for number, word in enumerate(get_args(DomainType))} | {"SHAREDFS": "POSIXFS"}
@@ -18,6 +19,10 @@ DOMAIN_STATUS_WORDS = {word.upper(): word for word in get_args(DomainStatus)} | 
 
 VolumeFormat = Literal["COW", "RAW"]
 VOLUME_FORMAT_WORDS = {"4": "COW", "5": "RAW"}
+VolumeLegality = Literal["LEGAL", "ILLEGAL", "FAKE"]
+Generation = Annotated[int, Meta(ge=0, le=999)]
+"""How many operations on a volume's data have ended; it wraps."""
+
 Allocation = Literal["PREALLOCATED", "SPARSE"]
 ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
 
@@ -181,6 +186,43 @@ class VolumeSize(Struct, frozen=True, kw_only=True):
 
     size_bytes: Annotated[int, ovirt("apparentsize", as_=str, declared="uint")]
     allocated_bytes: Annotated[int, ovirt("truesize", as_=str, declared="uint")]
+
+
+class Subchain(Struct, frozen=True, kw_only=True):
+    """A volume and its parent, into which it is to be merged."""
+
+    domain_id: Annotated[DomainId, ovirt("sd_id")]
+    image_id: Annotated[ImageId, ovirt("img_id")]
+    top_id: VolumeId
+    base_id: VolumeId
+    base_generation: Generation | UnsetType = UNSET
+
+
+class QemuBitmap(Struct, frozen=True, kw_only=True):
+    """A dirty bitmap of a qcow2 file; the oVirt dialects carry it as a list of name, granularity and flags."""
+
+    name: str
+    granularity_bytes: Annotated[int, ovirt("granularity")]
+    flags: list[str]
+
+
+class QemuImageInfo(Struct, frozen=True, kw_only=True):
+    """What qemu tells of a volume's file (facts: storage §4.4)."""
+
+    format: Literal["raw", "qcow2"]
+    capacity_bytes: Annotated[int, ovirt("virtualsize")]
+    cluster_size_bytes: Annotated[Number, ovirt("clustersize")] = UNSET
+    backing_file: Annotated[Text, ovirt("backingfile")] = UNSET
+    compat: Text = UNSET
+    bitmaps: list[QemuBitmap] | UnsetType = UNSET
+
+
+class VolumeMeasure(Struct, frozen=True, kw_only=True):
+    """What a copy of a volume needs, in bytes."""
+
+    required_bytes: Annotated[int, ovirt("required")]
+    full_bytes: Annotated[int, ovirt("fully-allocated")]
+    bitmaps_bytes: Annotated[Number, ovirt("bitmaps")] = UNSET
 
 
 class VolumeLocation(Struct, frozen=True, kw_only=True):

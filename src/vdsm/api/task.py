@@ -1,14 +1,16 @@
-"""The surface of tasks: long storage work that goes on after its verb answered."""
+"""The surface of tasks and jobs: long storage work that goes on after its verb answered."""
 
 from typing import Annotated, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.declare import group, ovirt, verb, xmlrpc
-from vdsm.core.ids import TaskId
+from vdsm.api.declare import Number, group, ovirt, verb, xmlrpc
+from vdsm.core.ids import TaskId, Uuid
 
 StateWord = Literal["unknown", "init", "running", "finished", "aborting", "cleaning"]
 ResultWord = Literal["", "success", "cleanSuccess", "cleanFailure"]
+JobStatus = Literal["pending", "running", "done", "aborting", "aborted", "failed"]
+JobType = Literal["storage", "virt", "v2v"]
 
 
 class TaskStatus(Struct, frozen=True, kw_only=True):
@@ -41,6 +43,25 @@ class TaskDetails(Struct, frozen=True, kw_only=True):
     tag: str
 
 
+class JobError(Struct, frozen=True, kw_only=True):
+    """Why a job failed."""
+
+    code: int
+    message: str
+
+
+class JobInfo(Struct, frozen=True, kw_only=True):
+    """A job as its caller follows it (facts: storage §8.6)."""
+
+    job_id: Annotated[str, ovirt("id")]
+    status: Annotated[JobStatus, ovirt("status")]
+    description: str
+    """What it does, such as `copy_data`."""
+    job_type: JobType
+    progress_percent: Annotated[Number, ovirt("progress")] = UNSET
+    error: JobError | UnsetType = UNSET
+
+
 _Task = Annotated[TaskId, ovirt("taskID"), "the task's id"]
 _FAILS = ("unknown-task",)
 
@@ -63,7 +84,7 @@ class TaskApi(Protocol):
 
     @verb("Task.stop", "POST /tasks/{task_id}/stop", xmlrpc("stopTask", "task_id"), fails=_FAILS)
     async def stop(self, task_id: _Task) -> None:
-        """Ask a task to stop; it rolls back what it did."""
+        """Ask a task to stop; it rolls back what it did. A job ends as `aborted`."""
 
     @verb("Task.clear", "DELETE /tasks/{task_id}", xmlrpc("clearTask", "task_id"), fails=(*_FAILS, "task-state-error"))
     async def clear(self, task_id: _Task) -> None:
@@ -99,3 +120,11 @@ class TaskApi(Protocol):
     @verb("Host.getAllTasks", "GET /tasks/details", xmlrpc("getAllTasks", "_", member="tasks"))
     async def list_details(self) -> dict[str, TaskDetails]:
         """All tasks of this host, of every kind."""
+
+    @verb("Host.getJobs", "GET /jobs", xmlrpc("getHostJobs", "job_type job_ids", member="jobs"))
+    async def list_jobs(
+        self,
+        job_type: Annotated[JobType | None, ovirt("job_type"), "only jobs of that type"] = None,
+        job_ids: Annotated[list[Uuid] | None, ovirt("job_ids"), "only these; without any, all"] = None,
+    ) -> dict[str, JobInfo]:
+        """The jobs of this host, finished ones for a while: tasks in memory, under ids that their callers chose."""

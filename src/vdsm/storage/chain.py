@@ -12,10 +12,12 @@ from vdsm.storage.errors import (
     ImageIsNotLegalChain,
     InvalidMetadata,
     MetadataOverflowError,
+    PrepareIllegalVolumeError,
+    VolumeAccessError,
     VolumeDoesNotExist,
     VolumeMetadataWriteError,
 )
-from vdsm.storage.model import VolumeMetadata, VolumeRole
+from vdsm.storage.model import Legality, VolumeMetadata, VolumeRole
 from vdsm.storage.ports import Backend
 from vdsm.storage.volume_metadata import format_volume_metadata, parse_volume_metadata
 
@@ -104,6 +106,20 @@ class Images:
                 chain.append((parent_id, self.read(image_id, parent_id)))
             except VolumeDoesNotExist as error:
                 raise ImageIsNotLegalChain(image_id, f"{parent_id} is missing") from error
+        return chain
+
+    def get_usable_chain(
+        self, image_id: str, volume_id: str, *, allow_illegal: bool = False
+    ) -> list[tuple[str, VolumeMetadata]]:
+        """`get_chain`, and each volume is legal (227), unless that is allowed, and has its data (209)."""
+        if not self.backend.volumes.has_image(image_id):
+            raise VolumeDoesNotExist(volume_id)
+        chain = self.get_chain(image_id, volume_id)
+        for chained_id, record in chain:
+            if record.legality is Legality.ILLEGAL and not allow_illegal:
+                raise PrepareIllegalVolumeError(chained_id)
+            if not self.backend.data.has_data(image_id, chained_id):
+                raise VolumeAccessError(chained_id, "no data")
         return chain
 
     def has_own(self, image_id: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vdsm.core.errors import NodeError
+from vdsm.storage.ports import QemuImgFailed
 
 # Volumes and images ---------------------------------------------------------------------------------------------------
 
@@ -39,6 +40,14 @@ class VolumeCreationError(NodeError):
     """The volume could not be created; what was begun is undone."""
 
     code, number, text = "volume-creation-error", 205, "Error creating a new volume: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
+class VolumeExtendingError(NodeError):
+    """The volume could not be made larger; it is as it was."""
+
+    code, number, text = "volume-extending-error", 206, "Error extending volume: ({volume_id!r}, {reason!r})"
     volume_id: str
     reason: str
 
@@ -92,6 +101,22 @@ class CannotShareVolume(NodeError):
     reason: str
 
 
+class SharedVolumeNonWritable(NodeError):
+    """A template's volume is never written again."""
+
+    code, number, http = "shared-volume-non-writable", 219, 409
+    text = "Shared volume is not writable: ({volume_id!r},)"
+    volume_id: str
+
+
+class InternalVolumeNonWritable(NodeError):
+    """Only the top of a chain may be written so."""
+
+    code, number, http = "internal-volume-non-writable", 220, 409
+    text = "Internal volume is not writable: ({volume_id!r},)"
+    volume_id: str
+
+
 class CannotDeleteVolume(NodeError):
     """The volume could not be removed; it is illegal from now on, and removing it again finishes the work."""
 
@@ -131,12 +156,29 @@ class IncorrectType(NodeError):
     allocation: str
 
 
+class InvalidVolumeUpdate(NodeError):
+    """The change of a volume's attributes does not fit what the volume is."""
+
+    code, number, http = "invalid-volume-update", 235, 409
+    text = "Invalid volume update: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
 class ImagePathError(NodeError):
     """The image's directory is missing or cannot be used."""
 
     code, number, http = "image-path-error", 254, 404
     text = "Image path does not exist or cannot be accessed/created: ({path!r},)"
     path: str
+
+
+class CopyImageError(NodeError):
+    """The data could not be copied; the target stays illegal, the source is untouched."""
+
+    code, number, text = "copy-image-error", 261, "Low level image copy failed: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
 
 
 class ImageIsNotLegalChain(NodeError):
@@ -450,6 +492,15 @@ class StorageServerAccessPermissionError(NodeError):
     reason: str
 
 
+class ImageVerificationError(NodeError):
+    """The volume's data is not what its record says, or names what is not its own."""
+
+    code, number, http = "image-verification-error", 484, 409
+    text = "Image verification failed: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
 class AcquireLockFailure(NodeError):
     """Another host or process is the pool's metadata writer."""
 
@@ -546,38 +597,6 @@ class ResourceTimeout(NodeError):
     resource: str
 
 
-class SanlockLvbError(NodeError):
-    """What is stored in a lease could not be read or written."""
-
-    code, number, text = "sanlock-lvb-error", 703, "Sanlock LVB error: ({reason!r},)"
-    reason: str
-
-
-class GenerationMismatch(NodeError):
-    """The job or volume went on since the caller looked."""
-
-    code, number, http = "generation-mismatch", 911, 409
-    text = "The provided generation ({wanted}) does not match the actual generation ({actual})"
-    wanted: int
-    actual: int
-
-
-class JobStatusMismatch(NodeError):
-    """The job went on since the caller looked."""
-
-    code, number, http = "job-status-mismatch", 912, 409
-    text = "The provided job status ({wanted!r}) does not match the actual job status ({actual!r})"
-    wanted: str
-    actual: str
-
-
-class NoSuchLease(NodeError):
-    """The domain has no external lease of that id."""
-
-    code, number, http, text = "no-such-lease", 936, 404, "No such lease: ({lease_id!r},)"
-    lease_id: str
-
-
 class InvalidParameterException(NodeError):
     """An argument is malformed or does not fit; nothing was changed."""
 
@@ -640,3 +659,14 @@ def io_failing_as(make: Callable[[str], NodeError]) -> Iterator[None]:
         if error.errno == errno.ESTALE:
             raise FileStorageDomainStaleNfsHandle(reason) from error
         raise make(reason) from error
+
+
+@contextmanager
+def qemu_failing_as(make: Callable[[str], NodeError]) -> Iterator[None]:
+    """Turn a failure of qemu-img in the block into a storage failure: full storage by name, the rest as `make` says."""
+    try:
+        yield
+    except QemuImgFailed as error:
+        if error.full:
+            raise NoSpaceLeftOnDomain(error.reason) from error
+        raise make(error.reason) from error

@@ -14,13 +14,11 @@ from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domains
 from vdsm.storage.errors import (
     AcquireLockFailure,
-    GenerationMismatch,
     InvalidParameterException,
-    JobStatusMismatch,
-    SanlockLvbError,
     StoragePoolNotConnected,
     UnsupportedOperation,
 )
+from vdsm.storage.errors_jobs import GenerationMismatch, JobStatusMismatch, SanlockLvbError
 from vdsm.storage.model import XLEASES_VERSION
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import ExternalLeases, Lease, LeaseFailed, Leases

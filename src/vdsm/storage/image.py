@@ -3,6 +3,7 @@
 import logging
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vdsm.core.ids import BLANK_UUID
@@ -11,16 +12,15 @@ from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     ImagePathError,
-    PrepareIllegalVolumeError,
     StoragePoolUnknown,
     VolumeAccessError,
-    VolumeDoesNotExist,
     io_failing_as,
+    qemu_failing_as,
 )
 from vdsm.storage.layout import Layout
-from vdsm.storage.model import Legality, PreparedImage, VolumeLocation, VolumeMetadata, VolumeRole
+from vdsm.storage.model import PreparedImage, VolumeLocation, VolumeMetadata, VolumeRole
 from vdsm.storage.pool import Pools
-from vdsm.storage.ports import QemuImg, QemuImgFailed
+from vdsm.storage.ports import QemuImg
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class ImageUse:
         checks.check_ids(storagepoolID=pool_id, imageID=image_id, volumeID=volume_id)
         if pool_id != BLANK_UUID and pool_id not in self._pools.list_connected():
             raise StoragePoolUnknown(pool_id)
-        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
+        with self._locks.hold(locks.domain(domain_id, shared=True), *_list_resources(domain_id, image_id)):
             domain = self._domains.get_with_images(domain_id)
-            chain = self._get_chain(domain, image_id, volume_id, allow_illegal)
+            chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
             link = self._layout.get_run_link(domain_id, image_id)
             with Undo() as undo:
                 if self._link(link, domain.backend.volumes.get_image_path(image_id)):
@@ -83,30 +83,15 @@ class ImageUse:
     def teardown(self, domain_id: str, image_id: str) -> None:
         """Remove the run-time link; nothing when the image is not prepared, also when its domain is gone."""
         checks.check_ids(storagedomainID=domain_id, imageID=image_id)
-        with self._locks.hold(locks.image(domain_id, image_id)):
+        with self._locks.hold(*_list_resources(domain_id, image_id)):
             self._unlink(self._layout.get_run_link(domain_id, image_id))
-
-    def _get_chain(
-        self, domain: Domain, image_id: str, volume_id: str, allow_illegal: bool
-    ) -> list[tuple[str, VolumeMetadata]]:
-        if not domain.backend.volumes.has_image(image_id):
-            raise VolumeDoesNotExist(volume_id)
-        chain = domain.images.get_chain(image_id, volume_id)
-        for chained_id, record in chain:
-            if record.legality is Legality.ILLEGAL and not allow_illegal:
-                raise PrepareIllegalVolumeError(chained_id)
-            if not domain.backend.data.has_data(image_id, chained_id):
-                raise VolumeAccessError(chained_id, "no data")
-        return chain
 
     def _repair_capacity(self, domain: Domain, image_id: str, volume_id: str, record: VolumeMetadata) -> None:
         if record.role is VolumeRole.SHARED:
             return
-        try:
-            path = domain.backend.data.get_path(image_id, volume_id)
+        path = domain.backend.data.get_path(image_id, volume_id)
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
             real_bytes = self._qemu_img.get_virtual_size(path, record.format.qemu)
-        except QemuImgFailed as error:
-            raise VolumeAccessError(volume_id, error.reason) from error
         if record.capacity_bytes < real_bytes:
             log.warning("Volume %s has %d bytes, not %d", volume_id, real_bytes, record.capacity_bytes)
             domain.images.change(image_id, volume_id, replace(record, capacity_bytes=real_bytes))
@@ -122,3 +107,8 @@ class ImageUse:
     def _unlink(self, link: Path) -> None:
         with io_failing_as(lambda _: ImagePathError(str(link))):
             link.unlink(missing_ok=True)
+
+
+def _list_resources(domain_id: str, image_id: str) -> tuple[locks.Resource, ...]:
+    # The image stays as it is, and may be read by others meanwhile: a copy of it can take hours.
+    return locks.image(domain_id, image_id, shared=True), locks.run_link(domain_id, image_id)

@@ -45,6 +45,11 @@ def external_leases(domain_id: str) -> Resource:
     return Resource(f"05_external_lease_{domain_id}", "")
 
 
+def run_link(domain_id: str, image_id: str) -> Resource:
+    """The link by which this host uses an image."""
+    return Resource(f"06_link_{domain_id}", image_id)
+
+
 class Locks:
     """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other.
 

@@ -23,6 +23,8 @@ DEFAULT_BLOCK_SIZE_BYTES = 512
 DEFAULT_ALIGNMENT_BYTES = 1 << 20
 CAPACITY_UNIT_BYTES = 4096
 """Capacities and initial sizes are rounded up to a multiple of this (facts: storage §1.7)."""
+RAW_HEAD_BYTES = 4096
+"""qemu-img allocates the first page of a raw file itself, with zeros."""
 
 
 class _Word(StrEnum):
@@ -206,6 +208,41 @@ class VolumeRequest:
     def source_image_id(self) -> str:
         """The image that has the parent."""
         return self.image_id if self.parent_image_id == BLANK_UUID else self.parent_image_id
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A volume that an operation is about, and the generation that its caller saw."""
+
+    domain_id: str
+    image_id: str
+    volume_id: str
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subchain:
+    """Two layers of one image of which the upper is to be merged into the lower (facts: storage §9.7)."""
+
+    domain_id: str
+    image_id: str
+    top_id: str
+    base_id: str
+    base_generation: int | None = None
+
+    @property
+    def base(self) -> VolumeRef:
+        return VolumeRef(self.domain_id, self.image_id, self.base_id, self.base_generation)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeChange:
+    """New attributes of a volume; None leaves one as it is, and counts the generation."""
+
+    description: str | None = None
+    legality: Legality | None = None
+    role: VolumeRole | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from vdsm.storage.errors import (
     SpmStatusError,
     StorageDomainAlreadyAttached,
     StorageDomainDoesNotExist,
+    StorageDomainNotInPool,
     StorageDomainStatusError,
     StoragePoolConnected,
     StoragePoolMasterNotFound,
@@ -408,3 +409,11 @@ def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, Doma
     if master_id not in parsed:
         raise InvalidParameterException("masterSdUUID", master_id)
     return parsed
+
+
+def require_writer(pools: Pools, pool_id: str, domain: Domain) -> Domain:
+    """The domain, which this host may write as the pool's SPM: 309, 654, StorageDomainNotInPool (353)."""
+    pools.require_spm(pool_id)
+    if pool_id not in domain.metadata.pool_ids:
+        raise StorageDomainNotInPool(domain.domain_id, pool_id)
+    return domain

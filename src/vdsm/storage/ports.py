@@ -1,8 +1,9 @@
 """What the repository needs from outside, and the shapes that its backends have."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,28 @@ Steps = Callable[[str], None]
 """Told the name of each durable step before it is taken; tests end the process there."""
 
 
+class Watch(Protocol):
+    """Whoever waits for long work, from any thread."""
+
+    @property
+    def report_progress(self) -> Callable[[float], None]:
+        """Is told how many per cent are done."""
+        ...
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once the work is not wanted any more: it ends within 2 s, with a failure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """`Watch` of work that nobody looks at."""
+
+    report_progress: Callable[[float], None] = lambda _: None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+
 class QemuImgFailed(NodeError):
     """qemu-img refused or failed; `full` when the storage has no space left."""
 
@@ -23,8 +46,21 @@ class QemuImgFailed(NodeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Bitmap:
+    """A dirty bitmap of a qcow2 file; one that was not saved after its last use is no longer valid."""
+
+    name: str
+    granularity_bytes: int
+    flags: tuple[str, ...] = ("auto",)
+
+    @property
+    def is_valid(self) -> bool:
+        return "auto" in self.flags and "in-use" not in self.flags
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFile:
-    """What qemu-img tells of an image file (unsafe: also of one that a VM uses)."""
+    """What an image file tells of itself (unsafe: also one that a VM uses)."""
 
     format: str
     virtual_size_bytes: int
@@ -32,7 +68,42 @@ class ImageFile:
     backing_format: str | None = None
     compat: str | None = None
     cluster_size_bytes: int | None = None
-    bitmaps: tuple[tuple[str, int], ...] = ()  # name, granularity of each valid one
+    bitmaps: tuple[Bitmap, ...] = ()
+    has_data_file: bool = False
+    """Whether the guest's data is in another file, which this one names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An image file, opened as that format and no other."""
+
+    path: Path
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """One copy (facts: storage §9.6): of the source's top layer when the target has a backing file, else of its chain.
+
+    The target is formatted already.
+    """
+
+    source: Layer
+    target: Layer
+    backing: str | None = None
+    """The target's backing file, a name in its folder."""
+    is_zero: bool = False
+    """Whether the target reads as zeros now."""
+    copy_bitmaps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What an image needs in another format, in bytes; `bitmaps_bytes` where the target could have them."""
+
+    required_bytes: int
+    full_bytes: int
+    bitmaps_bytes: int | None = None
 
 
 class QemuImg(Protocol):
@@ -51,7 +122,15 @@ class QemuImg(Protocol):
         """Format the existing empty file. `backing` is a name in the same folder and is not opened."""
         ...
 
-    def info(self, path: Path) -> ImageFile: ...
+    def info(self, path: Path, format: str) -> ImageFile:
+        """What qemu tells, within bounds of time and memory. Files that it names are not opened, but for a data file:
+        `inspect` what is not trusted."""
+        ...
+
+    def inspect(self, path: Path) -> ImageFile:
+        """What the file's own first bytes tell, without a process: the format, also a foreign one's word, and what
+        other files it names. Nothing is followed. Bitmaps are left out."""
+        ...
 
     def get_virtual_size(self, path: Path, format: str) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""
@@ -60,6 +139,36 @@ class QemuImg(Protocol):
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         """Add an enabled bitmap."""
         ...
+
+    def remove_bitmap(self, path: Path, name: str) -> None: ...
+
+    def merge_bitmap(self, source: Layer, path: Path, name: str, watch: Watch) -> None:
+        """Add what the source's bitmap has to the bitmap of that name in the other file."""
+        ...
+
+    def convert(self, conversion: Conversion, watch: Watch) -> None:
+        """Copy data. A target that was not finished is good for nothing; the source is not touched."""
+        ...
+
+    def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
+        """Write what the layer has into its base, a name in its folder, or into its backing file; the top stays."""
+        ...
+
+    def rebase(self, child: Path, backing: str, backing_format: str) -> None:
+        """Let the child name another backing file, which is not opened."""
+        ...
+
+    def amend(self, path: Path, compat: str, watch: Watch) -> None:
+        """Turn a qcow2 file into that version of the format, in place."""
+        ...
+
+    def measure(self, layers: Sequence[Layer], format: str) -> Measure:
+        """What the layers, top first and no others, need as one image of that format."""
+        ...
+
+
+Sparsify = Callable[[Layer, Watch], bool]
+"""Gives space back that an image does not use, in place; False when no program here can. May raise QemuImgFailed."""
 
 
 class Ownership(Protocol):
@@ -455,6 +564,14 @@ class DataStore(Protocol):
         ...
 
     def get_size(self, image_id: str, volume_id: str) -> VolumeSize: ...
+
+    def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
+        """Let the volume be at least that long; what is new reads as zeros. Raises VolumeExtendingError (206)."""
+        ...
+
+    def is_zero(self, image_id: str, volume_id: str) -> bool:
+        """Whether nothing but zeros is in it; False also where the storage does not tell."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,22 @@ from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
+from vdsm.storage.correction import Corrections
 from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.external_leases import LeasesOfDomains
 from vdsm.storage.image import ImageUse
+from vdsm.storage.inspection import Inspection
 from vdsm.storage.inventory import Inventory
+from vdsm.storage.jobs import DataJobs
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks
 from vdsm.storage.members import Members
+from vdsm.storage.merge import Merges
 from vdsm.storage.model import DomainType
+from vdsm.storage.operation import Operations
 from vdsm.storage.pool import Pools
-from vdsm.storage.ports import Kind, Ownership, QemuImg, Steps
+from vdsm.storage.ports import Kind, Layer, Ownership, QemuImg, Sparsify, Steps, Watch
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
@@ -30,6 +35,10 @@ from vdsm.storage.volume import Volumes
 
 def _no_step(_: str) -> None:
     return
+
+
+def _sparsify_nothing(_layer: Layer, _watch: Watch) -> bool:
+    return False
 
 
 class Repository:
@@ -44,6 +53,7 @@ class Repository:
         clock: Clock,
         shared: Outside | None = None,
         kinds: Mapping[DomainType, Kind] | None = None,
+        sparsify: Sparsify = _sparsify_nothing,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
         short_lock_timeout_s: float = 30.0,
@@ -73,5 +83,11 @@ class Repository:
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
+        operations = Operations(self.domains, locks, qemu_img, steps)
+        self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
+        self.merges = Merges(self.pools, operations, qemu_img, steps)
+        quick = Operations(self.domains, short, qemu_img, steps)
+        self.corrections = Corrections(self.pools, quick, qemu_img, steps)
+        self.inspection = Inspection(self.domains, short, quick, qemu_img)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

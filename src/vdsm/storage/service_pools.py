@@ -21,6 +21,7 @@ from vdsm.storage.ports import Rollbacks
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
+from vdsm.storage.service_jobs import read_subchain
 from vdsm.storage.service_ports import LongWork
 from vdsm.storage.service_upgrades import PoolUpgrades
 
@@ -232,6 +233,16 @@ class PoolService:
     async def watch_lease(self) -> None:
         """See that this host's lease is still its own; in a lane that nothing else can hold up."""
         await self._lanes.get("lease watchdog").run(self._repository.spm.watch_lease)
+
+    async def prepare_merge(self, pool_id: str, subchain: api.Subchain) -> str:
+        pair, prepare = read_subchain(subchain), self._repository.merges.prepare
+        self._repository.pools.require_spm(pool_id)
+        return await self._work.start_persistent("prepareMerge", lambda rollbacks: prepare(pool_id, pair, rollbacks))
+
+    async def finalize_merge(self, pool_id: str, subchain: api.Subchain) -> str:
+        pair, finalize = read_subchain(subchain), self._repository.merges.finalize
+        self._repository.pools.require_spm(pool_id)
+        return await self._work.start_persistent("finalizeMerge", lambda _: finalize(pool_id, pair))
 
     def require_spm(self) -> None:
         """Raises SpmStatusError where this host is the SPM of no pool."""

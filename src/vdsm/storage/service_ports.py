@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from vdsm.storage.ports import Rollbacks
+from vdsm.storage.ports import Rollbacks, Watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +25,10 @@ class LongWork(Protocol):
 
         `then` follows on the loop, as part of the task.
         """
+        ...
+
+    async def start_job(self, job_id: str, name: str, work: Callable[[Watch], None]) -> None:
+        """A task in memory under its caller's id; `work` blocks and runs in a thread. An id in use is refused."""
         ...
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -8,8 +8,17 @@ from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import Allocation, PreparedImage, VolumeFormat, VolumeInfo, VolumeLease, VolumeRequest
-from vdsm.storage.ports import Rollbacks
+from vdsm.storage.model import (
+    Allocation,
+    Legality,
+    PreparedImage,
+    VolumeFormat,
+    VolumeInfo,
+    VolumeLease,
+    VolumeRef,
+    VolumeRequest,
+)
+from vdsm.storage.ports import ImageFile, Rollbacks
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
 
@@ -47,6 +56,21 @@ def _format_lease(lease: VolumeLease) -> api.VolumeLease:
         return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes)
     owners = [] if lease.holder is None else [lease.holder]
     return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes, owners=owners, version=lease.version)
+
+
+def _format_image(image: ImageFile) -> api.QemuImageInfo:
+    bitmaps = [
+        api.QemuBitmap(name=one.name, granularity_bytes=one.granularity_bytes, flags=list(one.flags))
+        for one in image.bitmaps
+    ]
+    return api.QemuImageInfo(
+        format="qcow2" if image.format == VolumeFormat.COW.qemu else "raw",
+        capacity_bytes=image.virtual_size_bytes,
+        cluster_size_bytes=image.cluster_size_bytes or UNSET,
+        backing_file=image.backing_file or UNSET,
+        compat=image.compat or UNSET,
+        bitmaps=bitmaps or UNSET,
+    )
 
 
 class VolumeService:
@@ -108,6 +132,53 @@ class VolumeService:
         size = await self._lanes.get(domain_id).run(self._repository.volumes.get_size, domain_id, image_id, volume_id)
         return api.VolumeSize(size_bytes=size.apparent_bytes, allocated_bytes=size.allocated_bytes)
 
+    async def get_qemu_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.QemuImageInfo:
+        look = self._repository.inspection.get_image_info
+        return _format_image(await self._lanes.get(domain_id).run(look, domain_id, image_id, volume_id))
+
+    async def measure(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        format: str,
+        backing_chain: bool = True,
+        base_id: str | None = None,
+    ) -> api.VolumeMeasure:
+        found = await self._lanes.get(domain_id).run(
+            self._repository.inspection.measure,
+            *(domain_id, image_id, volume_id, VolumeFormat.parse(format)),
+            backing_chain=backing_chain,
+            base_id=base_id,
+        )
+        return api.VolumeMeasure(
+            required_bytes=found.required_bytes,
+            full_bytes=found.full_bytes,
+            bitmaps_bytes=UNSET if found.bitmaps_bytes is None else found.bitmaps_bytes,
+        )
+
+    async def verify_untrusted(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.inspection.verify, domain_id, image_id, volume_id)
+
+    async def set_description(
+        self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
+    ) -> None:
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, description=description)
+
+    async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, legality=Legality(legality))
+
+    async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
+
+    async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
+        checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
+
     async def delete(
         self,
         volume_id: str,
@@ -168,6 +239,10 @@ class ImageService:
     async def is_folder(self, path: str) -> bool:
         """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
         return await self._lanes.get(path).run(os.path.isdir, path)
+
+    async def reconcile_chain(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
+        reconcile = self._repository.corrections.reconcile
+        return await self._lanes.get(domain_id).run(reconcile, pool_id, domain_id, image_id, leaf_id)
 
     async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
         return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)

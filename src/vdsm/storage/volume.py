@@ -1,8 +1,7 @@
 """Creating, removing and reading volumes (facts: storage §9.1 to §9.3, §4.4); the steps of removal are in `removal`."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vdsm.core.clock import Clock
@@ -12,16 +11,13 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     DiscardIsNotSupported,
     ImagePathError,
-    NoSpaceLeftOnDomain,
-    StorageDomainNotInPool,
     UnsupportedOperation,
     VolumeAccessError,
     VolumeAlreadyExists,
-    VolumeCreationError,
 )
+from vdsm.storage.formatting import format_data
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import (
-    Allocation,
     Legality,
     VolumeFormat,
     VolumeInfo,
@@ -31,7 +27,7 @@ from vdsm.storage.model import (
     VolumeSize,
     VolumeStatus,
 )
-from vdsm.storage.pool import Pools
+from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import QemuImg, QemuImgFailed, Rollbacks, Steps
 from vdsm.storage.recovery import Recovery
 from vdsm.storage.removal import check_removal, remove_empty_image, remove_volume
@@ -39,11 +35,6 @@ from vdsm.storage.rollbacks import RollbacksInMemory, VolumeRollbacks
 from vdsm.storage.volume_metadata import format_volume_metadata
 
 log = logging.getLogger(__name__)
-
-_OLD_COMPAT = "0.10"
-_NEW_COMPAT = "1.1"
-_RAW_HEAD_BYTES = 4096  # qemu-img allocates the first page of a raw file itself
-_CLUSTER_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +44,7 @@ class _Creation:
     request: VolumeRequest
     domain: Domain
     parent: VolumeMetadata | None
+    metadata: VolumeMetadata
     record: bytes
     rollbacks: VolumeRollbacks
 
@@ -102,7 +94,6 @@ class Volumes:
             locks.image(request.domain_id, request.image_id),
             locks.image(request.domain_id, request.source_image_id),
         ):
-            self._pools.require_spm(request.pool_id)
             own = RollbacksInMemory()
             creation = self._check(request, rollbacks or own)
             with Undo() as undo:
@@ -131,7 +122,6 @@ class Volumes:
         for volume_id in volume_ids:
             checks.check_real_ids(volumeID=volume_id)
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
-            self._pools.require_spm(pool_id)
             domain = self._get_writable(pool_id, domain_id)
             if discard and not domain.backend.traits.supports_discard:
                 raise DiscardIsNotSupported(domain_id)
@@ -184,15 +174,15 @@ class Volumes:
         if request.has_parent:
             parent = domain.images.read(request.source_image_id, request.parent_id)
             checks.check_parent(request, parent)
-        record = format_volume_metadata(self._make_metadata(request), version)
+        metadata = self._make_metadata(request)
+        record = format_volume_metadata(metadata, version)
         ids = (request.domain_id, request.image_id, request.volume_id)
-        return _Creation(request, domain, parent, record, VolumeRollbacks(rollbacks, domain.backend.traits, *ids))
+        entries = VolumeRollbacks(rollbacks, domain.backend.traits, *ids)
+        return _Creation(request, domain, parent, metadata, record, entries)
 
     def _get_writable(self, pool_id: str, domain_id: str) -> Domain:
-        domain = self._domains.get_with_images(domain_id)
-        if pool_id not in domain.metadata.pool_ids:
-            raise StorageDomainNotInPool(domain_id, pool_id)
-        return domain
+        self._pools.require_spm(pool_id)
+        return require_writer(self._pools, pool_id, self._domains.get_with_images(domain_id))
 
     def _make_metadata(self, request: VolumeRequest) -> VolumeMetadata:
         return VolumeMetadata(
@@ -227,7 +217,9 @@ class Volumes:
         data.create_data(image_id, volume_id)
         self._mark_parent(creation)
         self._step("format data")
-        self._format_data(creation)
+        parent_format = None if creation.parent is None else creation.parent.format
+        format_data(creation.domain, self._qemu_img, image_id, volume_id, creation.metadata, parent_format)
+        self._add_bitmaps(creation)
         self._step("settle data")
         data.settle_data(image_id, volume_id)
         self._step("create lease")
@@ -263,27 +255,6 @@ class Volumes:
         internal = replace(parent, role=VolumeRole.INTERNAL)
         creation.domain.images.change(request.image_id, request.parent_id, internal)
 
-    def _format_data(self, creation: _Creation) -> None:
-        request = creation.request
-        data = creation.domain.backend.data
-        path = data.get_path(request.image_id, request.volume_id)
-        is_cow = request.format is VolumeFormat.COW
-        compat = _NEW_COMPAT if creation.domain.metadata.version >= 4 else _OLD_COMPAT
-        with self._qemu_failing_as(request.volume_id):
-            self._qemu_img.create(
-                path,
-                request.format.qemu,
-                request.capacity_bytes,
-                compat=compat if is_cow else None,
-                backing=request.parent_id if creation.parent else None,
-                backing_format=creation.parent.format.qemu if creation.parent else None,
-            )
-        if request.allocation is Allocation.PREALLOCATED and creation.parent is None:
-            size_bytes = data.get_size(request.image_id, request.volume_id).apparent_bytes
-            start_bytes = checks.round_up(size_bytes, _CLUSTER_BYTES) if is_cow else _RAW_HEAD_BYTES
-            data.preallocate(request.image_id, request.volume_id, start_bytes, request.capacity_bytes)
-        self._add_bitmaps(creation)
-
     def _add_bitmaps(self, creation: _Creation) -> None:
         # A volume without its bitmaps is of use; the next backup is a full one.
         request, data = creation.request, creation.domain.backend.data
@@ -291,18 +262,10 @@ class Volumes:
         try:
             if request.add_bitmaps:
                 parent = data.get_path(request.image_id, request.parent_id)
-                for name, granularity_bytes in self._qemu_img.info(parent).bitmaps:
-                    self._qemu_img.add_bitmap(path, name, granularity_bytes)
+                for bitmap in self._qemu_img.info(parent, VolumeFormat.COW.qemu).bitmaps:
+                    if bitmap.is_valid:
+                        self._qemu_img.add_bitmap(path, bitmap.name, bitmap.granularity_bytes)
             if request.bitmap is not None:
                 self._qemu_img.add_bitmap(path, request.bitmap)
         except QemuImgFailed as error:
             log.warning("Volume %s is made without some bitmaps: %s", request.volume_id, error)
-
-    @contextmanager
-    def _qemu_failing_as(self, volume_id: str) -> Iterator[None]:
-        try:
-            yield
-        except QemuImgFailed as error:
-            if error.full:
-                raise NoSpaceLeftOnDomain(error.reason) from error
-            raise VolumeCreationError(volume_id, error.reason) from error

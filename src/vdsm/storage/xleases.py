@@ -18,10 +18,10 @@ from vdsm.storage.errors import (
     ClusterLockInitError,
     InvalidMetadata,
     NoSpaceLeftOnDomain,
-    NoSuchLease,
     StorageDomainAccessError,
     io_failing_as,
 )
+from vdsm.storage.errors_jobs import NoSuchLease
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, Lockspace
 
 INDEX_BYTES = 62 * 4096

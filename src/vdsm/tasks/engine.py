@@ -7,6 +7,7 @@ disk before anybody sees it, so what was told is never taken back by a crash.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from functools import partial
 
@@ -26,7 +27,8 @@ Course = Callable[[], Coroutine[object, object, None]]
 
 
 class Engine:
-    """Drives entries, at most `worker_count` at once; `on_change` hears, on the loop, of all that can be seen."""
+    """Drives entries, at most `worker_count` of each kind at once; `on_change` hears, on the loop, of all that can be
+    seen. Kinds have places of their own: copies that take hours hold up neither the pool's tasks nor the SPM."""
 
     def __init__(
         self, recover: Recover, clock: Clock, worker_count: int, on_change: Callable[[TaskSnapshot], None] | None
@@ -37,7 +39,7 @@ class Engine:
         """New tasks that have no worker's place yet."""
         self.is_open = True
         self._clock = clock
-        self._places = asyncio.Semaphore(worker_count)
+        self._places: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(worker_count))
         # Recoveries have places of their own: the task that starts the SPM holds one while it waits for them.
         self._recovery_places = asyncio.Semaphore(worker_count)
         self._on_change = on_change
@@ -120,6 +122,7 @@ class Engine:
         if entry.place is not None:
             entry.place.release()
             entry.place = None
+        entry.ended_s = self._clock.monotonic()
         entry.settled.set()
         self._tell(entry)
 
@@ -153,7 +156,7 @@ class Engine:
         return None if entry.work.cancelled() else entry.work.result()
 
     async def _work(self, entry: TaskEntry) -> None:
-        await self._take_place(entry, self._places)
+        await self._take_place(entry, self._places[entry.record.kind.tag])
         result = ""
         for number, job in enumerate(entry.jobs, start=1):
             await self.change(entry, partial(TaskRecord.begin_job, number=number))
@@ -169,7 +172,7 @@ class Engine:
         if entry.record.state is TaskState.ABORTING:
             return  # stopped on request: that is the reason which counts
         number = failure.number if isinstance(failure, NodeError) else GENERAL_FAILURE
-        text = str(failure) or type(failure).__name__
+        text = entry.failure = str(failure) or type(failure).__name__
         if isinstance(failure, NodeError):
             log.info("task %s (%s) failed: %s", entry.record.task_id, entry.record.name, text)
         else:

@@ -25,6 +25,8 @@ class TaskSnapshot:
     message: str
     result: str
     progress_percent: float | UnsetType = UNSET
+    failure: str = ""
+    """Why the work failed, without what `message` wraps around it; empty when it was stopped."""
 
     @property
     def is_done(self) -> bool:
@@ -47,6 +49,9 @@ class TaskEntry:
         self.work: asyncio.Task[BaseException | None] | None = None
         self.progress_percent: float | UnsetType = UNSET
         self.told: TaskSnapshot | None = None
+        self.failure = ""
+        self.ended_s: float | None = None
+        """When it was settled, on the monotonic clock."""
         self._lock = threading.Lock()
         self._closed = False
 
@@ -72,6 +77,7 @@ class TaskEntry:
             message=record.message,
             result=record.result,
             progress_percent=progress_percent,
+            failure=self.failure,
         )
 
     def change(self, step: Callable[[TaskRecord], TaskRecord]) -> None:

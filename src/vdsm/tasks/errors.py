@@ -61,6 +61,13 @@ class TaskStateError(NodeError):
     state: str
 
 
+class JobExists(NodeError):
+    """A job or task of that id is already here; nothing was started."""
+
+    code, number, http, text = "job-exists", 100, 409, "Job already exists: ({job_id!r},)"
+    job_id: str
+
+
 class TaskAborted(NodeError):
     """The task was stopped before it came to its end."""
 

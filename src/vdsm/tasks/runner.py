@@ -11,6 +11,7 @@ from vdsm.tasks.engine import Engine
 from vdsm.tasks.entry import TaskEntry, TaskSnapshot
 from vdsm.tasks.errors import (
     AddTaskFailed,
+    JobExists,
     TaskHasReferences,
     TaskNotFinished,
     TaskSaveFailed,
@@ -18,7 +19,7 @@ from vdsm.tasks.errors import (
     TaskStateTransition,
     UnknownTask,
 )
-from vdsm.tasks.model import HSM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
+from vdsm.tasks.model import HSM, SDM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
 from vdsm.tasks.ports import Recover, TaskStore
 from vdsm.tasks.work import Job
 
@@ -32,7 +33,8 @@ class TaskRunner:
 
     Persisted tasks then wait on disk for the next SPM, others are gone. `recover` runs one rollback. At most
     `worker_count` tasks work at once, at most `queue_length` more wait. `on_change` hears, on the loop, of every change
-    that can be seen. Of done tasks that live in memory only, the last `kept_count` are remembered.
+    that can be seen. Of done tasks that live in memory only, the last `kept_count` are remembered, done jobs (tasks of
+    the kind SDM, under an id of their caller's) for `job_kept_s` at most; a negative one keeps them.
     """
 
     def __init__(
@@ -43,11 +45,14 @@ class TaskRunner:
         worker_count: int = 10,
         queue_length: int = 500,
         kept_count: int = 2000,
+        job_kept_s: float = 3600,
         stop_grace_s: float = 1.0,
         on_change: Callable[[TaskSnapshot], None] | None = None,
     ) -> None:
         self._queue_length = queue_length
         self._kept_count = kept_count
+        self._job_kept_s = job_kept_s
+        self._clock = clock
         self._stop_grace_s = stop_grace_s
         self._entries: dict[str, TaskEntry] = {}
         self._engine = Engine(recover, clock, worker_count, on_change)
@@ -65,10 +70,12 @@ class TaskRunner:
 
     def get(self, task_id: str) -> TaskSnapshot:
         """The task as it stands; UnknownTask when there is none."""
+        self._forget_expired()
         return self._entry(task_id).snapshot()
 
     def list_tasks(self, tag: str = "") -> list[TaskSnapshot]:
         """All tasks whose tag contains `tag`, in the order of their arrival."""
+        self._forget_expired()
         return [entry.snapshot() for entry in self._entries.values() if tag in entry.record.kind.tag]
 
     async def start(
@@ -78,13 +85,17 @@ class TaskRunner:
         *,
         kind: TaskKind = HSM,
         store: TaskStore | None = None,
+        task_id: str | None = None,
     ) -> str:
         """Queue a task and return its id; a persistent one (with a store) is on disk by then.
 
         `name` is the internal verb name of facts §8.4. Raises AddTaskFailed when the queue is full, TaskSaveFailed when
-        the record cannot be written; nothing runs then.
+        the record cannot be written, JobExists when the given id is in use; nothing runs then.
         """
-        task_id = str(uuid.uuid4())
+        self._forget_expired()
+        task_id = task_id or str(uuid.uuid4())
+        if task_id in self._entries:
+            raise JobExists(job_id=task_id)
         self._check_room()
         location = store.location if store is not None else ""
         record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
@@ -136,14 +147,14 @@ class TaskRunner:
         return True
 
     async def clear(self, task_id: str) -> None:
-        """Forget a done task, its record on disk too; tasks without a store go in any state and then run on unlisted.
+        """Forget a done task, its record on disk too; another state raises TaskStateError.
 
-        Another state raises TaskStateError.
+        Tasks without a store that are no jobs go in any state and then run on unlisted.
         """
         entry = self._entry(task_id)
+        if not entry.record.state.is_done and (entry.store is not None or entry.record.kind is SDM):
+            raise TaskStateError(request="clear", state=entry.record.state)
         if entry.store is not None:
-            if not entry.record.state.is_done:
-                raise TaskStateError(request="clear", state=entry.record.state)
             await entry.settled.wait()
             await self._engine.threads.run(entry.remove)
         self._forget(entry)
@@ -152,10 +163,12 @@ class TaskRunner:
         """Undo a task that finished, by its rollbacks; returns when that has begun.
 
         Raises TaskNotFinished while it is not done, TaskHasReferences while somebody waits for it, TaskStateTransition
-        when it was undone already.
+        when it was undone already, TaskStateError for a job, which nothing can undo.
         """
         entry = self._entry(task_id)
         state = entry.record.state
+        if entry.record.kind is SDM:
+            raise TaskStateError(request="revert", state=state)
         if state is not TaskState.WAIT_RECOVER and not state.is_done:
             raise TaskNotFinished(task_id=task_id)
         if entry.references:
@@ -241,6 +254,14 @@ class TaskRunner:
     def _forget(self, entry: TaskEntry) -> None:
         if self._entries.get(entry.record.task_id) is entry:
             del self._entries[entry.record.task_id]
+
+    def _forget_expired(self) -> None:
+        if self._job_kept_s < 0:
+            return
+        kept_since_s = self._clock.monotonic() - self._job_kept_s
+        for entry in list(self._entries.values()):
+            if entry.record.kind is SDM and entry.ended_s is not None and entry.ended_s <= kept_since_s:
+                self._forget(entry)
 
     def _forget_oldest(self) -> None:
         done = [e for e in self._entries.values() if e.store is None and e.record.state.is_done]

@@ -1,11 +1,16 @@
-"""Answers the task verbs from the runner; starting tasks is left to the services whose work they do."""
+"""Answers the verbs on tasks and jobs from the runner; starting them is left to the services whose work they do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from vdsm.api.events import Event, TaskChanged
-from vdsm.api.task import ResultWord, StateWord, TaskDetails, TaskInfo, TaskStatus
+import msgspec
+from msgspec import UNSET
+
+from vdsm.api.events import Event, JobEnded, TaskChanged
+from vdsm.api.task import JobError, JobInfo, JobStatus, ResultWord, StateWord, TaskDetails, TaskInfo, TaskStatus
 from vdsm.tasks.entry import TaskSnapshot
+from vdsm.tasks.errors import TaskAborted
+from vdsm.tasks.model import SDM, TaskState
 from vdsm.tasks.runner import TaskRunner
 
 SPM_TAG = "spm"
@@ -46,6 +51,10 @@ class TaskService:
     async def list_details(self) -> dict[str, TaskDetails]:
         return {task.task_id: _format_details(task) for task in self._runner.list_tasks()}
 
+    async def list_jobs(self, job_type: str | None = None, job_ids: Sequence[str] | None = None) -> dict[str, JobInfo]:
+        tasks = self._runner.list_tasks(SDM.tag) if job_type in (None, "storage") else []
+        return {task.task_id: format_job(task) for task in tasks if not job_ids or task.task_id in job_ids}
+
 
 def format_status(task: TaskSnapshot) -> TaskStatus:
     """A task as the status verbs tell it."""
@@ -71,8 +80,39 @@ def _format_details(task: TaskSnapshot) -> TaskDetails:
     )
 
 
-def format_event(task: TaskSnapshot) -> Event:
-    """The event that tells of a change."""
+def format_job(task: TaskSnapshot) -> JobInfo:
+    """A job as `Host.getJobs` tells it (facts: storage §8.6)."""
+    status = _get_job_status(task)
+    return JobInfo(
+        job_id=task.task_id,
+        status=status,
+        description=task.name,
+        job_type="storage",
+        progress_percent=UNSET if task.progress_percent is UNSET else int(task.progress_percent),
+        error=JobError(code=task.code, message=task.failure) if status == "failed" else UNSET,
+    )
+
+
+def _get_job_status(task: TaskSnapshot) -> JobStatus:
+    if task.state is TaskState.FINISHED:
+        return "done"
+    was_stopped = task.code == TaskAborted.number
+    if task.is_done:
+        return "aborted" if was_stopped else "failed"
+    if task.state.is_active:
+        return "running" if task.state is TaskState.RUNNING else "pending"
+    return "aborting" if was_stopped else "running"
+
+
+def format_events(task: TaskSnapshot) -> list[Event]:
+    """The events that tell of a change: the end of a job is one for its callers, too."""
+    change = _format_change(task)
+    if task.tag != SDM.tag or not task.is_done:
+        return [change]
+    return [change, JobEnded(**msgspec.structs.asdict(format_job(task)))]
+
+
+def _format_change(task: TaskSnapshot) -> TaskChanged:
     return TaskChanged(
         task_id=task.task_id,
         verb=task.name,

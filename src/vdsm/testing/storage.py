@@ -10,7 +10,7 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.memory import MemoryKind
 from vdsm.storage.backends.mounted import Outside
-from vdsm.storage.model import Allocation, DomainClass, DomainType, VolumeFormat, VolumeRequest
+from vdsm.storage.model import Allocation, DomainClass, DomainType, VolumeFormat, VolumeMetadata, VolumeRequest
 from vdsm.storage.ports import Ownership, QemuImg, Rollbacks, Steps
 from vdsm.storage.repository import Repository
 from vdsm.testing.qemuimg import FakeQemuImg
@@ -130,6 +130,13 @@ class World:
         where = image_id or on.image_id
         parent_image_id = BLANK_UUID if image_id is None else on.image_id
         return self.create(self.request(where, parent_id=on.volume_id, parent_image_id=parent_image_id))
+
+    def get_record(self, volume: VolumeRequest) -> VolumeMetadata:
+        return self.repository.volumes.get_metadata(self.domain_id, volume.image_id, volume.volume_id)
+
+    def get_path(self, volume: VolumeRequest) -> Path:
+        backend = self.repository.domains.get_backend(self.domain_id)
+        return backend.data.get_path(volume.image_id, volume.volume_id)
 
     def delete(self, image_id: str, *volume_ids: str, force: bool = False) -> None:
         self.repository.volumes.delete(self.pool_id, self.domain_id, image_id, volume_ids, force=force)

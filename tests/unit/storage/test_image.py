@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from vdsm.core.ids import BLANK_UUID
+from vdsm.storage import locks
 from vdsm.storage.errors import (
     ImageIsNotLegalChain,
     ImagePathError,
     InvalidParameterException,
     PrepareIllegalVolumeError,
+    ResourceTimeout,
     StoragePoolUnknown,
     VolumeAccessError,
     VolumeDoesNotExist,
@@ -22,6 +24,17 @@ def change(world: World, volume: VolumeRequest, **changes: object) -> None:
     images = world.repository.domains.get(world.domain_id).images
     record: VolumeMetadata = images.read(volume.image_id, volume.volume_id)
     images.change(volume.image_id, volume.volume_id, replace(record, **changes))  # type: ignore[arg-type]
+
+
+def test_an_image_is_used_while_it_is_copied_but_not_while_it_changes(spm: World) -> None:
+    made = spm.create_base()
+    images = spm.repository.images
+    images._locks._timeout_s = 0.01
+    with images._locks.hold(locks.image(spm.domain_id, made.image_id, shared=True)):
+        images.prepare(spm.pool_id, spm.domain_id, made.image_id, made.volume_id)
+        images.teardown(spm.domain_id, made.image_id)
+    with images._locks.hold(locks.image(spm.domain_id, made.image_id)), pytest.raises(ResourceTimeout):
+        images.prepare(spm.pool_id, spm.domain_id, made.image_id, made.volume_id)
 
 
 def test_a_prepared_chain_tells_all_its_volumes_top_first(spm: World) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.errors import ClusterLockInitError, InvalidMetadata, NoSpaceLeftOnDomain, NoSuchLease
+from vdsm.storage.errors import ClusterLockInitError, InvalidMetadata, NoSpaceLeftOnDomain
+from vdsm.storage.errors_jobs import NoSuchLease
 from vdsm.storage.ports import Lease, LeaseFailed, Lockspace
 from vdsm.storage.xleases import (
     HEADER_BYTES,

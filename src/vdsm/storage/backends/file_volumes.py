@@ -4,12 +4,14 @@ What the records mean, and in which order they change, is left to the operations
 (facts: storage §3.5).
 """
 
+import errno
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.storage import durable
 from vdsm.storage.backends.domain_leases import DomainLeases
@@ -23,12 +25,13 @@ from vdsm.storage.errors import (
     VolumeAlreadyExists,
     VolumeCreationError,
     VolumeDoesNotExist,
+    VolumeExtendingError,
     VolumeMetadataReadError,
     VolumeMetadataWriteError,
     io_failing_as,
 )
 from vdsm.storage.layout import FileDomainLayout
-from vdsm.storage.model import VolumeLease, VolumeSize
+from vdsm.storage.model import RAW_HEAD_BYTES, VolumeLease, VolumeSize
 from vdsm.storage.ports import HalfMade, Ownership
 from vdsm.storage.volume_metadata import RECORD_BYTES
 
@@ -205,8 +208,36 @@ class FileDataStore:
             status = self.get_path(image_id, volume_id).lstat()
         return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
 
-    def _with_data(self, image_id: str, volume_id: str, act: Callable[[int], None]) -> None:
-        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+    def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
+        def grow(descriptor: int) -> None:
+            if os.fstat(descriptor).st_size < size_bytes:
+                os.ftruncate(descriptor, size_bytes)
+                os.fsync(descriptor)
+
+        self._with_data(image_id, volume_id, grow, VolumeExtendingError)
+
+    def is_zero(self, image_id: str, volume_id: str) -> bool:
+        heads: list[bytes] = []
+
+        def look(descriptor: int) -> None:
+            try:
+                os.lseek(descriptor, RAW_HEAD_BYTES, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # there is none
+                    raise
+                heads.append(os.pread(descriptor, RAW_HEAD_BYTES, 0))
+
+        self._with_data(image_id, volume_id, look)
+        return bool(heads) and not any(heads[0])
+
+    def _with_data(
+        self,
+        image_id: str,
+        volume_id: str,
+        act: Callable[[int], None],
+        failure: Callable[[str, str], NodeError] = VolumeCreationError,
+    ) -> None:
+        with io_failing_as(lambda reason: failure(volume_id, reason)):
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self.get_path(image_id, volume_id), flags)
             try:

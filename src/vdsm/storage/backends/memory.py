@@ -285,6 +285,12 @@ class MemoryData:
             return VolumeSize(size_bytes, size_bytes)
         raise VolumeAccessError(volume_id, "no data")
 
+    def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
+        self.preallocate(image_id, volume_id, 0, size_bytes)
+
+    def is_zero(self, image_id: str, volume_id: str) -> bool:
+        return False
+
 
 class MemoryLeftovers:
     """`ports.Leftovers`."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, TaskChanged, VmStatusChanged
+from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, JobEnded, TaskChanged, VmStatusChanged
 from vdsm.api.vm_types import VmStats
 from vdsm.core.clock import Clock
 from vdsm.wire.dialects.forms import Forms
@@ -40,7 +40,10 @@ class EventDialect:
                 details.pop("pauseCode", None)
             details["status"] = event.status
             return f"{OVIRT_NAMES[type(event)]}{event.vm_id}", {event.vm_id: details, **stamp}
-        object_id = event.task_id if isinstance(event, TaskChanged) else event.domain_id
+        if isinstance(event, JobEnded):
+            object_id = event.job_id
+        else:
+            object_id = event.task_id if isinstance(event, TaskChanged) else event.domain_id
         return f"{OVIRT_NAMES[type(event)]}{object_id}", {**details, **stamp}
 
     @staticmethod
@@ -60,6 +63,9 @@ DECLARED: dict[str, Any] = {
     "displayInfo": ["EventDisplayInfo"],
 }
 """Members whose published type differs from what travels (facts §1.8): numbers are announced, text is sent."""
+
+DECLARED_OF_JOBS = {"status": "string", "error": "string"}
+"""The same for the end of a job; an error travels as an object of code and message."""
 
 
 def describe_events() -> dict[str, Any]:
@@ -87,9 +93,14 @@ def _describe_ovirt() -> dict[str, Any]:
         "VmStatusDetails": {"kind": "object", "fields": list(members.values())},
         "VmStatusMap": {"kind": "map", "key": "UUID", "value": "VmStatusDetails"},
     }
-    stamp = {"name": "notify_time", "type": "uint"}
+    job = [{**f, "type": DECLARED_OF_JOBS.get(f["name"], f["type"])} for f in types["JobEnded"]["fields"]]
+    types["JobEnded"] = {"kind": "object", "fields": job}
+    stamp: dict[str, Any] = {"name": "notify_time", "type": "uint"}
     events = {
         OVIRT_NAMES[kind]: {"params": [stamp, {"name": "no_name", "type": payload}]}
         for kind, payload in payloads.items()
     }
+    # Published so, though all its members stand beside each other.
+    subject = [{"name": "id", "type": "UUID"}, {"name": "job_info", "type": payloads[JobEnded]}]
+    events[OVIRT_NAMES[JobEnded]] = {"params": [*subject, {**stamp, "optional": True}]}
     return {"types": dict(sorted(types.items())), "events": events}

@@ -56,6 +56,16 @@ def _path_only(value: Any) -> Any:
     return {"path": value.path}
 
 
+def _with_listed_bitmaps(encode: Encode) -> Encode:
+    def listed(value: Any) -> Any:
+        info = encode(value)
+        if "bitmaps" in info:
+            info["bitmaps"] = [[one["name"], one["granularity"], one["flags"]] for one in info["bitmaps"]]
+        return info
+
+    return listed
+
+
 def _no_vms(value: Any) -> Any:
     return {"vmList": {}}
 
@@ -90,6 +100,8 @@ class OvirtDialect:
         form = self.forms.get(verb.returns)
         if verb.ovirt == "VM.getStats" and form.encode is not None:
             return _first(form.encode), [form.schema]
+        if verb.ovirt == "Volume.getQemuImageInfo" and form.encode is not None:
+            return _with_listed_bitmaps(form.encode), form.schema
         if verb.ovirt == "Image.prepare":
             return _path_only, form.schema
         return form.encode, form.schema

@@ -1,0 +1,110 @@
+"""The surface of work on volumes that any host may do, SPM or not; each verb starts a job (facts: storage §10)."""
+
+from typing import Annotated, Literal, Protocol
+
+from msgspec import UNSET, Struct, UnsetType
+
+from vdsm.api.declare import Text, group, ovirt, verb
+from vdsm.api.storage_types import Generation, Subchain, VolumeLegality
+from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
+
+
+class VolumeEndpoint(Struct, frozen=True, kw_only=True):
+    """A volume, and the generation that the caller saw."""
+
+    domain_id: Annotated[DomainId, ovirt("sd_id")]
+    image_id: Annotated[ImageId, ovirt("img_id")]
+    volume_id: Annotated[VolumeId, ovirt("vol_id")]
+    generation: Generation | UnsetType = UNSET
+
+
+class DataEndpoint(Struct, frozen=True, kw_only=True):
+    """One end of a copy: a volume (`div`); what lies outside of domains (`external`) is not served yet."""
+
+    endpoint_type: Literal["div", "external"] = "div"
+    domain_id: Annotated[DomainId | UnsetType, ovirt("sd_id")] = UNSET
+    image_id: Annotated[ImageId | UnsetType, ovirt("img_id")] = UNSET
+    volume_id: Annotated[VolumeId | UnsetType, ovirt("vol_id")] = UNSET
+    generation: Generation | UnsetType = UNSET
+    prepared: bool = False
+    """Whether the caller prepared it and will tear it down."""
+
+
+class VolumeAttributes(Struct, frozen=True, kw_only=True):
+    """New attributes of a volume, at least one; without a generation the volume's counts on."""
+
+    generation: Generation | UnsetType = UNSET
+    description: Text = UNSET
+    legality: VolumeLegality | UnsetType = UNSET
+    role: Annotated[Literal["SHARED", "INTERNAL", "LEAF"] | UnsetType, ovirt("type")] = UNSET
+
+
+class Qcow2Attributes(Struct, frozen=True, kw_only=True):
+    """New attributes of a qcow2 file."""
+
+    compat: Text = UNSET
+    """0.10 or 1.1."""
+
+
+_Job = Annotated[Uuid, ovirt("job_id"), "chosen by the caller, who finds the job by it"]
+_Volume = Annotated[VolumeEndpoint, ovirt("vol_info"), "the volume"]
+_Bitmap = Annotated[Uuid, ovirt("bitmap"), "the bitmap's name"]
+_FAILS = ("job-exists", "task-not-added", "invalid-parameter")
+
+
+@group("sdm", invalid="invalid-parameter")
+class SdmApi(Protocol):
+    """Jobs on volumes. A verb answers when its job is queued; `Host.getJobs` and events tell the rest."""
+
+    @verb("SDM.copy_data", "POST /storage/jobs/copy-data", fails=(*_FAILS, "unsupported-storage-operation"))
+    async def copy_data(
+        self,
+        job_id: _Job,
+        source: Annotated[DataEndpoint, ovirt("source"), "what is read"],
+        target: Annotated[DataEndpoint, ovirt("destination"), "the existing volume that is written"],
+        copy_bitmaps: Annotated[bool, ovirt("copy_bitmaps"), "bitmaps too; both ends are COW"] = False,
+    ) -> None:
+        """Copy a volume's data into another; the target is illegal until the copy is whole."""
+
+    @verb("SDM.update_volume", "POST /storage/jobs/update-volume", fails=_FAILS)
+    async def update_volume(
+        self,
+        job_id: _Job,
+        volume: _Volume,
+        attributes: Annotated[VolumeAttributes, ovirt("vol_attr"), "what changes"],
+    ) -> None:
+        """Change a volume's attributes; its generation must be the one that the caller saw."""
+
+    @verb("SDM.merge", "POST /storage/jobs/merge", fails=_FAILS)
+    async def merge(
+        self,
+        job_id: _Job,
+        subchain: Annotated[Subchain, ovirt("subchain_info"), "the two layers"],
+        merge_bitmaps: Annotated[bool, ovirt("merge_bitmaps"), "bitmaps too"] = False,
+    ) -> None:
+        """Write the upper layer's data into the lower one, between prepareMerge and finalizeMerge."""
+
+    @verb("SDM.amend_volume", "POST /storage/jobs/amend-volume", fails=_FAILS)
+    async def amend_volume(
+        self,
+        job_id: _Job,
+        volume: _Volume,
+        attributes: Annotated[Qcow2Attributes, ovirt("qcow2_attr"), "what changes"],
+    ) -> None:
+        """Change the version of a COW volume's format."""
+
+    @verb("SDM.sparsify_volume", "POST /storage/jobs/sparsify-volume", fails=_FAILS)
+    async def sparsify_volume(self, job_id: _Job, volume: _Volume) -> None:
+        """Give back the space that a disk does not use; no VM may use the disk."""
+
+    @verb("SDM.add_bitmap", "POST /storage/jobs/add-bitmap", fails=_FAILS)
+    async def add_bitmap(self, job_id: _Job, volume: _Volume, bitmap: _Bitmap) -> None:
+        """Begin a bitmap on a COW volume."""
+
+    @verb("SDM.remove_bitmap", "POST /storage/jobs/remove-bitmap", fails=_FAILS)
+    async def remove_bitmap(self, job_id: _Job, volume: _Volume, bitmap: _Bitmap) -> None:
+        """Remove a bitmap; one that is not there is success."""
+
+    @verb("SDM.clear_bitmaps", "POST /storage/jobs/clear-bitmaps", fails=_FAILS)
+    async def clear_bitmaps(self, job_id: _Job, volume: _Volume) -> None:
+        """Remove all bitmaps of a volume."""

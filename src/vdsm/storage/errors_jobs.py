@@ -1,0 +1,86 @@
+"""More of the storage family of failures: what jobs, leases, merges and bitmaps may meet (facts: storage §12.2)."""
+
+from vdsm.core.errors import NodeError
+
+
+class SanlockLvbError(NodeError):
+    """What is stored in a lease could not be read or written."""
+
+    code, number, text = "sanlock-lvb-error", 703, "Sanlock LVB error: ({reason!r},)"
+    reason: str
+
+
+class GenerationMismatch(NodeError):
+    """The job or volume went on since the caller looked; nothing was changed."""
+
+    code, number, http = "generation-mismatch", 911, 409
+    text = "The provided generation ({wanted}) does not match the actual generation ({actual})"
+    wanted: int | None
+    actual: int
+
+
+class JobStatusMismatch(NodeError):
+    """The job went on since the caller looked."""
+
+    code, number, http = "job-status-mismatch", 912, 409
+    text = "The provided job status ({wanted!r}) does not match the actual job status ({actual!r})"
+    wanted: str
+    actual: str
+
+
+class NoSuchLease(NodeError):
+    """The domain has no external lease of that id."""
+
+    code, number, http, text = "no-such-lease", 936, 404, "No such lease: ({lease_id!r},)"
+    lease_id: str
+
+
+class VolumeIsNotInChain(NodeError):
+    """The image's chain does not have the volume."""
+
+    code, number, http = "volume-is-not-in-chain", 920, 409
+    text = "Volume is not in chain: ({image_id!r}, {volume_id!r})"
+    image_id: str
+    volume_id: str
+
+
+class WrongParentVolume(NodeError):
+    """The volume is based on another one."""
+
+    code, number, http = "wrong-parent-volume", 921, 409
+    text = "Volume has a different parent: (volume {volume_id!r}, parent {parent_id!r})"
+    volume_id: str
+    parent_id: str
+
+
+class UnexpectedVolumeState(NodeError):
+    """The volume is not in the state that the operation begins with."""
+
+    code, number, http = "unexpected-volume-state", 922, 409
+    text = "Volume is in an unexpected state: ({volume_id!r}, {reason!r})"
+    volume_id: str
+    reason: str
+
+
+class AddBitmapError(NodeError):
+    """The bitmap could not be added."""
+
+    code, number, http, text = "add-bitmap-error", 1620, 409, "Failed to add bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str
+
+
+class MergeBitmapError(NodeError):
+    """The bitmap could not be merged into the volume below."""
+
+    code, number, text = "merge-bitmap-error", 1621, "Failed to merge bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str
+
+
+class RemoveBitmapError(NodeError):
+    """The bitmap could not be removed."""
+
+    code, number, text = "remove-bitmap-error", 1622, "Failed to remove bitmap: ({bitmap!r}, {reason!r})"
+    bitmap: str
+    reason: str

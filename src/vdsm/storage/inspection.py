@@ -1,0 +1,87 @@
+"""Looking at volumes' data: what qemu tells of it, what a copy needs, whether it is what it says (facts: §9.8)."""
+
+import logging
+from functools import partial
+
+from vdsm.storage import checks, locks
+from vdsm.storage.domain import Domain, Domains
+from vdsm.storage.errors import ImageVerificationError, UnsupportedOperation, VolumeAccessError, qemu_failing_as
+from vdsm.storage.formatting import OLD_COMPAT, get_compat
+from vdsm.storage.model import VolumeFormat, VolumeMetadata
+from vdsm.storage.operation import Chain, Operations, get_layer
+from vdsm.storage.ports import ImageFile, Measure, QemuImg
+from vdsm.storage.trust import find_mismatch
+
+log = logging.getLogger(__name__)
+
+
+class Inspection:
+    """Reads data of volumes, also of ones that VMs use; nothing is changed."""
+
+    def __init__(
+        self, domains: Domains, resource_locks: locks.Locks, operations: Operations, qemu_img: QemuImg
+    ) -> None:
+        self._domains = domains
+        self._locks = resource_locks
+        self._operations = operations
+        self._qemu_img = qemu_img
+
+    def get_image_info(self, domain_id: str, image_id: str, volume_id: str) -> ImageFile:
+        """What qemu tells of a volume's file, bitmaps included. Raises 201, 209, ImageVerificationError (484) for one
+        that names another file as its data."""
+        domain, record = self._read(domain_id, image_id, volume_id)
+        if record.format is VolumeFormat.COW and self._inspect(domain, image_id, volume_id).has_data_file:
+            raise ImageVerificationError(volume_id, "its data is in another file")
+        layer = get_layer(domain, image_id, volume_id, record)
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.info(layer.path, layer.format)
+
+    def measure(
+        self,
+        domain_id: str,
+        image_id: str,
+        volume_id: str,
+        format: VolumeFormat,
+        *,
+        backing_chain: bool = True,
+        base_id: str | None = None,
+    ) -> Measure:
+        """What a copy in that format needs: of the chain, of the volume alone, or of the volume over its parent.
+
+        Raises UnsupportedOperation (2009) for a base that is not the parent, 262 for a header that does not fit.
+        """
+        domain, record = self._read(domain_id, image_id, volume_id)
+        if base_id is not None:
+            checks.check_real_ids(baseID=base_id)
+            if record.parent_id != base_id:
+                raise UnsupportedOperation(f"{base_id} is not the parent of {volume_id}")
+        chain = self._operations.open_chain(domain, image_id, volume_id, allow_illegal=True)
+        wanted: Chain = chain if base_id is None and backing_chain else chain[: 1 if base_id is None else 2]
+        layers = [get_layer(domain, image_id, chained_id, record) for chained_id, record in wanted]
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.measure(layers, format.qemu)
+
+    def verify(self, domain_id: str, image_id: str, volume_id: str) -> None:
+        """Check data that came from elsewhere, without following what it names: ImageVerificationError (484)."""
+        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id, shared=True)):
+            domain, record = self._read(domain_id, image_id, volume_id)
+            parent = domain.images.read(image_id, record.parent_id) if record.has_parent else None
+            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+                image = self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
+            fault = find_mismatch(image, record, parent, (OLD_COMPAT, get_compat(domain)))
+            if fault is not None:
+                raise ImageVerificationError(volume_id, fault)
+            layer = get_layer(domain, image_id, volume_id, record)
+            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+                self._qemu_img.info(layer.path, layer.format)  # qemu agrees that it is one
+        if image.virtual_size_bytes < record.capacity_bytes:
+            log.warning("Volume %s has %d bytes, not %d", volume_id, image.virtual_size_bytes, record.capacity_bytes)
+
+    def _inspect(self, domain: Domain, image_id: str, volume_id: str) -> ImageFile:
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
+
+    def _read(self, domain_id: str, image_id: str, volume_id: str) -> tuple[Domain, VolumeMetadata]:
+        checks.check_real_ids(imageID=image_id, volumeID=volume_id)
+        domain = self._domains.get_with_images(domain_id)
+        return domain, domain.images.read(image_id, volume_id)
