@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +30,7 @@ from vdsm.storage.errors import (
     StorageDomainMetadataNotFound,
     StorageDomainTypeError,
     StorageServerAccessPermissionError,
+    VolumeDoesNotExist,
 )
 from vdsm.storage.host_ids import LaneHostIds
 from vdsm.storage.lanes import Lanes
@@ -40,8 +41,10 @@ from vdsm.storage.model import (
     ServerConnection,
     SpmRole,
     SpmStatus,
+    VolumeChange,
     VolumeFormat,
     VolumeLease,
+    VolumeRef,
     VolumeRequest,
 )
 from vdsm.storage.ports import GlusterInfo, Lease, LeaseFailed, Lockspace, Mounted, MountFailed
@@ -441,6 +444,37 @@ def test_who_holds_a_volume_is_told_as_far_as_it_is_known(spm: World, host: Mach
     assert told is not None and (told.version, told.holder) == (1, 1)
     host.leases.fail_next("inspect", LeaseFailed("Lease resource name is incorrect", -227))
     assert get_info(spm.domain_id, base.image_id, base.volume_id).lease == VolumeLease(told.path)
+
+
+def test_one_host_at_a_time_works_on_a_volume(spm: World, hosts: list[Machine]) -> None:
+    first, second = hosts
+    base = spm.create_base()
+    target = VolumeRef(spm.domain_id, base.image_id, base.volume_id, 0)
+    second.repository.servers.connect(DomainType.NFS, NFS)
+    second.repository.pools.connect(spm.pool_id, 2, spm.domain_id, 1, {spm.domain_id: "Active"})
+    change = VolumeChange(description="changed")
+
+    def get_holder() -> int | None:
+        lease = first.repository.volumes.get_info(spm.domain_id, base.image_id, base.volume_id).lease
+        return lease.holder if lease else None
+
+    with pytest.raises(AcquireLockFailure):  # it is no host of the lockspace yet
+        second.repository.jobs.update_volume(target, change)
+    second.repository.domains.get_backend(spm.domain_id).domain.join_hosts(2)
+    volumes = first.repository.domains.get_backend(spm.domain_id).volumes
+    with volumes.hold_lease(base.image_id, base.volume_id):
+        assert get_holder() == 1
+        with pytest.raises(AcquireLockFailure):
+            second.repository.jobs.update_volume(target, change)
+        assert first.repository.volumes.get_metadata(spm.domain_id, base.image_id, base.volume_id).generation == 0
+    second.repository.jobs.update_volume(target, change)
+    assert first.repository.volumes.get_metadata(spm.domain_id, base.image_id, base.volume_id).generation == 1
+    assert get_holder() is None
+    with pytest.raises(VolumeDoesNotExist):
+        second.repository.jobs.update_volume(replace(target, volume_id=make_id()), change)
+    second.leases.fail_next("release", LeaseFailed("Connection refused", -111))
+    with pytest.raises(ReleaseLockFailure):
+        second.repository.jobs.update_volume(replace(target, generation=1), change)
 
 
 def test_the_masters_mailboxes_are_mended(spm: World, host: Machine) -> None:

@@ -33,14 +33,17 @@ class Operations:
     def hold(self, target: VolumeRef, *others: locks.Resource) -> Iterator[Domain]:
         """Hold the target's domain shared and its image alone, and the others; gives the domain.
 
-        The target's volume lease (facts: storage §6.3) has its place here: after all locks of this process, as the
-        order of namespaces wants it (§1.10).
+        The target's volume lease (facts: storage §6.3) comes after all locks of this process, as the order of
+        namespaces wants it (§1.10): another host that works on the volume is AcquireLockFailure (651).
         """
         ids = {"sd_id": target.domain_id, "img_id": target.image_id, "vol_id": target.volume_id}
         checks.check_real_ids(**ids)
         own = (locks.domain(target.domain_id, shared=True), locks.image(target.domain_id, target.image_id))
         with self._locks.hold(*own, *others):
-            yield self._domains.get_with_images(target.domain_id)
+            domain = self._domains.get_with_images(target.domain_id)
+            domain.images.read(target.image_id, target.volume_id)  # what is not there has no lease
+            with domain.backend.volumes.hold_lease(target.image_id, target.volume_id):
+                yield domain
 
     @contextmanager
     def count(self, domain: Domain, target: VolumeRef, *, illegal: bool = False) -> Iterator[VolumeMetadata]:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -525,6 +526,13 @@ class VolumeStore(Protocol):
 
     def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
         """Let a template's volume appear in another image. Raises CannotShareVolume."""
+        ...
+
+    def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
+        """For the block, be the one host that works on the volume; at once or not at all: AcquireLockFailure (651).
+
+        Nothing where no other host is. The process is killed when the lease is lost.
+        """
         ...
 
     def is_shared(self, image_id: str, volume_id: str) -> bool:

@@ -5,7 +5,8 @@ The files are made by `file` and `file_volumes`; sanlock is behind a port.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,22 @@ class DomainLeases:
             log.warning("Who holds volume %s is not known: %s", volume_id, error)
             return VolumeLease(path)
         return VolumeLease(path, 0, state.version, state.holder)
+
+    @contextmanager
+    def hold_volume(self, path: Path, volume_id: str) -> Iterator[None]:
+        """Hold a volume's lease for the block. Raises AcquireLockFailure, ReleaseLockFailure."""
+        lease = Lease(self.lockspace, volume_id, path)
+        try:
+            self._leases.acquire(lease)
+        except LeaseFailed as error:
+            raise AcquireLockFailure(volume_id, error.reason) from error
+        try:
+            yield
+        finally:
+            try:
+                self._leases.release(lease)
+            except LeaseFailed as error:
+                raise ReleaseLockFailure(volume_id, error.reason) from error
 
     def format(self, block_size_bytes: int, alignment_bytes: int, version: int, clock: Clock) -> None:
         """Make lockspace, writer's lease and external leases of a new domain in their empty files."""

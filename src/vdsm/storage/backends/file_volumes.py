@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from vdsm.core.errors import NodeError
@@ -116,6 +117,10 @@ class FileVolumeStore:
     def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
         path = self._layout.get_lease(image_id, volume_id)
         return None if self._leases is None else self._leases.inspect_volume(path, volume_id)
+
+    def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
+        path = self._layout.get_lease(image_id, volume_id)
+        return nullcontext() if self._leases is None else self._leases.hold_volume(path, volume_id)
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):

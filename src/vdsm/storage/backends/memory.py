@@ -5,6 +5,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,6 +207,9 @@ class MemoryVolumes:
 
     def create_lease(self, image_id: str, volume_id: str) -> None:
         self._store.faults.check("create_lease")
+
+    def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
         return None
