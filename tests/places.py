@@ -110,7 +110,7 @@ def end_at_random(place: Place, run: Spawned, end: End, before: Seen, within_s: 
     while (left := _list_new(place.look(), before)) and time.monotonic() < deadline:
         if end is not press_ctrl_c:
             place.sweep()
-    assert left == [], f"left behind when ended after {moment_s:.1f} s:\n{place.read_output()}"
+    assert left == [], "\n".join([f"ended after {moment_s:.1f} s:", place.read_output(), "left behind:", *left])
 
 
 def _list_new(seen: Seen, before: Seen) -> list[str]:
