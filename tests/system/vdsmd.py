@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -68,15 +69,7 @@ class Pool:
         os.chown(folder, *OWNER)
         pool = cls(vdsmd, folder)
         pool.connect_server()
-        vdsmd.call(
-            "StorageDomain.create",
-            storagedomainID=pool.domain_id,
-            domainType="LOCALFS",
-            typeArgs={"remotePath": str(folder)},
-            name="local",
-            domainClass="Data",
-            version=5,
-        )
+        pool.create_domain()
         master = {"storagepoolID": pool.pool_id, "masterSdUUID": pool.domain_id, "masterVersion": 1}
         vdsmd.call("StoragePool.create", **master, name="pool", domainList=[pool.domain_id])
         pool.connect()
@@ -107,6 +100,37 @@ class Pool:
             masterSdUUID=self.domain_id,
             masterVersion=1,
         )
+
+    def create_domain(self) -> None:
+        self.vdsmd.call(
+            "StorageDomain.create",
+            storagedomainID=self.domain_id,
+            domainType="LOCALFS",
+            typeArgs={"remotePath": str(self.folder)},
+            name="local",
+            domainClass="Data",
+            version=5,
+        )
+
+    def restore(self) -> None:
+        """Make again what somebody destroyed or formatted, and connect to it; no other pool stays connected."""
+        call = self.vdsmd.call
+        connected = call("Host.getConnectedStoragePools")
+        for other in connected:
+            if other != self.pool_id:
+                with suppress(CallFailed):  # this host is not its SPM
+                    call("StoragePool.spmStop", storagepoolID=other)
+                call("StoragePool.disconnect", storagepoolID=other, hostID=1, scsiKey="")
+        if self.pool_id in connected:
+            return
+        if self.domain_id not in call("Host.getStorageDomains"):
+            self.create_domain()
+        call("StorageDomain.detach", storagedomainID=self.domain_id, storagepoolID=BLANK_UUID, force=True)
+        master = {"storagepoolID": self.pool_id, "masterSdUUID": self.domain_id, "masterVersion": 1}
+        lease = dict.fromkeys(("lockRenewalIntervalSec", "leaseTimeSec", "ioOpTimeoutSec", "leaseRetries"))
+        domains = {self.domain_id: "Active"}
+        call("StoragePool.reconstructMaster", **master, **lease, hostId=1, name="pool", domainDict=domains)
+        self.connect()
 
     def begin_spm(self) -> str:
         """Ask for the SPM role; the task's id."""

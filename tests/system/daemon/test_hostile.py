@@ -191,14 +191,15 @@ def repair(fortress: Fortress) -> None:
     if made.vm_id not in {vm["vmId"] for vm in vdsmd.call("Host.getVMList")}:
         vdsmd.create_vm(vm_id=made.vm_id, display="vnc")
     fortress.pool.connect_server()
-    with suppress(CallFailed):  # it is still connected
-        fortress.pool.connect()
+    fortress.pool.restore()
     tasks = poll(lambda: list_done_tasks(vdsmd), "all tasks are done")
     if vdsmd.call("StoragePool.getSpmStatus", storagepoolID=made.pool_id)["spmStatus"] != "SPM":
         fortress.pool.start_spm()
     for task_id in tasks:
         with suppress(CallFailed):
             vdsmd.call("Task.clear", taskID=task_id)
+    if made.volume_id not in fortress.pool.list_volumes():
+        fortress.pool.create_volume(Volume(made.image_id, made.volume_id))
 
 
 def list_done_tasks(vdsmd: Vdsmd) -> list[str] | None:
