@@ -41,7 +41,6 @@ class Operations:
         own = (locks.domain(target.domain_id, shared=True), locks.image(target.domain_id, target.image_id))
         with self._locks.hold(*own, *others):
             domain = self._domains.get_with_images(target.domain_id)
-            domain.images.read(target.image_id, target.volume_id)  # what is not there has no lease
             with domain.backend.volumes.hold_lease(target.image_id, target.volume_id):
                 yield domain
 

@@ -531,7 +531,7 @@ class VolumeStore(Protocol):
     def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
         """For the block, be the one host that works on the volume; at once or not at all: AcquireLockFailure (651).
 
-        Nothing where no other host is. The process is killed when the lease is lost.
+        Nothing where no other host is, or no such volume. The process is killed when the lease is lost.
         """
         ...
 

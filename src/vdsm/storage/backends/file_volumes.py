@@ -120,7 +120,8 @@ class FileVolumeStore:
 
     def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
         path = self._layout.get_lease(image_id, volume_id)
-        return nullcontext() if self._leases is None else self._leases.hold_volume(path, volume_id)
+        is_there = _is(stat.S_ISREG, self._layout.get_record(image_id, volume_id))
+        return self._leases.hold_volume(path, volume_id) if self._leases is not None and is_there else nullcontext()
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):
