@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.contract.blocks import BLOCK, read, write
+from tests.contract.blocks import BLOCK, COW, make, read, write
 from tests.contract.storage_killed import DOMAIN, POOL, Killer, RollbacksOnDisk, make_world, recover, run_child
 from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest
 from vdsm.storage.ports import Layer
@@ -23,7 +23,8 @@ SMALL, LARGE = len(BASE_WORD) * BLOCK, len(LEAF_READS) * BLOCK
 
 
 def prepare(folder: Path) -> None:
-    """A chain of three whose base is smaller, and a volume with a parent to copy to."""
+    """A chain of three whose base is smaller, a volume with a parent to copy to, and a file to import."""
+    make(folder.parent / "disk", COW, LEAF_READS)
     world = make_world(folder).start_spm()
     base = world.request(IMAGE, BASE, format=VolumeFormat.RAW, capacity_bytes=SMALL)
     for request, word in (
@@ -59,6 +60,13 @@ def copy(source_id: str, target_id: str) -> Act:
             world.repository.jobs.copy_data(source, target)
 
     return act
+
+
+def bring(world: World, _: RollbacksOnDisk) -> None:
+    """An import as its caller sees it through."""
+    if world.repository.volumes.get_metadata(DOMAIN, TARGET_IMAGE, TARGET_BASE).generation == 0:
+        target = VolumeRef(DOMAIN, TARGET_IMAGE, TARGET_BASE, 0)
+        world.repository.jobs.import_file(Path(world.server).parents[1] / "disk", VolumeFormat.COW, target)
 
 
 def check_copy(target_id: str, old: str, new: str) -> Callable[[World, bool], None]:
@@ -113,6 +121,7 @@ def check_merge(top_id: str, base_id: str) -> Callable[[World, bool], None]:
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "copy-layer": (copy(TOP, TARGET), check_copy(TARGET, "old...", "oBC...")),
+    "import": (bring, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "merge-internal": (merge(TOP, BASE), check_merge(TOP, BASE)),
     "merge-leaf": (merge(LEAF, TOP), check_merge(LEAF, TOP)),
 }

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
-SCENARIOS = {"copy": 5, "copy-layer": 5, "merge-internal": 10, "merge-leaf": 8}
+SCENARIOS = {"copy": 5, "copy-layer": 5, "import": 5, "merge-internal": 10, "merge-leaf": 8}
 
 
 def run(folder: Path, scenario: str, hook: str, stride: str) -> int:

@@ -99,6 +99,12 @@ def check_new_domain(
         raise InvalidParameterException("name", f"{len(name)} characters")
 
 
+def check_format(format: VolumeFormat) -> None:
+    """One that data can have; else IncorrectFormat."""
+    if format not in (VolumeFormat.COW, VolumeFormat.RAW):
+        raise IncorrectFormat(format)
+
+
 def get_alignment_bytes(block_size_bytes: int, maximum_hosts: int) -> int:
     """The space that a host's or volume's lease takes up (facts: storage §6.1)."""
     if block_size_bytes == 512:
@@ -162,8 +168,7 @@ def check_parent(request: VolumeRequest, parent: VolumeMetadata) -> None:
 
 
 def _check_kind(request: VolumeRequest) -> None:
-    if request.format not in (VolumeFormat.COW, VolumeFormat.RAW):
-        raise IncorrectFormat(request.format)
+    check_format(request.format)
     if request.has_parent and request.format is not VolumeFormat.COW:
         raise IncorrectFormat(request.format)
     if request.allocation not in (Allocation.PREALLOCATED, Allocation.SPARSE):

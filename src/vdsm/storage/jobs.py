@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from vdsm.storage import locks
 from vdsm.storage.domain import Domain, Domains
@@ -17,14 +18,13 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.errors_jobs import AddBitmapError, GenerationMismatch, RemoveBitmapError
 from vdsm.storage.formatting import OLD_COMPAT, format_data, get_compat
+from vdsm.storage.inspection import check_file
 from vdsm.storage.model import Allocation, Legality, VolumeChange, VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
 from vdsm.storage.operation import Operations, check_generation, get_layer, get_next_generation, list_bitmaps
-from vdsm.storage.ports import Conversion, Layer, QemuImg, QemuImgFailed, Sparsify, Steps, Unwatched, Watch
+from vdsm.storage.ports import UNWATCHED, Conversion, Layer, QemuImg, QemuImgFailed, Sparsify, Steps, Watch
 from vdsm.storage.volume_metadata import MAXIMUM_GENERATION, check_description
 
 log = logging.getLogger(__name__)
-
-UNWATCHED = Unwatched()
 
 
 class DataJobs:
@@ -71,6 +71,23 @@ class DataJobs:
                 layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
                 self._copy(layer, domain, target, record, copy_bitmaps, watch)
         log.info("Copied %s to %s", source, target)
+
+    def import_file(self, path: Path, format: VolumeFormat, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
+        """Copy a file from outside of the repository into a volume that exists and has no parent, as `copy_data` does.
+
+        The file is opened as that format and no other, and needs direct I/O. Raises 261, 2009, 219, 202, and
+        ImageVerificationError (484) for an image that needs another file: that is not followed.
+        """
+        with self._operations.hold(target) as domain:
+            check_file(self._qemu_img, path, format)
+            record = self._operations.read(domain, target)
+            if record.has_parent:
+                raise UnsupportedOperation(f"{target.volume_id} has a parent, the file has none")
+            if record.role is VolumeRole.SHARED:
+                raise SharedVolumeNonWritable(target.volume_id)
+            with self._operations.count(domain, target, illegal=True):
+                self._copy(Layer(path.absolute(), format.qemu), domain, target, record, False, watch)
+        log.info("Imported %s into %s", path, target)
 
     def _copy(
         self,

@@ -11,12 +11,10 @@ from vdsm.storage.errors_jobs import MergeBitmapError, RemoveBitmapError, Volume
 from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRole
 from vdsm.storage.operation import Operations, get_layer, list_bitmaps
 from vdsm.storage.pool import Pools, require_writer
-from vdsm.storage.ports import Bitmap, Layer, QemuImg, QemuImgFailed, Rollbacks, Steps, Unwatched, Watch
+from vdsm.storage.ports import UNWATCHED, Bitmap, Layer, QemuImg, QemuImgFailed, Rollbacks, Steps, Watch
 from vdsm.storage.rollbacks import RollbacksInMemory
 
 log = logging.getLogger(__name__)
-
-UNWATCHED = Unwatched()
 
 
 class Merges:

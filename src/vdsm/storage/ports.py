@@ -38,6 +38,9 @@ class Unwatched:
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
+UNWATCHED = Unwatched()
+
+
 class QemuImgFailed(NodeError):
     """qemu-img refused or failed; `full` when the storage has no space left."""
 
