@@ -543,14 +543,16 @@ async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Mac
     await settle()
     assert ids.is_held(world.domain_id) and set(members) == {4}
     host.leases.die()  # sanlock was started anew
-    ids.is_held(world.domain_id)
+    assert ids.is_held(world.domain_id) and not ids._tasks  # asking begins nothing
+    ids.acquire(world.domain_id, 4)
     await settle()
     assert set(members) == {4}
     host.leases.die()
     host.leases.fail_next("join", LeaseFailed("I/O timeout", -202))
-    ids.is_held(world.domain_id)
+    ids.acquire(world.domain_id, 4)
     await settle()
     assert members == {} and not ids.is_held(world.domain_id)
+    ids.acquire(world.domain_id, 4)
     await settle()
     assert ids.is_held(world.domain_id)
     ids.release(world.domain_id)
@@ -560,6 +562,50 @@ async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Mac
     ids.release(world.domain_id)
     ids.acquire(make_id(), 1)
     await settle()
+    lanes.close()
+
+
+async def test_a_host_id_is_given_up_also_when_the_server_was_disconnected_first(host: Machine) -> None:
+    world, lanes = create(host), Lanes(30)
+    ids = LaneHostIds(host.repository.domains, lanes)
+    ids.acquire(world.domain_id, 3)
+    await asyncio.gather(*ids._tasks.values())
+    assert set(host.judge.members[world.domain_id]) == {3}
+    host.repository.servers.disconnect(DomainType.NFS, NFS)
+    ids.release(world.domain_id)
+    await asyncio.gather(*ids._tasks.values())
+    assert host.judge.members[world.domain_id] == {}
+    lanes.close()
+
+
+async def test_a_host_id_that_is_given_up_when_it_was_just_taken_is_given_up(
+    host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, lanes = create(host), Lanes(30)
+    ids = LaneHostIds(host.repository.domains, lanes)
+    change = ids._change
+
+    async def change_and_have_it_released(domain_id: str, wanted: int | None) -> None:
+        await change(domain_id, wanted)
+        asyncio.get_running_loop().call_soon(ids.release, domain_id)  # runs when the task has just ended
+
+    monkeypatch.setattr(ids, "_change", change_and_have_it_released)
+    ids.acquire(world.domain_id, 3)
+    await asyncio.gather(*ids._tasks.values())
+    await asyncio.gather(*ids._tasks.values())
+    assert host.judge.members[world.domain_id] == {}
+    lanes.close()
+
+
+async def test_joining_takes_no_thread_of_the_domain(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, lanes = create(host), Lanes(30)
+    ids, gate = LaneHostIds(host.repository.domains, lanes), threading.Event()
+    monkeypatch.setattr(host.leases, "join", lambda *_, **__: gate.wait(30))
+    ids.acquire(world.domain_id, 3)
+    await asyncio.sleep(0)
+    assert lanes.get(world.domain_id).thread_count == 0
+    gate.set()
+    await asyncio.gather(*ids._tasks.values())
     lanes.close()
 
 

@@ -6,23 +6,27 @@ import logging
 from vdsm.core.errors import NodeError
 from vdsm.storage.domain import Domains
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.ports import DomainStore
 
 log = logging.getLogger(__name__)
 
 
 class LaneHostIds:
-    """`ports.HostIds` through the leases. A domain does one thing at a time, until all is as it was wanted last."""
+    """`ports.HostIds` through the leases. A domain does one thing at a time, until all is as it was wanted last.
+
+    Joining may take minutes, so it has lanes of its own: a domain's work goes on beside it.
+    """
 
     def __init__(self, domains: Domains, lanes: Lanes) -> None:
         self._domains = domains
         self._lanes = lanes
         self._wanted: dict[str, int] = {}
         self._held: dict[str, int] = {}
+        # What sanlock may have joined: it is left by the way on which it was joined, wherever the domain is by then.
+        self._tried: dict[str, tuple[int, DomainStore]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def is_held(self, domain_id: str) -> bool:
-        if domain_id in self._wanted:
-            self._begin(domain_id)  # sanlock may have dropped it; joining again costs nothing where it has not
         return self._wanted.get(domain_id) == self._held.get(domain_id) is not None
 
     def acquire(self, domain_id: str, host_id: int) -> None:
@@ -35,27 +39,36 @@ class LaneHostIds:
 
     def _begin(self, domain_id: str) -> None:
         if domain_id not in self._tasks:
-            task = asyncio.create_task(self._work(domain_id), name=f"host id {domain_id}")
-            self._tasks[domain_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(domain_id, None))
+            self._tasks[domain_id] = asyncio.create_task(self._work(domain_id), name=f"host id {domain_id}")
 
     async def _work(self, domain_id: str) -> None:
-        while True:
-            wanted = self._wanted.get(domain_id)
-            try:
-                await self._change(domain_id, wanted)
-            except NodeError as error:
-                self._held.pop(domain_id, None)
-                log.warning("Host id %s on domain %s: %s", wanted, domain_id, error)
-            if wanted == self._wanted.get(domain_id):
-                return
+        try:
+            while True:
+                wanted = self._wanted.get(domain_id)
+                try:
+                    await self._change(domain_id, wanted)
+                except NodeError as error:
+                    self._held.pop(domain_id, None)
+                    log.warning("Host id %s on domain %s: %s", wanted, domain_id, error)
+                if wanted == self._wanted.get(domain_id):
+                    return
+        finally:
+            del self._tasks[domain_id]  # at once: who wants something else from now on begins anew
 
     async def _change(self, domain_id: str, wanted: int | None) -> None:
-        lane, held = self._lanes.get(domain_id), self._held.get(domain_id)
+        lane, tried = self._lanes.get(f"host id {domain_id}"), self._tried.get(domain_id)
+        if wanted is None:
+            if tried is not None:
+                await self._leave(domain_id, *tried)
+            return
         store = (await lane.run(self._domains.get_backend, domain_id)).domain
-        if held is not None and held != wanted:
-            await lane.run(store.leave_hosts, held)
-            del self._held[domain_id]
-        if wanted is not None:
-            await lane.run(store.join_hosts, wanted)
-            self._held[domain_id] = wanted
+        if tried is not None and tried != (wanted, store):
+            await self._leave(domain_id, *tried)
+        self._tried[domain_id] = wanted, store
+        await lane.run(store.join_hosts, wanted)
+        self._held[domain_id] = wanted
+
+    async def _leave(self, domain_id: str, host_id: int, store: DomainStore) -> None:
+        self._held.pop(domain_id, None)
+        await self._lanes.get(f"host id {domain_id}").run(store.leave_hosts, host_id)
+        del self._tried[domain_id]

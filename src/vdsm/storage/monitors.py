@@ -113,9 +113,8 @@ class Monitor:
         if look is None or not (self.health.is_actual and self.health.is_valid):
             self._is_settled = False
             return
-        host_ids = self._watching.host_ids
-        if not look.is_iso and not host_ids.is_held(self._domain_id):
-            host_ids.acquire(self._domain_id, self._host_id)
+        if not look.is_iso:
+            self._watching.host_ids.acquire(self._domain_id, self._host_id)
         if not self._is_settled:
             self._is_settled = True
             try:

@@ -413,7 +413,7 @@ class HostIds(Protocol):
     def is_held(self, domain_id: str) -> bool: ...
 
     def acquire(self, domain_id: str, host_id: int) -> None:
-        """Begin to join, unless that goes on or is done."""
+        """Begin to join, unless that goes on. Repeating it is harmless, and joins again what sanlock dropped."""
         ...
 
     def release(self, domain_id: str) -> None:
