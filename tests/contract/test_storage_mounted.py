@@ -5,18 +5,22 @@ import errno
 import os
 import stat
 import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+import vdsm.storage.domain
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import MountedKind, Outside
 from vdsm.storage.errors import (
+    AccessTimeout,
     AcquireHostIdFailure,
     AcquireLockFailure,
     ClusterLockInitError,
@@ -653,3 +657,108 @@ def test_mounts_that_others_made_are_left_alone(host: Machine, tmp_path: Path) -
     host.mounts.mounted.append(Mounted("tmpfs", tmp_path, "tmpfs"))
     host.mounts.mounted.append(Mounted("else:/where", host.root / "rhev/data-center/mnt/x/y", "nfs4"))
     assert host.repository.domains.list_domains() == []
+
+
+# Storage that hangs.
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """What is below a folder whose name is in here hangs until the end of the test."""
+    names: set[str] = set()
+    ended = threading.Event()
+
+    def slow(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_and_call(path: Any, *args: Any, **named: Any) -> Any:
+            if not names.isdisjoint(Path(path).parts):
+                ended.wait(30)
+            return call(path, *args, **named)
+
+        return wait_and_call
+
+    for name in ("open", "stat", "scandir"):
+        monkeypatch.setattr(os, name, slow(getattr(os, name)))
+    monkeypatch.setattr(vdsm.storage.domain, "LOOK_TIMEOUT_S", 0.05)
+    yield names
+    ended.set()
+
+
+@pytest.fixture
+def sick(spm: World, host: Machine, hanging: set[str], tmp_path: Path) -> str:
+    """A second domain of the pool, which hangs."""
+    server = "stor_2:/exports/more"
+    host.servers[server] = tmp_path / "disk of stor_2"
+    host.servers[server].mkdir()
+    second = create(host, server=server)
+    host.repository.members.attach(spm.pool_id, second.domain_id)
+    host.repository.members.activate(spm.pool_id, second.domain_id)
+    for kind in host.repository.domains._kinds.values():
+        if isinstance(kind, MountedKind):
+            kind._look_timeout_s = 0.05
+    hanging.add("stor__2:_exports_more")
+    return second.domain_id
+
+
+def within(limit_s: float, call: Callable[[], object]) -> None:
+    """Call it, in a thread that may be left behind when it hangs."""
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(call()), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    assert ended, "it hangs, or failed"
+
+
+def test_a_domain_that_hangs_can_be_put_out_of_use(spm: World, host: Machine, sick: str) -> None:
+    pool = host.repository.pools.get_connected(spm.pool_id)
+    within(5, lambda: host.repository.pools.rebuild_links(pool))
+    within(5, lambda: host.repository.members.deactivate(spm.pool_id, sick))
+    within(5, lambda: host.repository.members.detach(spm.pool_id, sick, force=True))
+    assert list(pool.domains) == [spm.domain_id]
+
+
+def test_a_domain_that_hangs_holds_up_no_list(spm: World, host: Machine, sick: str) -> None:
+    lists = []
+    for _ in range(2):
+        within(5, lambda: lists.append(host.repository.domains.list_domains(domain_class=DomainClass.DATA)))
+        within(5, lambda: lists.append(host.repository.inventory.find_image(spm.pool_id, make_id())))
+    assert lists == [[spm.domain_id], []] * 2
+
+
+def test_a_domain_that_hangs_keeps_nobody_from_being_spm(spm: World, host: Machine, sick: str) -> None:
+    within(5, lambda: host.repository.spm.stop(spm.pool_id))
+    within(5, lambda: host.repository.spm.start(spm.pool_id))
+    assert host.repository.pools.get_spm_status(spm.pool_id).role is SpmRole.SPM
+
+
+def test_a_domain_that_hangs_keeps_no_lock_of_the_pool(spm: World, host: Machine, sick: str) -> None:
+    members = host.repository.members
+    members.deactivate(spm.pool_id, sick)
+    for call in (members.attach, members.activate, members.detach):
+        with pytest.raises(AccessTimeout):
+            call(spm.pool_id, sick)
+    members.detach(spm.pool_id, sick, force=True)
+
+
+def test_mounts_that_hang_are_waited_for_all_at_once(host: Machine, hanging: set[str], tmp_path: Path) -> None:
+    for number in range(8):
+        source = f"stor{number}:/a"
+        host.servers[source] = tmp_path / f"another{number}"
+        host.servers[source].mkdir()
+        host.repository.servers.connect(DomainType.NFS, source)
+    hanging.update(f"stor{number}:_a" for number in range(8))
+    begun_s = time.monotonic()
+    assert host.make_kind(DomainType.NFS, 0.2).list_domains() == {}
+    assert time.monotonic() - begun_s < 0.8
+
+
+def test_domains_on_a_mount_that_cannot_be_read_are_sick_and_not_unknown(
+    host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, kind = create(host), host.make_kind(DomainType.NFS)
+    found = kind.list_domains()
+
+    def refuse(_: Path) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert kind.list_domains() == found == {world.domain_id: found[world.domain_id]}

@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.api.storage_types import Connection
 from vdsm.core.clock import SystemClock
 from vdsm.core.errors import NodeError
+from vdsm.core.ids import BLANK_UUID
 from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
 from vdsm.storage.errors_pools import PoolUpgradeInProgress
-from vdsm.storage.lanes import Lanes
+from vdsm.storage.lanes import THREADS, Lanes
 from vdsm.storage.mail import Pace
 from vdsm.storage.mail_service import MailService
-from vdsm.storage.model import DomainType, ServerConnection, SpmRole
+from vdsm.storage.model import DomainStatus, DomainType, ServerConnection, SpmRole
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.service import DomainService, ServerService
 from vdsm.storage.service_life import DomainLifeService, PoolLifeService
@@ -341,6 +343,21 @@ async def test_what_was_connected_is_connected_again(houses: Houses) -> None:
     async with houses.open() as house:
         await house.pools.begin(restore=True)
         assert house.world.repository.domains.list_domains() == []
+
+
+async def test_lanes_that_are_lost_to_sick_domains_hold_up_no_other_work(houses: Houses) -> None:
+    async with houses.open() as house:
+        await (await house.connect()).be_spm()
+        for domain_id in ("", sick := make_id()):
+            house.lanes.get(domain_id)._lost = THREADS
+        pool = house.world.repository.pools.get_connected(house.world.pool_id)
+        assert (await house.pools.get_spm_status(pool.pool_id)).status == "SPM"
+        assert (await house.pools.get_info(pool.pool_id)).info.master_domain_id == house.world.domain_id
+        assert await house.pool_life.find_image(pool.pool_id, make_id()) == []
+        for detach in (house.domain_life.deactivate, partial(house.domain_life.detach, force=True)):
+            pool.domains[sick] = DomainStatus.ACTIVE
+            await detach(sick, pool.pool_id, BLANK_UUID, 0)
+            assert pool.domains.get(sick) is not DomainStatus.ACTIVE
 
 
 async def test_a_domain_that_was_activated_is_active_after_a_restart(houses: Houses, tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from vdsm.core.errors import NodeError
+from vdsm.core.patience import Patience
 from vdsm.storage import checks, locks
 from vdsm.storage.chain import Images
 from vdsm.storage.errors import (
+    AccessTimeout,
     ImagesNotSupportedError,
     InvalidMetadata,
     MetaDataSealIsBroken,
@@ -40,6 +44,8 @@ from vdsm.storage.ports import Backend, DomainPlan, Kind
 
 log = logging.getLogger(__name__)
 
+LOOK_TIMEOUT_S = 10.0
+"""So long a domain that does not answer holds up who looks at many."""
 UNREADABLE = (
     InvalidMetadata,
     MetaDataSealIsBroken,
@@ -107,6 +113,7 @@ class Domains:
         self._kinds = kinds
         self._locks = resource_locks
         self._found: dict[str, tuple[Kind, Path]] = {}
+        self._patience = Patience(NodeError)
 
     def refresh(self) -> None:
         """Look at the connected servers again."""
@@ -135,12 +142,14 @@ class Domains:
     def get_backend(self, domain_id: str) -> Backend:
         """Raises InvalidParameterException, StorageDomainDoesNotExist."""
         checks.check_ids(storagedomainID=domain_id)
-        if domain_id not in self._found or _is_gone(self._found[domain_id][1]):
+        if domain_id in self._found and _is_gone(self._found[domain_id][1]):
             self.refresh()
-        if domain_id not in self._found:
-            raise StorageDomainDoesNotExist(domain_id)
-        kind, path = self._found[domain_id]
+        kind, path = self._find(domain_id)
         return kind.open_domain(domain_id, path)
+
+    def get_path(self, domain_id: str) -> Path:
+        """Where a domain was found, without looking at it: it may hang. Raises StorageDomainDoesNotExist."""
+        return self._find(domain_id)[1]
 
     def get(self, domain_id: str) -> Domain:
         """A domain with its metadata; raises what reading metadata raises (364, 751 to 753)."""
@@ -150,6 +159,13 @@ class Domains:
         if metadata.domain_id != domain_id:
             raise StorageDomainDoesNotExist(domain_id)
         return Domain(metadata, backend)
+
+    def get_in_time(self, domain_id: str) -> Domain:
+        """`get` for who must not wait for a sick domain; AccessTimeout after 10 s, and at once while that goes on."""
+        try:
+            return self._patience.call(domain_id, partial(self.get, domain_id), LOOK_TIMEOUT_S)
+        except TimeoutError as error:
+            raise AccessTimeout(domain_id) from error
 
     def get_accessible(self, domain_id: str) -> Domain:
         """`get`; one that is there and cannot be read is StorageDomainAccessError (379)."""
@@ -236,10 +252,18 @@ class Domains:
             domain.backend.domain.write_metadata(format_domain_metadata(changed))
         return changed
 
+    def _find(self, domain_id: str) -> tuple[Kind, Path]:
+        if domain_id not in self._found:
+            self.refresh()
+        try:
+            return self._found[domain_id]
+        except KeyError:
+            raise StorageDomainDoesNotExist(domain_id) from None
+
     def _fits(self, domain_id: str, wanted: Mapping[str, str | None]) -> bool:
         try:
-            metadata = self.get(domain_id).metadata
-        except UNREADABLE as error:
+            metadata = self.get_in_time(domain_id).metadata
+        except (AccessTimeout, *UNREADABLE) as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
             return False
         has = {

@@ -115,7 +115,7 @@ class Inventory:
 
     def _has_image(self, domain_id: str, image_id: str) -> bool:
         try:
-            domain = self._domains.get(domain_id)
+            domain = self._domains.get_in_time(domain_id)
             return domain.metadata.domain_class is DomainClass.DATA and domain.images.has_own(image_id)
         except NodeError as error:
             log.warning("Whether domain %s has image %s cannot be told: %s", domain_id, image_id, error)

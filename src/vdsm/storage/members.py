@@ -55,7 +55,7 @@ class Members:
         The domain is told first: killed in between, attaching it again goes on.
         """
         with self._hold(pool_id, domain_id) as pool:
-            domain = self._domains.get(domain_id)
+            domain = self._domains.get_in_time(domain_id)
             if domain_id in pool.domains and pool_id in domain.metadata.pool_ids:
                 return
             self._check_attachable(pool, domain)
@@ -73,6 +73,7 @@ class Members:
         """
         with self._hold(pool_id, domain_id) as pool:
             _require_member(pool, domain_id)
+            self._domains.get_in_time(domain_id)
             domain = self._domains.validate(domain_id)
             if pool_id not in domain.metadata.pool_ids:
                 raise StorageDomainNotMemberOfPool(pool_id, domain_id)
@@ -102,7 +103,7 @@ class Members:
             if not force:
                 if pool.domains[domain_id] is not DomainStatus.ATTACHED:
                     raise StorageDomainIllegalStateError(domain_id, pool.domains[domain_id])
-                self._leave(pool_id, self._domains.get(domain_id), pool.host_id)
+                self._leave(pool_id, self._domains.get_in_time(domain_id), pool.host_id)
                 self._step("take from map")
             self._pools.change_map(pool, {id: status for id, status in pool.domains.items() if id != domain_id})
         log.info("Detached domain %s from pool %s", domain_id, pool_id)
@@ -220,7 +221,7 @@ class Members:
 
     def _read_pools(self, domain_id: str) -> tuple[str, ...]:
         try:
-            return self._domains.get(domain_id).metadata.pool_ids
+            return self._domains.get_in_time(domain_id).metadata.pool_ids
         except UNREADABLE as error:
             log.warning("What pools domain %s belongs to cannot be read: %s", domain_id, error)
             return ()

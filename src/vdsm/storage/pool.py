@@ -245,11 +245,11 @@ class Pools:
 
     def rebuild_links(self, pool: ConnectedPool) -> None:
         folder = self._layout.get_pool(pool.pool_id)
-        targets = {"mastersd": self._domains.get_backend(pool.master_id).domain.path}
+        targets = {"mastersd": self._domains.get_path(pool.master_id)}
         for domain_id, status in pool.domains.items():
             if status is DomainStatus.ACTIVE:
                 with contextlib.suppress(StorageDomainDoesNotExist):
-                    targets[domain_id] = self._domains.get_backend(domain_id).domain.path
+                    targets[domain_id] = self._domains.get_path(domain_id)
         with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.iterdir():

@@ -56,7 +56,9 @@ class DomainLifeService:
         is_master = domain_id == self._repository.pools.get_connected(pool_id).master_id
         if is_master and master_domain_id != BLANK_UUID:
             await self._pools.migrate_at_once(pool_id, domain_id, master_domain_id, master_version)
-        await self._lanes.get(domain_id).run(self._repository.members.deactivate, pool_id, domain_id)
+        # Neither this nor detaching by force needs the domain, which may be stuck, and its lane with it.
+        master_id = self._repository.pools.get_connected(pool_id).master_id
+        await self._lanes.get(master_id).run(self._repository.members.deactivate, pool_id, domain_id)
         await self._remember(pool_id)
 
     async def detach(
@@ -71,8 +73,8 @@ class DomainLifeService:
         if force and pool_id == BLANK_UUID:
             await self._lanes.get(domain_id).run(members.detach_everywhere, domain_id)
             return
-        # A domain that is detached by force may be stuck: its lane is left alone.
-        await self._lanes.get("" if force else domain_id).run(members.detach, pool_id, domain_id, force=force)
+        lane_id = self._repository.pools.get_connected(pool_id).master_id if force else domain_id
+        await self._lanes.get(lane_id).run(members.detach, pool_id, domain_id, force=force)
         await self._remember(pool_id)
 
     async def format(self, domain_id: str, detach: bool = False) -> None:
@@ -172,7 +174,7 @@ class PoolLifeService:
         """Nothing is changed, as the declaration says."""
 
     async def find_image(self, pool_id: str, image_id: str) -> list[str]:
-        return await self._lanes.get().run(self._repository.inventory.find_image, pool_id, image_id)
+        return await self._lanes.get(pool_id).run(self._repository.inventory.find_image, pool_id, image_id)
 
 
 class DefinitionService:
@@ -184,12 +186,14 @@ class DefinitionService:
 
     async def update(self, pool_id: str, vms: list[api.VmDefinition], domain_id: str | None = None) -> None:
         definitions = {vm.vm_id: vm.ovf for vm in vms}
-        await self._lanes.get(domain_id or "").run(
+        await self._lanes.get(domain_id or BLANK_UUID).run(
             self._definitions.update, pool_id, definitions, domain_id or BLANK_UUID
         )
 
     async def remove(self, pool_id: str, vm_id: str, domain_id: str | None = None) -> None:
-        await self._lanes.get(domain_id or "").run(self._definitions.remove, pool_id, vm_id, domain_id or BLANK_UUID)
+        await self._lanes.get(domain_id or BLANK_UUID).run(
+            self._definitions.remove, pool_id, vm_id, domain_id or BLANK_UUID
+        )
 
     async def list_vms(self, pool_id: str, domain_id: str = BLANK_UUID) -> list[str]:
         return await self._lanes.get(domain_id).run(self._definitions.list_vms, pool_id, domain_id)

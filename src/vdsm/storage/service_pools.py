@@ -13,7 +13,7 @@ from vdsm.api.storage_types import Connection, ConnectionStatus
 from vdsm.core.errors import NodeError
 from vdsm.core.undo import AsyncUndo
 from vdsm.storage.errors import IsSpm, SpmStatusError
-from vdsm.storage.lanes import Lanes
+from vdsm.storage.lanes import Lane, Lanes
 from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.monitor import Health
@@ -140,11 +140,12 @@ class PoolService:
             await self._memory.set_pool(None)
 
     async def get_info(self, pool_id: str) -> api.PoolFullInfo:
-        info = await self._lanes.get().run(self._repository.pools.get_info, pool_id, self._list_health())
+        pools = self._repository.pools
+        info = await self._get_masters_lane(pool_id).run(pools.get_info, pool_id, self._list_health())
         return format_pool(info)
 
     async def get_spm_status(self, pool_id: str) -> api.SpmStatus:
-        status = await self._lanes.get().run(self._repository.pools.get_spm_status, pool_id)
+        status = await self._get_masters_lane(pool_id).run(self._repository.pools.get_spm_status, pool_id)
         return api.SpmStatus(status=status.role.value, host_id=status.host_id, lease_version=status.lease_version)
 
     async def spm_start(
@@ -262,6 +263,9 @@ class PoolService:
             log.warning("links of an earlier daemon could not be removed: %s", error)
         if restore:
             await self._restore()
+
+    def _get_masters_lane(self, pool_id: str) -> Lane:
+        return self._lanes.get(self._repository.pools.get_connected(pool_id).master_id)
 
     async def _restore(self) -> None:
         for connection in self._memory.content.connections:

@@ -193,7 +193,7 @@ class Spm:
         version = max(pool.master_version, master.metadata.master_version)
         for domain_id in self._upgrades.list_members(pool.pool_id):
             try:
-                other = self._domains.get(domain_id)
+                other = self._domains.get_in_time(domain_id)
                 is_master = other.metadata.role is DomainRole.MASTER and pool.pool_id in other.metadata.pool_ids
                 is_former = other.metadata.keys.get(NEXT_MASTER) == pool.master_id
                 is_newer = is_master and not is_former and other.metadata.master_version > version
@@ -286,7 +286,7 @@ class Spm:
         for domain_id, status in pool.domains.items():
             if status is DomainStatus.ACTIVE:
                 try:
-                    domain = self._domains.get(domain_id)
+                    domain = self._domains.get_in_time(domain_id)
                     if domain.metadata.domain_class is DomainClass.BACKUP:
                         domain.backend.domain.create_master_tree()
                     self._recovery.sweep(domain_id)

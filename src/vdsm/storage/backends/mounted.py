@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -116,11 +117,13 @@ class MountedKind:
             return True
 
     def list_domains(self) -> Mapping[str, Path]:
-        """Domains that were found on a mount that does not answer now are still there."""
+        """Domains that were found on a mount that does not answer, or cannot be read, now are still there."""
         places: defaultdict[str, list[Path]] = defaultdict(list)
-        for target in self._list_targets():
-            for domain_id in self._look(target):
-                places[domain_id].append(target / domain_id)
+        targets = self._list_targets()
+        with ThreadPoolExecutor(max(1, len(targets))) as pool:  # those that hang are waited for all at once
+            for target, domain_ids in zip(targets, pool.map(self._look, targets), strict=True):
+                for domain_id in domain_ids:
+                    places[domain_id].append(target / domain_id)
         # The same server may be mounted under two names: a domain stays where it was found first.
         found = {id: self._found[id] if self._found.get(id) in paths else paths[0] for id, paths in places.items()}
         self._found = found
@@ -230,12 +233,9 @@ class MountedKind:
     def _look(self, target: Path) -> list[str]:
         try:
             return self._ask(target, lambda: list_domains(target))[:1]
-        except TimeoutError as error:
+        except OSError as error:
             log.warning("%s: its domains are taken to be as they were: %s", target, error)
             return [domain_id for domain_id, path in self._found.items() if path.parent == target]
-        except OSError as error:
-            log.warning("%s cannot be read: %s", target, error)
-            return []
 
     def _ask(self, target: Path, question: Callable[[], R]) -> R:
         return self._patience.call(str(target), question, self._look_timeout_s)
