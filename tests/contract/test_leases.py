@@ -2,6 +2,7 @@
 
 import errno
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import lab.sanlock
 from lab.commands import wait_for
 from lab.processes import Spawned, spawn
 from lab.scratch import Scratch
-from vdsm.adapters.sanlock import SanlockLeases
+from vdsm.adapters.sanlock import SanlockLeases, _Registration
 from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, Leases, LeaseState, Lockspace
 from vdsm.testing.leases import LeasesInMemory
 
@@ -251,7 +252,7 @@ HOLDER = """
 import sys, threading
 from pathlib import Path
 from vdsm.adapters.run import run
-from vdsm.adapters.sanlock import SanlockLeases
+from vdsm.adapters.sanlock import SanlockLeases, _Registration
 from vdsm.storage.ports import Lease, Lockspace
 
 folder = Path(sys.argv[1])
@@ -267,6 +268,34 @@ leases.acquire(lease)
 threading.Timer(0, lambda: (folder / "ready").touch()).start()
 run(["sh", "-c", "echo $$ >child; exec sleep 1000"], timeout_s=1000, cwd=folder)
 """
+
+
+def test_a_lease_that_is_got_while_sanlock_goes_is_lost_and_none_is_got_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(Lockspace("domain", tmp_path / "ids", 512, MIB), "SDM", tmp_path / "leases", MIB)
+    begun, gate, lost = threading.Event(), threading.Event(), list[str]()
+
+    def acquire(*_: object, slkfd: int, lvb: bool) -> None:
+        begun.set()
+        assert gate.wait(30)
+
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr("sanlock.acquire", acquire)
+    registration = _Registration(ours.detach())
+    watching = threading.Thread(target=registration.watch, args=(lost.append,), daemon=True)
+    acquiring = threading.Thread(target=registration.acquire, args=(lease, False), daemon=True)
+    for thread, is_ready in ((acquiring, begun.is_set), (watching, lambda: True)):
+        thread.start()
+        wait_for(is_ready, "the thread is at work")
+    theirs.close()
+    wait_for(lambda: registration.is_closed, "the end is noticed")
+    assert not lost
+    gate.set()
+    watching.join(30)
+    assert len(lost) == 1
+    with pytest.raises(OSError, match="sanlock is gone"):
+        registration.acquire(lease, False)
 
 
 def test_who_held_a_lease_dies_with_sanlock_and_so_do_its_children(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ HOST_ID_TIMEOUT_S = 180.0
 """So long a host id is waited for (facts: storage §6.1)."""
 VALUE_BYTES = 512
 _POLL_S = 0.1
+_GONE = "sanlock is gone, and with it the leases of this process"
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
 _STATUSES = {
@@ -227,19 +229,19 @@ class _Registration:
         self.is_closed = False
 
     def acquire(self, lease: Lease, with_value: bool) -> None:
-        with self._lock:
+        with self._using():
             names = (lease.lockspace.name.encode(), lease.name.encode())
             sanlock.acquire(*names, [_place(lease)], slkfd=self._descriptor, lvb=with_value)
             self._held_count += 1
 
     def release(self, lease: Lease) -> None:
-        with self._lock:
+        with self._using():
             names = (lease.lockspace.name.encode(), lease.name.encode())
             sanlock.release(*names, [_place(lease)], slkfd=self._descriptor)
             self._held_count -= 1
 
     def inquire(self) -> "list[sanlock._HeldResource]":
-        with self._lock:
+        with self._using():
             return sanlock.inquire(slkfd=self._descriptor)
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
@@ -249,9 +251,18 @@ class _Registration:
         poll.poll()
         self.is_closed = True
         if self._held_count:
-            on_lost("sanlock is gone, and with it the leases of this process")
+            on_lost(_GONE)
         with self._lock:
             os.close(self._descriptor)
+            if self._held_count:  # one that was acquired just then
+                on_lost(_GONE)
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        with self._lock:
+            if self.is_closed:  # the descriptor may be another file's by now
+                raise OSError(errno.ENOTCONN, "sanlock is gone")
+            yield
 
 
 def _is_leaving(lockspace: Lockspace) -> bool:
