@@ -16,6 +16,7 @@ from vdsm.storage.errors import (
     InvalidMetadata,
     InvalidParameterException,
     SpmStatusError,
+    StorageDomainNotInPool,
     StoragePoolNotConnected,
     UnsupportedOperation,
 )
@@ -189,6 +190,18 @@ def test_refusals(spm: Place, tmp_path: Path) -> None:
     for call in (spm.external.create, spm.external.get, spm.external.get_status):
         with pytest.raises(StoragePoolNotConnected):
             call(spm.domain_id, lease_id)
+
+
+def test_leases_of_another_pool_are_its_spms(spm: Place) -> None:
+    lease_id = make_id()
+    spm.external.create(spm.domain_id, lease_id)
+    spm.world.repository.domains.update(spm.domain_id, {"POOL_UUID": make_id()})
+    for change in (spm.external.create, spm.external.delete):
+        with pytest.raises(StorageDomainNotInPool):
+            change(spm.domain_id, lease_id)
+    with pytest.raises(StorageDomainNotInPool):
+        spm.external.rebuild(spm.domain_id)
+    assert spm.external.get(spm.domain_id, lease_id).name == lease_id
 
 
 def test_storage_without_external_leases(place: Place, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.errors_jobs import GenerationMismatch, JobStatusMismatch, SanlockLvbError
 from vdsm.storage.model import XLEASES_VERSION
-from vdsm.storage.pool import Pools
+from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import ExternalLeases, Lease, LeaseFailed, Leases
 from vdsm.storage.volume_metadata import MAXIMUM_GENERATION
 
@@ -121,7 +121,7 @@ class LeasesOfDomains:
                 with self._holding(lease) as leases:
                     leases.write_value(lease, value)
 
-        with self._open(domain_id, as_host=True) as (external, _):
+        with self._open(domain_id, as_host=True, as_writer=True) as (external, _):
             if external.add(lease_id, fill):
                 log.info("Created lease %s on %s", lease_id, domain_id)
 
@@ -129,14 +129,14 @@ class LeasesOfDomains:
         """Remove a lease; success when it is not there (SPM only)."""
         self._check(lease_id)
         self.require_spm()
-        with self._open(domain_id) as (external, _):
+        with self._open(domain_id, as_writer=True) as (external, _):
             if external.remove(lease_id):
                 log.info("Removed lease %s from %s", lease_id, domain_id)
 
     def rebuild(self, domain_id: str) -> None:
         """Make a domain's index and its leases agree (SPM only)."""
         self.require_spm()
-        with self._open(domain_id) as (external, _):
+        with self._open(domain_id, as_writer=True) as (external, _):
             external.rebuild()
         log.info("Rebuilt the leases of %s", domain_id)
 
@@ -195,13 +195,20 @@ class LeasesOfDomains:
         self._get_pool()
 
     @contextmanager
-    def _open(self, domain_id: str, *, as_host: bool = False) -> Iterator[tuple[ExternalLeases, Leases]]:
-        """A domain's leases; `as_host` when some are to be held, which waits until this host is one of the domain's."""
+    def _open(
+        self, domain_id: str, *, as_host: bool = False, as_writer: bool = False
+    ) -> Iterator[tuple[ExternalLeases, Leases]]:
+        """A domain's leases; `as_host` when some are to be held, which waits until this host is one of the domain's.
+
+        `as_writer` when the index is to be changed: the domain is of the pool whose SPM this host is (353, 654).
+        """
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.external_leases(domain_id)):
             domain = self._domains.get_with_images(domain_id)
             opened = domain.backend.open_external_leases
             if opened is None or self._leases is None or domain.metadata.version < XLEASES_VERSION:
                 raise UnsupportedOperation(f"domain {domain_id} has no external leases")
+            if as_writer:
+                require_writer(self._pools, self._get_pool(), domain)
             if as_host:
                 domain.backend.domain.join_hosts(self._pools.get_connected(self._get_pool()).host_id)
             yield opened(), self._leases
