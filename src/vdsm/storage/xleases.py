@@ -3,6 +3,7 @@
 The codec is pure. What is in a lease's value block is left to others.
 """
 
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -267,7 +268,9 @@ class LeaseVolume:
     def _write(self, begin: int, data: bytes) -> None:
         with self._failing(), self._open(os.O_WRONLY) as descriptor, mmap.mmap(-1, len(data)) as buffer:
             buffer[:] = data
-            os.pwritev(descriptor, [buffer], self._lockspace.alignment_bytes + begin)
+            written = os.pwritev(descriptor, [buffer], self._lockspace.alignment_bytes + begin)
+            if written != len(data):
+                raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written", str(self._path))
             os.fsync(descriptor)
 
     def _write_all(self, index: Index) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.errors import ClusterLockInitError, InvalidMetadata, NoSpaceLeftOnDomain
+from vdsm.storage.errors import (
+    ClusterLockInitError,
+    InvalidMetadata,
+    NoSpaceLeftOnDomain,
+    StorageDomainAccessError,
+)
 from vdsm.storage.errors_jobs import NoSuchLease
 from vdsm.storage.ports import Lease, LeaseFailed, Lockspace
 from vdsm.storage.xleases import (
@@ -185,6 +191,13 @@ def test_failures_of_sanlock(on_file: Volume) -> None:
     on_file.leases.fail_next("clear_lease", LeaseFailed("I/O timeout", -202))
     assert on_file.volume.remove(LEASE)
     assert on_file.read() == before
+
+
+def test_an_index_that_is_not_written_whole_is_no_success(on_file: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwritev", lambda *_: 0)
+    for change in (partial(on_file.volume.add, LEASE), on_file.volume.format):
+        with pytest.raises(StorageDomainAccessError):
+            change()
 
 
 @pytest.mark.parametrize("size", [0, 100, MIB, MIB + 512, MIB + 253952 - 512])
