@@ -1,6 +1,7 @@
 """Calls that may block for ever: each in a daemon thread of its own, waited for so long and then left alone."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -14,7 +15,7 @@ class Patience:
     def __init__(self, *fails: type[Exception]) -> None:
         """`fails` are the failures that calls may end with; their callers get them."""
         self._fails = fails
-        self._stuck: set[str] = set()
+        self._stuck: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def call(
@@ -30,7 +31,7 @@ class Patience:
             with self._lock:
                 if not call.has_ended:
                     call.is_late = True
-                    self._stuck.add(name)
+                    self._stuck[name] += 1
             if call.is_late:
                 raise TimeoutError(f"{name}: not done after {timeout_s:g} s")
         if call.failure is not None:
@@ -56,7 +57,7 @@ class Patience:
                     late(call.results[0])
             finally:
                 with self._lock:
-                    self._stuck.discard(name)
+                    self._stuck -= Counter({name: 1})  # those that began before the first was late may still be away
 
 
 class _Call(Generic[R]):

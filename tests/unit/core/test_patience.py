@@ -21,6 +21,29 @@ def test_results_and_failures_come_back() -> None:
         patience.call("name", fail, LONG_S)
 
 
+def test_of_several_that_are_late_the_last_one_frees_the_name() -> None:
+    patience, gates = Patience(), [threading.Event(), threading.Event()]
+    threads: dict[int, threading.Thread] = {}
+
+    def call(number: int) -> None:
+        def hang() -> None:
+            threads[number] = threading.current_thread()
+            gates[number].wait(LONG_S)
+
+        with pytest.raises(TimeoutError, match="not done after"):
+            patience.call("sick", hang, 0.3)
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for number, is_stuck in ((0, True), (1, False)):
+        gates[number].set()
+        threads[number].join(LONG_S)
+        assert patience.is_stuck("sick") is is_stuck
+
+
 def test_one_that_is_late_blocks_its_own_name_until_it_comes_back() -> None:
     patience, gate, came = Patience(), threading.Event(), threading.Event()
     late: list[str] = []
