@@ -17,8 +17,9 @@ LONGEST_PLACE = 4096
 """The kernel takes no longer path."""
 _HARMLESS = re.compile(r"[A-Za-z0-9_.,:=/@%+\[\]-]*")  # mount helpers are shell scripts
 _FORBIDDEN = frozenset(
-    "bind dev dump-fuse exec fuse-mountopts group log-file loop move owner rbind remount suid user users".split()
+    "bg bind dev dump-fuse exec fuse-mountopts group log-file loop move owner rbind remount suid user users".split()
 ) | {"xlator-option"}
+_RESERVED = ("..", "blockSD", "glusterSD")  # what would be mounted over others
 _NFS_DEFAULT = "soft,nosharecache"
 _LOCK_WORDS = ("lock", "nolock")
 
@@ -33,7 +34,7 @@ def check_connection(type: DomainType, connection: ServerConnection) -> ServerCo
     if type is DomainType.LOCALFS:
         return replace(connection, place=place)
     check_line("connection", place)
-    if place.startswith("-"):
+    if place.startswith("-") or place in _RESERVED:
         raise InvalidParameterException("connection", place)
     if type is DomainType.NFS:
         _parse_version(connection.protocol_version)
