@@ -39,6 +39,7 @@ from vdsm.storage.errors import (
 from vdsm.storage.host_ids import LaneHostIds
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.layout import Layout
+from vdsm.storage.metadata import format_domain_metadata, new_domain_keys
 from vdsm.storage.model import (
     DomainClass,
     DomainType,
@@ -51,7 +52,7 @@ from vdsm.storage.model import (
     VolumeRef,
     VolumeRequest,
 )
-from vdsm.storage.ports import GlusterInfo, Lease, LeaseFailed, Lockspace, Mounted, MountFailed
+from vdsm.storage.ports import DomainPlan, GlusterInfo, Lease, LeaseFailed, Lockspace, Mounted, MountFailed
 from vdsm.storage.repository import Repository
 from vdsm.testing.leases import Judge, LeasesInMemory
 from vdsm.testing.mounts import FakeGluster, MountsInMemory
@@ -341,6 +342,18 @@ def test_a_new_domain_has_its_files_and_leases(host: Machine, version: int) -> N
     assert set(host.judge.lockspaces.values()) == {world.domain_id}
     assert set(host.judge.leases.values()) == {(world.domain_id, "SDM")}
     host.repository.domains.validate(world.domain_id)
+
+
+def test_a_domain_that_is_made_anew_has_its_new_geometry(host: Machine) -> None:
+    world = create(host)
+    domains = host.repository.domains
+    host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+    host.repository.members.format(world.domain_id, detach=True)
+    kind = domains._kinds[DomainType.NFS]
+    keys = new_domain_keys(world.domain_id, "b", DomainType.NFS, DomainClass.DATA, 5, NFS, 4096, 8 * MIB)
+    kind.create_domain(DomainPlan(world.domain_id, NFS, format_domain_metadata(keys), False, 5, 4096, 8 * MIB))
+    host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+    assert {offset for (_, offset), lease in host.judge.leases.items() if lease[1] == "SDM"} == {MIB, 8 * MIB}
 
 
 def test_refused_domains(host: Machine) -> None:

@@ -151,7 +151,10 @@ class MountedKind:
             leases = DomainLeases(self._outside.leases, plan.domain_id, building)
             leases.format(plan.block_size_bytes, plan.alignment_bytes, plan.version, self._outside.clock)
 
-        create_file_domain(self._get_target(plan.remote_path), plan, self._ownership, format)
+        target = self._get_target(plan.remote_path)
+        create_file_domain(target, plan, self._ownership, format)
+        # An earlier domain of that name may have had another geometry.
+        self._backends.pop((plan.domain_id, target / plan.domain_id), None)
 
     def _get_target(self, place: str) -> Path:
         name = self._layout.get_mount(place).name
