@@ -429,6 +429,18 @@ async def test_what_cannot_be_connected_again_is_kept_for_later(houses: Houses, 
         assert house.role is SpmRole.FREE
 
 
+async def test_servers_are_connected_side_by_side(houses: Houses, tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("a", "b")]
+    connections = [Connection(id=place.name, connection=str(place)) for place in places]
+    together = threading.Barrier(len(places))
+    async with houses.open() as house:
+        servers = house.world.repository.servers
+        servers.connect = lambda *_: bool(together.wait(5))  # ends when both have begun
+        told = await house.servers.connect_server(house.world.pool_id, "LOCALFS", connections)
+        assert [(one.id, one.status) for one in told] == [("a", 0), ("b", 0)]
+        await house.pools.begin(restore=True)
+
+
 async def test_a_client_is_quicker_than_the_memory(houses: Houses) -> None:
     async with houses.open() as house:
         await house.connect()

@@ -268,9 +268,7 @@ class PoolService:
         return self._lanes.get(self._repository.pools.get_connected(pool_id).master_id)
 
     async def _restore(self) -> None:
-        for connection in self._memory.content.connections:
-            if connection in self._memory.content.connections:  # else a client disconnected it meanwhile
-                await self._servers.connect_place(*connection, connect=True)
+        await self._servers.connect_places(self._memory.content.connections, connect=True)
         pool = self._memory.content.pool
         if pool is None or self._repository.pools.list_connected():
             return
