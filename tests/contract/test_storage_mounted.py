@@ -626,6 +626,42 @@ async def test_joining_takes_no_thread_of_the_domain(host: Machine, monkeypatch:
     lanes.close()
 
 
+def test_a_host_that_joined_meanwhile_stays_when_the_writers_lease_is_given_back(host: Machine) -> None:
+    world = create(host)
+    store = host.repository.domains.get_backend(world.domain_id).domain
+    store.acquire_lock(3)
+    store.join_hosts(3)  # as the domain's monitor does
+    store.release_lock()
+    assert set(host.judge.members[world.domain_id]) == {3}
+
+
+def test_work_on_a_volume_waits_for_the_host_id(spm: World, host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = spm.create_base()
+    store, volumes = host.repository.domains.get(spm.domain_id).backend.domain, []
+    host.leases.die()  # sanlock was started anew
+    gate, begun, join = threading.Event(), threading.Event(), host.leases.join
+
+    def join_slowly(*args: Any, **named: Any) -> None:
+        begun.set()
+        gate.wait(30)
+        join(*args, **named)
+
+    def work() -> None:
+        with host.repository.domains.get(spm.domain_id).backend.volumes.hold_lease(base.image_id, base.volume_id):
+            volumes.append(base.volume_id)
+
+    monkeypatch.setattr(host.leases, "join", join_slowly)
+    joining, working = (threading.Thread(target=call, daemon=True) for call in (lambda: store.join_hosts(1), work))
+    joining.start()
+    assert begun.wait(30)
+    working.start()
+    working.join(0.1)
+    gate.set()
+    for thread in (joining, working):
+        thread.join(30)
+    assert volumes == [base.volume_id]
+
+
 def test_who_is_spm_is_not_known_while_sanlock_does_not_tell(spm: World, host: Machine) -> None:
     host.leases.fail_next("inspect", LeaseFailed("No such file", errno.ENOENT))
     with pytest.raises(LeaseFailed):

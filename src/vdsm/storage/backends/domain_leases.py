@@ -51,6 +51,7 @@ class DomainLeases:
         try:
             with self._changing_hosts:
                 self._leases.join(self.lockspace, host_id, wait=wait)
+                self._joined_as = None  # who holds the writer's lease leaves the host to us
         except LeaseFailed as error:
             raise AcquireHostIdFailure(self._domain_id, host_id, error.reason) from error
 
@@ -109,6 +110,9 @@ class DomainLeases:
     @contextmanager
     def hold_volume(self, path: Path, volume_id: str) -> Iterator[None]:
         """Hold a volume's lease for the block. Raises AcquireLockFailure, ReleaseLockFailure."""
+        # A join that goes on is waited for: it ends by itself or by its time limit (facts: storage §6.1).
+        self._changing_hosts.acquire()
+        self._changing_hosts.release()
         lease = Lease(self.lockspace, volume_id, path)
         try:
             self._leases.acquire(lease)
