@@ -16,6 +16,7 @@ import pytest
 
 import vdsm.storage.domain
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import MountedKind, Outside
@@ -32,6 +33,7 @@ from vdsm.storage.errors import (
     StorageDomainFsNotMounted,
     StorageDomainIllegalRemotePath,
     StorageDomainMetadataNotFound,
+    StorageDomainNotEmpty,
     StorageDomainTypeError,
     StorageServerAccessPermissionError,
     VolumeDoesNotExist,
@@ -354,6 +356,37 @@ def test_a_domain_that_is_made_anew_has_its_new_geometry(host: Machine) -> None:
     kind.create_domain(DomainPlan(world.domain_id, NFS, format_domain_metadata(keys), False, 5, 4096, 8 * MIB))
     host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
     assert {offset for (_, offset), lease in host.judge.leases.items() if lease[1] == "SDM"} == {MIB, 8 * MIB}
+
+
+def test_of_two_domains_that_are_made_at_one_place_at_once_one_is_made(
+    host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.repository.servers.connect(DomainType.NFS, NFS)
+    ids, gate, failures = [make_id(), make_id()], threading.Event(), list[Exception]()
+    begun, write = threading.Event(), host.leases.write_lockspace
+
+    def write_slowly(lockspace: Lockspace) -> None:
+        begun.set()
+        gate.wait(30)
+        write(lockspace)
+
+    def make(domain_id: str) -> None:
+        try:
+            host.repository.domains.create(DomainType.NFS, domain_id, "shared", NFS)
+        except NodeError as error:
+            failures.append(error)
+
+    monkeypatch.setattr(host.leases, "write_lockspace", write_slowly)
+    first, second = (threading.Thread(target=make, args=(id,), daemon=True) for id in ids)
+    first.start()
+    assert begun.wait(30)
+    second.start()
+    second.join(0.1)
+    gate.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert [type(failure) for failure in failures] == [StorageDomainNotEmpty]
+    assert host.repository.domains.list_domains() == [ids[0]]
 
 
 def test_refused_domains(host: Machine) -> None:

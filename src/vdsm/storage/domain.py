@@ -229,12 +229,12 @@ class Domains:
         if type not in self._kinds:
             raise StorageDomainTypeError(type)
         checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
-        with self._locks.hold(locks.domain(domain_id)):
+        if type is not DomainType.LOCALFS:
+            remote_path = normalize_remote(remote_path)
+        with self._locks.hold(locks.domain(domain_id), locks.place(remote_path)):
             self.refresh()
             if domain_id in self._found:
                 raise StorageDomainAlreadyExists(domain_id)
-            if type is not DomainType.LOCALFS:
-                remote_path = normalize_remote(remote_path)
             kind = self._kinds[type]
             block_size = _choose_block_size(block_size_bytes, kind.check_new(remote_path))
             alignment = checks.get_alignment_bytes(block_size, maximum_hosts)

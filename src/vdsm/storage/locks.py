@@ -30,6 +30,11 @@ def connection() -> Resource:
     return Resource(STORAGE, "connection")
 
 
+def place(remote_path: str) -> Resource:
+    """Where a domain is being made: whoever begins there removes what an earlier try left."""
+    return Resource(STORAGE, f"place {remote_path}")
+
+
 def domain(domain_id: str, *, shared: bool = False) -> Resource:
     """A domain's metadata; shared, the domain as a whole stays while images on it change."""
     return Resource(STORAGE, domain_id, shared)
