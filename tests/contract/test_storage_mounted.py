@@ -812,6 +812,21 @@ def test_a_domain_that_hangs_keeps_nobody_from_being_spm(spm: World, host: Machi
     assert host.repository.pools.get_spm_status(spm.pool_id).role is SpmRole.SPM
 
 
+def test_the_role_is_given_up_also_when_the_master_hangs(
+    spm: World, host: Machine, hanging: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, role = host.repository.pools, host.repository.spm
+    role.stop(spm.pool_id)
+    pools.disconnect(spm.pool_id)
+    pools.connect(spm.pool_id, 1, spm.domain_id, 1)
+    role.start(spm.pool_id)
+    released = list[str]()
+    monkeypatch.setattr(host.leases, "release", lambda lease: released.append(lease.name))  # sanlock has its own files
+    hanging.add("stor__1:_exports_vms")
+    within(5, lambda: role.stop(spm.pool_id))
+    assert released == ["SDM"]
+
+
 def test_a_domain_that_hangs_keeps_no_lock_of_the_pool(spm: World, host: Machine, sick: str) -> None:
     members = host.repository.members
     members.deactivate(spm.pool_id, sick)

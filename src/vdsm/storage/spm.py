@@ -280,6 +280,7 @@ class Spm:
 
     def _write(self, pool: ConnectedPool, changes: dict[str, str]) -> None:
         if pool.on_disk:
+            self._domains.get_in_time(pool.master_id)  # who gives the role up must not wait for storage that hangs
             self._domains.update(pool.master_id, changes)
 
     def _sweep(self, pool: ConnectedPool) -> None:
