@@ -19,6 +19,7 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
+from vdsm.storage import locks
 from vdsm.storage.backends.mounted import MountedKind, Outside
 from vdsm.storage.errors import (
     AccessTimeout,
@@ -44,6 +45,7 @@ from vdsm.storage.layout import Layout
 from vdsm.storage.metadata import format_domain_metadata, new_domain_keys
 from vdsm.storage.model import (
     DomainClass,
+    DomainStatus,
     DomainType,
     ServerConnection,
     SpmRole,
@@ -724,6 +726,35 @@ def test_silence_of_sanlock_is_borne_three_times_in_a_row(spm: World, host: Mach
     host.leases.fail_next("is_held", busy)
     host.repository.spm.watch_lease()
     assert len(host.lost) == 1
+
+
+def test_a_domain_that_was_attached_meanwhile_is_locked_too_when_the_role_ends(
+    spm: World, host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role, second, refused = host.repository.spm, make_id(), list[NodeError]()
+    pool, held = host.repository.pools.get_connected(spm.pool_id), role._locks
+    begun, hold = threading.Event(), held.hold
+
+    def hold_and_tell(*resources: locks.Resource) -> AbstractContextManager[None]:
+        begun.set()
+        return hold(*resources)
+
+    def release(_: Lease) -> None:
+        try:
+            with locks.Locks(0.05, share=held).hold(locks.domain(second, shared=True)):
+                return
+        except NodeError as error:
+            refused.append(error)
+
+    monkeypatch.setattr(host.leases, "release", release)
+    with hold(locks.pool(spm.pool_id)):
+        monkeypatch.setattr(held, "hold", hold_and_tell)
+        stopping = threading.Thread(target=role.stop, args=(spm.pool_id,), daemon=True)
+        stopping.start()
+        assert begun.wait(30)
+        pool.domains[second] = DomainStatus.ATTACHED
+    stopping.join(30)
+    assert len(refused) == 1
 
 
 def test_a_lease_that_cannot_be_given_back_ends_the_process(spm: World, host: Machine) -> None:

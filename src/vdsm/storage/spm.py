@@ -176,9 +176,13 @@ class Spm:
     @contextmanager
     def _hold(self, pool_id: str) -> Iterator[ConnectedPool]:
         """The pool with all its domains: nothing is being written while the role changes."""
-        domain_ids = self._pools.get_connected(pool_id).domains
-        with self._locks.hold(locks.pool(pool_id), *(locks.domain(domain_id) for domain_id in domain_ids)):
-            yield self._pools.get_connected(pool_id)
+        while True:
+            domain_ids = set(self._pools.get_connected(pool_id).domains)
+            with self._locks.hold(locks.pool(pool_id), *map(locks.domain, domain_ids)):
+                pool = self._pools.get_connected(pool_id)
+                if pool.domains.keys() <= domain_ids:  # else one was attached while we waited
+                    yield pool
+                    return
 
     def _release(self, locked: DomainStore) -> None:
         try:
