@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -865,6 +866,24 @@ def test_a_domain_that_hangs_keeps_no_lock_of_the_pool(spm: World, host: Machine
         with pytest.raises(AccessTimeout):
             call(spm.pool_id, sick)
     members.detach(spm.pool_id, sick, force=True)
+
+
+def test_a_domain_that_hangs_keeps_no_lock_of_the_host(spm: World, host: Machine, sick: str) -> None:
+    pools, members = host.repository.pools, host.repository.members
+    host.repository.spm.stop(spm.pool_id)
+    with pytest.raises(AccessTimeout):
+        members.destroy(spm.pool_id, 1)
+    pools.disconnect(spm.pool_id)
+    for call in (
+        partial(members.detach_everywhere, sick),
+        partial(members.format, sick),
+        partial(pools.connect, spm.pool_id, 1, sick, 1),
+        partial(pools.reconstruct, spm.pool_id, 1, "pool", sick, 2, {sick: "Active"}),
+        partial(pools.create, make_id(), "pool", sick, 1, [sick]),
+    ):
+        with pytest.raises(AccessTimeout):
+            call()
+    pools.connect(spm.pool_id, 1, spm.domain_id, 1, {spm.domain_id: "Active"})
 
 
 def test_mounts_that_hang_are_waited_for_all_at_once(host: Machine, hanging: set[str], tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ class Domains:
             raise AccessTimeout(domain_id) from error
 
     def get_accessible(self, domain_id: str) -> Domain:
-        """`get`; one that is there and cannot be read is StorageDomainAccessError (379)."""
+        """`get_in_time`; one that is there and cannot be read is StorageDomainAccessError (379)."""
         try:
-            return self.get(domain_id)
+            return self.get_in_time(domain_id)
         except StorageDomainDoesNotExist:
             raise
         except UNREADABLE as error:

@@ -115,7 +115,7 @@ class Members:
             pool = self._pools.find_member(domain_id)
             if pool is not None:
                 raise StorageDomainIsMemberOfPool(domain_id, pool.pool_id)
-            self._leave(None, self._domains.get(domain_id), RESERVED_HOST_ID)
+            self._leave(None, self._domains.get_in_time(domain_id), RESERVED_HOST_ID)
         log.info("Detached domain %s from all pools", domain_id)
 
     def check_destroyable(self, pool_id: str, host_id: int) -> None:
@@ -173,10 +173,10 @@ class Members:
         """
         checks.check_ids(storagedomainID=domain_id)
         with self._locks.hold(locks.connection(), locks.domain(domain_id)):
+            pools = self._read_pools(domain_id)
             path = self._domains.get_backend(domain_id).domain.path
             if self._pools.find_member(domain_id) is not None:
                 raise CannotFormatStorageDomainInConnectedPool(domain_id)
-            pools = self._read_pools(domain_id)
             if pools and not detach:
                 raise CannotFormatAttachedStorageDomain(domain_id, pools[0])
             # Named as one being made, so that it is removed like one; not by its own id, which may be made anew.

@@ -231,6 +231,7 @@ class Pools:
     def get_master(self, pool_id: str, master_id: str) -> Domain:
         """The domain, valid and the one master of the pool. Raises 304, 324, and what validating raises."""
         try:
+            self._domains.get_in_time(master_id)
             master = self._domains.validate(master_id)
         except StorageDomainDoesNotExist as error:
             raise StoragePoolMasterNotFound(pool_id, master_id) from error
@@ -355,7 +356,7 @@ class Pools:
 
     def _is_master(self, pool_id: str, domain_id: str) -> bool:
         try:
-            metadata = self._domains.get(domain_id).metadata
+            metadata = self._domains.get_in_time(domain_id).metadata
         except UNREADABLE as error:
             raise StoragePoolWrongMaster(domain_id, "it may be the master, and cannot be read: connect it") from error
         return pool_id in metadata.pool_ids and metadata.role is DomainRole.MASTER
