@@ -14,7 +14,13 @@ from vdsm.adapters import run as door
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.sparsify import sparsify
-from vdsm.storage.errors import CopyImageError, ImageIsNotLegalChain, ImageVerificationError
+from vdsm.storage.errors import (
+    CopyImageError,
+    ImageIsNotLegalChain,
+    ImageVerificationError,
+    InvalidParameterException,
+    VolumeAccessError,
+)
 from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
 from vdsm.storage.ports import Layer, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
@@ -99,6 +105,39 @@ def test_layers_are_copied_one_by_one(spm: World, format: VolumeFormat) -> None:
         copies[0].volume_id,
         copies[1].volume_id,
     ]
+
+
+@pytest.mark.parametrize("format", [RAW, COW])
+def test_a_layer_that_is_copied_again_is_the_sources_alone(spm: World, format: VolumeFormat) -> None:
+    base, top = make_chain(spm, format, 2)
+    spm.repository.jobs.add_bitmap(ref(spm, top), "11111111-0000-4000-8000-000000000000")
+    _, target = make_chain(spm, format, 2, words=(WORDS[0], "xxxxxxxx"))  # what an earlier, killed copy left
+    for _ in range(2):
+        spm.repository.jobs.copy_data(ref(spm, top), ref(spm, target), copy_bitmaps=True)
+        assert read(get_layer(spm, target)) == overlay(*WORDS[:2])
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_volume_is_not_copied_onto_itself_or_what_it_reads(spm: World, depth: int) -> None:
+    chain = make_chain(spm, COW, 3)
+    before = [spm.get_path(volume).read_bytes() for volume in chain]
+    with pytest.raises(InvalidParameterException):
+        spm.repository.jobs.copy_data(ref(spm, chain[-1]), ref(spm, chain[depth]))
+    assert [spm.get_path(volume).read_bytes() for volume in chain] == before
+    assert spm.get_record(chain[depth]).legality is Legality.LEGAL
+
+
+@pytest.mark.parametrize("format", [RAW, COW])
+def test_a_target_that_leads_elsewhere_is_not_written(spm: World, tmp_path: Path, format: VolumeFormat) -> None:
+    source, target = spm.create_base(capacity_bytes=SIZE), spm.create_base(format=format, capacity_bytes=SIZE)
+    other, path = tmp_path / "other", spm.get_path(target)
+    other.write_bytes(b"precious")
+    path.unlink()
+    path.symlink_to(other)
+    with pytest.raises(VolumeAccessError):
+        spm.repository.jobs.copy_data(ref(spm, source), ref(spm, target))
+    assert other.read_bytes() == b"precious"
+    assert spm.get_record(target).legality is Legality.LEGAL
 
 
 @pytest.mark.parametrize("format", [RAW, COW])

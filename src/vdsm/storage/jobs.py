@@ -54,22 +54,23 @@ class DataJobs:
         where = (source.domain_id, source.image_id)
         if where == (target.domain_id, target.image_id):
             others: tuple[locks.Resource, ...] = ()
-            if source.volume_id == target.volume_id:
-                raise InvalidParameterException("destination", "is the source")
         else:
             others = (locks.domain(source.domain_id, shared=True), locks.image(*where, shared=True))
         with self._operations.hold(target, *others) as domain:
             source_domain = self._domains.get_with_images(source.domain_id)
             chain = self._operations.open_chain(source_domain, source.image_id, source.volume_id)
             check_generation(source, chain[0][1])
+            if not others and target.volume_id in dict(chain):
+                raise InvalidParameterException("destination", "is the source, or below it")
             record = self._operations.read(domain, target)
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
             if copy_bitmaps and {record.format, chain[0][1].format} != {VolumeFormat.COW}:
                 raise UnsupportedOperation("bitmaps need the COW format on both sides")
+            parent = self._read_parent(domain, target, record)
             with self._operations.count(domain, target, illegal=True):
                 layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
-                self._copy(layer, domain, target, record, copy_bitmaps, watch)
+                self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
         log.info("Copied %s to %s", source, target)
 
     def import_file(self, path: Path, format: VolumeFormat, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
@@ -85,9 +86,17 @@ class DataJobs:
                 raise UnsupportedOperation(f"{target.volume_id} has a parent, the file has none")
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
+            parent = self._read_parent(domain, target, record)
             with self._operations.count(domain, target, illegal=True):
-                self._copy(Layer(path.absolute(), format.qemu), domain, target, record, False, watch)
+                self._copy(Layer(path.absolute(), format.qemu), domain, target, record, parent, False, watch)
         log.info("Imported %s into %s", path, target)
+
+    def _read_parent(self, domain: Domain, target: VolumeRef, record: VolumeMetadata) -> VolumeMetadata | None:
+        """The parent of a target whose data is there; what the target has in it is not looked at."""
+        domain.images.get_usable_chain(target.image_id, target.volume_id, allow_illegal=True)
+        if not record.has_parent:
+            return None
+        return self._operations.open_chain(domain, target.image_id, record.parent_id, allow_illegal=True)[0][1]
 
     def _copy(
         self,
@@ -95,6 +104,7 @@ class DataJobs:
         domain: Domain,
         target: VolumeRef,
         record: VolumeMetadata,
+        parent: VolumeMetadata | None,
         copy_bitmaps: bool,
         watch: Watch,
     ) -> None:
@@ -103,16 +113,15 @@ class DataJobs:
             size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format)
         if size_bytes > record.capacity_bytes:
             record = replace(record, capacity_bytes=size_bytes)
-        # A raw file that took its space when it was made keeps it; all else without a parent begins anew.
+        # A raw file that took its space when it was made keeps it; all else begins anew: what an earlier copy left in
+        # it, blocks and bitmaps, is not the source's.
         keeps_space = record.format is VolumeFormat.RAW and record.allocation is Allocation.PREALLOCATED
         self._step("format data")
-        if record.has_parent:
-            self._operations.open_chain(domain, *ids, allow_illegal=True)
-        elif keeps_space:
+        if keeps_space:
             data.extend(*ids, record.capacity_bytes)
         else:
-            format_data(domain, self._qemu_img, *ids, record, None)
-        is_zero = data.is_zero(*ids) if keeps_space else not record.has_parent
+            format_data(domain, self._qemu_img, *ids, record, parent.format if parent else None)
+        is_zero = data.is_zero(*ids) if keeps_space else parent is None
         self._step("copy data")
         with qemu_failing_as(partial(CopyImageError, target.volume_id)):
             backing = record.parent_id if record.has_parent else None
