@@ -11,7 +11,7 @@ import pytest
 from tests.contract.blocks import BLOCK, COW, RAW, make, read
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.run import run
-from vdsm.storage.ports import Bitmap, Conversion, QemuImg, QemuImgFailed
+from vdsm.storage.ports import Bitmap, Conversion, Layer, QemuImg, QemuImgFailed, Unwatched
 from vdsm.testing.qemuimg import FakeQemuImg
 
 MIB = 1 << 20
@@ -79,6 +79,16 @@ def test_bitmaps(files: Files) -> None:
     with pytest.raises(QemuImgFailed):
         files.qemu_img.remove_bitmap(path, "one")
     assert files.qemu_img.info(path, "qcow2").bitmaps == (Bitmap("two", 131072),)
+
+
+def test_a_bitmaps_name_that_looks_like_an_option(files: Files) -> None:
+    paths = [files.create(name) for name in ("image", "other")]
+    for path in paths:
+        files.qemu_img.create(path, "qcow2", MIB, compat="1.1")
+        files.qemu_img.add_bitmap(path, "--help")
+    files.qemu_img.merge_bitmap(Layer(paths[0], "qcow2"), paths[1], "--help", Unwatched())
+    files.qemu_img.remove_bitmap(paths[1], "--help")
+    assert [len(files.qemu_img.info(path, "qcow2").bitmaps) for path in paths] == [1, 0]
 
 
 def test_failures(files: Files) -> None:

@@ -111,14 +111,14 @@ class QemuImgCommand:
 
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         granularity = [] if granularity_bytes is None else ["-g", str(granularity_bytes)]
-        _run(["bitmap", "--add", "--enable", *granularity, "-f", "qcow2", path, name])
+        _run(["bitmap", "--add", "--enable", *granularity, "-f", "qcow2", "--", path, name])
 
     def remove_bitmap(self, path: Path, name: str) -> None:
-        _run(["bitmap", "--remove", "-f", "qcow2", path, name])
+        _run(["bitmap", "--remove", "-f", "qcow2", "--", path, name])  # a name may look like an option
 
     def merge_bitmap(self, source: Layer, path: Path, name: str, watch: Watch) -> None:
         argv: list[str | Path] = ["bitmap", "--merge", name, "-F", source.format, "-b", source.path]
-        _work([*argv, "-f", "qcow2", path, name], watch, path.parent)
+        _work([*argv, "-f", "qcow2", "--", path, name], watch, path.parent)
 
     def convert(self, conversion: Conversion, watch: Watch) -> None:
         source, target = conversion.source, conversion.target
