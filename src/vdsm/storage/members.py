@@ -59,10 +59,11 @@ class Members:
             if domain_id in pool.domains and pool_id in domain.metadata.pool_ids:
                 return
             self._check_attachable(pool, domain)
-            pools = domain.metadata.pool_ids
-            if pool_id not in pools:
+            if pool_id not in domain.metadata.pool_ids:
                 with domain.locked(pool.host_id):
-                    self._domains.update(domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
+                    domain = self._domains.get(domain_id)  # the SPM of another pool may have been first
+                    self._check_attachable(pool, domain)
+                    self._domains.update(domain_id, {"POOL_UUID": ",".join((*domain.metadata.pool_ids, pool_id))})
             self._step("add to map")
             self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ATTACHED})
 
@@ -212,12 +213,12 @@ class Members:
         self._domains.update(domain.domain_id, demoted_keys(on_disk=pool.on_disk))
 
     def _leave(self, pool_id: str | None, domain: Domain, host_id: int) -> None:
-        keys = detached_keys(domain.metadata, pool_id)
         if pool_id is not None and pool_id not in domain.metadata.pool_ids:
             return  # done before a kill
         with domain.locked(host_id):
             self._step("leave pool")
-            self._domains.update(domain.domain_id, keys)
+            metadata = self._domains.get(domain.domain_id).metadata
+            self._domains.update(domain.domain_id, detached_keys(metadata, pool_id))
 
     def _read_pools(self, domain_id: str) -> tuple[str, ...]:
         try:

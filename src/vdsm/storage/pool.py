@@ -123,12 +123,9 @@ class Pools:
             raise StoragePoolConnected(pool_id, "it exists")
         with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)):
             others = self._check_new(pool_id, master_id, domain_ids)
-            master = self._domains.get_backend(master_id).domain
-            master.acquire_lock(RESERVED_HOST_ID)
-            try:
+            with self._domains.get(master_id).locked(RESERVED_HOST_ID):
+                self._check_new(pool_id, master_id, domain_ids)  # another host may have been first
                 self._create(pool_id, master_id, new_pool_keys(pool_id, name, master_id, master_version, lease), others)
-            finally:
-                master.release_lock()
         log.info("Created pool %s with master %s", pool_id, master_id)
 
     def connect(
@@ -203,15 +200,12 @@ class Pools:
                 raise StoragePoolConnected(pool_id, "disconnect it first")
             master = self._domains.get_accessible(master_id)
             check_class(master)
-            other = next((other for other in master.metadata.pool_ids if other != pool_id), None)
-            if other is not None:
-                raise StorageDomainAlreadyAttached(master_id, other)
             keys = new_pool_keys(pool_id, name, master_id, master_version, lease)
-            master.backend.domain.acquire_lock(host_id)
-            try:
+            with master.locked(host_id):
+                for other in self._domains.get(master_id).metadata.pool_ids:
+                    if other != pool_id:
+                        raise StorageDomainAlreadyAttached(master_id, other)
                 self._domains.update(master_id, {**keys, "POOL_DOMAINS": format_pool_domains(given)})
-            finally:
-                master.backend.domain.release_lock()
         log.info("Reconstructed pool %s with master %s, version %d", pool_id, master_id, master_version)
 
     def forget(self, pool: ConnectedPool) -> None:

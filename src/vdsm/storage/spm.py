@@ -194,6 +194,9 @@ class Spm:
     def _settle_masters(self, pool: ConnectedPool) -> None:
         """Make regular what a killed migration or a reconstruction left as a second master."""
         master = self._pools.get_master(pool.pool_id, pool.master_id)
+        if pool.on_disk and pool.domains != master.metadata.pool_domains:
+            # The last SPM changed it since this host connected.
+            self._pools.change_map(pool, master.metadata.pool_domains)
         version = max(pool.master_version, master.metadata.master_version)
         for domain_id in self._upgrades.list_members(pool.pool_id):
             try:

@@ -53,7 +53,8 @@ class TaskService:
 
     async def list_jobs(self, job_type: str | None = None, job_ids: Sequence[str] | None = None) -> dict[str, JobInfo]:
         tasks = self._runner.list_tasks(SDM.tag) if job_type in (None, "storage") else []
-        return {task.task_id: format_job(task) for task in tasks if not job_ids or task.task_id in job_ids}
+        wanted = set(job_ids or ())
+        return {task.task_id: format_job(task) for task in tasks if not wanted or task.task_id in wanted}
 
 
 def format_status(task: TaskSnapshot) -> TaskStatus:

@@ -1,9 +1,11 @@
 """Pools and the SPM role: life cycle, refusals, and both places where the map lives."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from vdsm.storage.backends.memory import MemoryStore
 from vdsm.storage.errors import (
     AcquireLockFailure,
     CannotConnectMultiplePools,
@@ -35,7 +37,7 @@ from vdsm.storage.model import (
 )
 from vdsm.storage.monitor import Check, DomainLook, Health
 from vdsm.storage.service_pools import format_pool
-from vdsm.testing.storage import World, make_id
+from vdsm.testing.storage import World, make_id, make_world_in_memory
 
 
 def add_domain(
@@ -107,6 +109,42 @@ def test_with_a_map_given_the_pools_keys_are_left_alone(world: World) -> None:
     assert world.repository.pools.get_spm_status(world.pool_id) == SpmStatus(SpmRole.FREE, -1, -1)
     with pytest.raises(StoragePoolConnected):
         world.repository.pools.connect(world.pool_id, 3, world.domain_id, 1)
+
+
+def test_a_new_spm_goes_on_with_the_map_that_the_last_one_left(spm: World, tmp_path: Path) -> None:
+    other = make_world_in_memory(tmp_path / "other")  # another host, which sees the same storage
+    other.memory.servers, other.memory.connected = spm.memory.servers, spm.memory.connected
+    other.repository.pools.connect(spm.pool_id, 2, spm.domain_id, 1)
+    first, second = add_domain(spm, "/second"), add_domain(spm, "/third")
+    spm.repository.members.attach(spm.pool_id, first)
+    spm.repository.spm.stop(spm.pool_id)
+    other.repository.spm.start(spm.pool_id)
+    other.repository.members.attach(spm.pool_id, second)
+    assert read(spm, spm.domain_id)["POOL_DOMAINS"].count("Attached") == 2
+
+
+@pytest.mark.parametrize("operation", ["create", "attach", "reconstruct"])
+def test_of_two_pools_that_want_one_domain_the_first_gets_it(
+    spm: World, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    domain_id, pool_id, rival_id = add_domain(spm), make_id(), make_id()
+    acquire_lock = MemoryStore.acquire_lock
+
+    def come_late(store: MemoryStore, host_id: int) -> None:
+        monkeypatch.undo()
+        spm.repository.domains.update(domain_id, {"POOL_UUID": rival_id})
+        acquire_lock(store, host_id)
+
+    monkeypatch.setattr(MemoryStore, "acquire_lock", come_late)
+    pools, domains = spm.repository.pools, {domain_id: "Active"}
+    with pytest.raises(StorageDomainAlreadyAttached):
+        if operation == "create":
+            pools.create(pool_id, "pool", domain_id, 1, [domain_id])
+        elif operation == "attach":
+            spm.repository.members.attach(spm.pool_id, domain_id)
+        else:
+            pools.reconstruct(pool_id, 1, "pool", domain_id, 2, domains)
+    assert read(spm, domain_id)["POOL_UUID"] == rival_id
 
 
 def test_attach_and_activate_on_disk(spm: World) -> None:
