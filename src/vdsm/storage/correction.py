@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from vdsm.storage import checks
+from vdsm.storage import checks, locks
 from vdsm.storage.chain import Images
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import InvalidParameterException, VolumeAccessError, qemu_failing_as
@@ -33,7 +33,7 @@ class Corrections:
         """
         if legality is Legality.FAKE:
             raise InvalidParameterException("legality", legality)
-        with self._operations.hold(target) as domain:
+        with self._operations.hold(target, locks.writing(pool_id, shared=True)) as domain:
             require_writer(self._pools, pool_id, domain)
             record = self._operations.read(domain, target)
             description = record.description if description is None else description
@@ -47,7 +47,8 @@ class Corrections:
         A leaf that is illegal is not part of it. Raises UnexpectedVolumeState (922) where the files lead elsewhere.
         """
         checks.check_real_ids(leafVolID=leaf_id)
-        with self._operations.hold(VolumeRef(domain_id, image_id, leaf_id)) as domain:
+        leaf = VolumeRef(domain_id, image_id, leaf_id)
+        with self._operations.hold(leaf, locks.writing(pool_id, shared=True)) as domain:
             require_writer(self._pools, pool_id, domain)
             stored = domain.images.get_chain(image_id, leaf_id)
             real = self._read_chain(domain, image_id, leaf_id)

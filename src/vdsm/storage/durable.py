@@ -71,12 +71,13 @@ def create_folder(path: Path, mode: int, *, owner: Callable[[Path], None]) -> No
 def write_file(path: Path, temporary: Path, data: bytes, mode: int, *, owner: Callable[[Path], None]) -> None:
     """Replace a file as one: readers and a power loss see the old or the new contents, never a mixture.
 
-    `temporary` is in the same folder. A stale handle is tried once more, as NFS needs it.
+    `temporary` is in the same folder. A stale handle is tried once more, as NFS needs it, and so is a temporary file
+    that is gone: another host that became SPM takes it for what a kill left.
     """
     try:
         _replace(path, temporary, data, mode, owner)
     except OSError as error:
-        if error.errno != errno.ESTALE:
+        if error.errno not in (errno.ESTALE, errno.ENOENT):
             raise
         _replace(path, temporary, data, mode, owner)
 

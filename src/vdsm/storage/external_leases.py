@@ -109,7 +109,6 @@ class LeasesOfDomains:
     def create(self, domain_id: str, lease_id: str, metadata: JobMetadata | None = None) -> None:
         """Make a lease with what is stored in it, both or none; one that is there is left alone (SPM only)."""
         self._check(lease_id)
-        self.require_spm()
         value = b""
         if metadata is not None:
             metadata.check()
@@ -128,14 +127,12 @@ class LeasesOfDomains:
     def delete(self, domain_id: str, lease_id: str) -> None:
         """Remove a lease; success when it is not there (SPM only)."""
         self._check(lease_id)
-        self.require_spm()
         with self._open(domain_id, as_writer=True) as (external, _):
             if external.remove(lease_id):
                 log.info("Removed lease %s from %s", lease_id, domain_id)
 
     def rebuild(self, domain_id: str) -> None:
         """Make a domain's index and its leases agree (SPM only)."""
-        self.require_spm()
         with self._open(domain_id, as_writer=True) as (external, _):
             external.rebuild()
         log.info("Rebuilt the leases of %s", domain_id)
@@ -200,9 +197,13 @@ class LeasesOfDomains:
     ) -> Iterator[tuple[ExternalLeases, Leases]]:
         """A domain's leases; `as_host` when some are to be held, which waits until this host is one of the domain's.
 
-        `as_writer` when the index is to be changed: the domain is of the pool whose SPM this host is (353, 654).
+        `as_writer` when the index is to be changed: the domain is of the pool whose SPM this host is, and stays
+        meanwhile (353, 654).
         """
-        with self._locks.hold(locks.domain(domain_id, shared=True), locks.external_leases(domain_id)):
+        spm = (locks.writing(self._get_pool(), shared=True),) if as_writer else ()
+        with self._locks.hold(locks.domain(domain_id, shared=True), locks.external_leases(domain_id), *spm):
+            if as_writer:
+                self.require_spm()
             domain = self._domains.get_with_images(domain_id)
             opened = domain.backend.open_external_leases
             if opened is None or self._leases is None or domain.metadata.version < XLEASES_VERSION:

@@ -25,6 +25,11 @@ def pool(pool_id: str, *, shared: bool = False) -> Resource:
     return Resource(STORAGE, pool_id, shared)
 
 
+def writing(pool_id: str, *, shared: bool = False) -> Resource:
+    """What the SPM alone does on a pool's domains, besides others who do so; held alone, its role changes."""
+    return Resource(STORAGE, f"spm_{pool_id}", shared)
+
+
 def connection() -> Resource:
     """Which pool this host is connected to."""
     return Resource(STORAGE, "connection")

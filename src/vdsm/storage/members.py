@@ -155,7 +155,8 @@ class Members:
         """Change what a domain is called. Raises 387 beyond 50 characters, 654 where another host may write on it."""
         checks.check_domain_name(name)
         checks.check_ids(storagedomainID=domain_id)
-        with self._locks.hold(locks.domain(domain_id)):
+        spm = [locks.writing(pool_id, shared=True) for pool_id in self._pools.list_connected()]
+        with self._locks.hold(locks.domain(domain_id), *spm):
             domain = self._domains.get(domain_id)
             pool = self._pools.find_member(domain_id)
             if domain.metadata.pool_ids and (pool is None or pool.role is not SpmRole.SPM):

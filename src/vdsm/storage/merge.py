@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from vdsm.storage import checks
+from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import SharedVolumeNonWritable, VolumeAccessError, qemu_failing_as
 from vdsm.storage.errors_jobs import MergeBitmapError, RemoveBitmapError, VolumeIsNotInChain, WrongParentVolume
@@ -29,7 +29,7 @@ class Merges:
 
     def prepare(self, pool_id: str, subchain: Subchain, rollbacks: Rollbacks | None = None) -> None:
         """Let the base be as large as the top, and drop its bitmaps that the top does not go on with."""
-        with self._operations.hold(subchain.base) as domain:
+        with self._operations.hold(subchain.base, locks.writing(pool_id, shared=True)) as domain:
             require_writer(self._pools, pool_id, domain)
             top, base = self._check(domain, subchain)
             self._operations.open_chain(domain, subchain.image_id, subchain.top_id)
@@ -57,7 +57,7 @@ class Merges:
 
     def finalize(self, pool_id: str, subchain: Subchain) -> None:
         """Take the top out of the chain; it is illegal from now on, and waits for its removal."""
-        with self._operations.hold(subchain.base) as domain:
+        with self._operations.hold(subchain.base, locks.writing(pool_id, shared=True)) as domain:
             require_writer(self._pools, pool_id, domain)
             top, base = self._check(domain, subchain)
             images, image_id = domain.images, subchain.image_id

@@ -32,7 +32,7 @@ from vdsm.storage.model import VERSIONS, DomainClass, DomainRole, DomainStatus, 
 from vdsm.storage.pool import ConnectedPool, Pools, check_class
 from vdsm.storage.ports import DomainStore, LeaseFailed, Ownership, Steps
 from vdsm.storage.recovery import Recovery
-from vdsm.storage.upgrade import Upgrades
+from vdsm.storage.upgrade import Upgrades, is_older
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ class Spm:
         An older master is upgraded to `version` when that is given (394, 395), and an unfinished upgrade goes on.
         Unfinished tasks of the last SPM are in `Layout.get_tasks`, to be recovered before anything is begun.
         """
-        with self._hold(pool_id) as pool:
+        found = self._domains.get(self._pools.get_connected(pool_id).master_id)
+        changing = [found.domain_id] if is_older(found, version or 0) else []
+        with self._hold(pool_id, *changing) as pool:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
             found = self._domains.get(pool.master_id)
@@ -134,7 +136,7 @@ class Spm:
 
         Raises 309, 394, 395, 654.
         """
-        with self._hold(pool_id) as pool:
+        with self._hold(pool_id, self._pools.get_connected(pool_id).master_id) as pool:
             self._pools.require_spm(pool_id)
             wanted = _check_version(self._domains.get(pool.master_id), version)
             self._upgrades.convert(pool.master_id, wanted)
@@ -154,7 +156,7 @@ class Spm:
         """
         checks.check_master_version(version)
         checks.check_real_ids(oldMasterUUID=old_id, newMasterUUID=new_id)
-        with self._hold(pool_id) as pool, hold_tasks():
+        with self._hold(pool_id, old_id, new_id) as pool, hold_tasks():
             self._pools.require_spm(pool_id)
             new = self._check_target(pool, old_id, new_id, version)
             old = self._domains.get(old_id)
@@ -174,15 +176,14 @@ class Spm:
         log.info("Master of pool %s is domain %s now, version %d", pool_id, new_id, version)
 
     @contextmanager
-    def _hold(self, pool_id: str) -> Iterator[ConnectedPool]:
-        """The pool with all its domains: nothing is being written while the role changes."""
-        while True:
-            domain_ids = set(self._pools.get_connected(pool_id).domains)
-            with self._locks.hold(locks.pool(pool_id), *map(locks.domain, domain_ids)):
-                pool = self._pools.get_connected(pool_id)
-                if pool.domains.keys() <= domain_ids:  # else one was attached while we waited
-                    yield pool
-                    return
+    def _hold(self, pool_id: str, *changing: str) -> Iterator[ConnectedPool]:
+        """The pool, and domains that change: what only an SPM does is not being done while the role changes.
+
+        What any host may do goes on: a copy takes hours, and no VM may wait for one.
+        """
+        self._pools.get_connected(pool_id)
+        with self._locks.hold(locks.pool(pool_id), locks.writing(pool_id), *map(locks.domain, changing)):
+            yield self._pools.get_connected(pool_id)
 
     def _release(self, locked: DomainStore) -> None:
         try:

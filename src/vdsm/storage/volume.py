@@ -93,6 +93,7 @@ class Volumes:
             locks.domain(request.domain_id, shared=True),
             locks.image(request.domain_id, request.image_id),
             locks.image(request.domain_id, request.source_image_id),
+            locks.writing(request.pool_id, shared=True),
         ):
             own = RollbacksInMemory()
             creation = self._check(request, rollbacks or own)
@@ -121,7 +122,8 @@ class Volumes:
         checks.check_real_ids(storagepoolID=pool_id, storagedomainID=domain_id, imageID=image_id)
         for volume_id in volume_ids:
             checks.check_real_ids(volumeID=volume_id)
-        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
+        own = (locks.domain(domain_id, shared=True), locks.image(domain_id, image_id))
+        with self._locks.hold(*own, locks.writing(pool_id, shared=True)):
             domain = self._get_writable(pool_id, domain_id)
             if discard and not domain.backend.traits.supports_discard:
                 raise DiscardIsNotSupported(domain_id)

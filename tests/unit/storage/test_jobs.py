@@ -1,6 +1,8 @@
 """Jobs on volumes' data: what they refuse, what they mark, what a failure leaves (facts: storage §10)."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -323,6 +325,47 @@ def test_each_job_refuses_another_generation(jobs: World, name: str) -> None:
     with pytest.raises(GenerationMismatch):
         getattr(jobs.repository.jobs, name)(ref(jobs, volume, 5), *more)
     assert fake(jobs).calls == calls
+
+
+def test_the_role_changes_while_a_copy_goes_on(tmp_path: Path) -> None:
+    copying, go = threading.Event(), threading.Event()
+
+    def step(name: str) -> None:
+        if name == "copy data":
+            copying.set()
+            go.wait(10)
+
+    world = make_world_in_memory(tmp_path, step).start_spm()
+    source, target = world.create_base(), world.create_base()
+    with ThreadPoolExecutor() as threads:
+        copied = threads.submit(copy, world, source, target)
+        assert copying.wait(10)
+        world.repository.spm.stop(world.pool_id)
+        world.repository.spm.start(world.pool_id)
+        assert not copied.done()
+        go.set()
+        copied.result(10)
+    assert state(world, target) == (1, Legality.LEGAL)
+
+
+def test_the_role_stays_while_the_spm_makes_a_volume(tmp_path: Path) -> None:
+    making, go = threading.Event(), threading.Event()
+
+    def step(name: str) -> None:
+        if name == "format data":
+            making.set()
+            go.wait(10)
+
+    world = make_world_in_memory(tmp_path, step).start_spm()
+    with ThreadPoolExecutor() as threads:
+        made = threads.submit(world.create_base)
+        assert making.wait(10)
+        stopped = threads.submit(world.repository.spm.stop, world.pool_id)
+        with pytest.raises(TimeoutError):
+            stopped.result(0.1)
+        go.set()
+        stopped.result(10)
+        assert made.done()
 
 
 def test_jobs_need_no_spm(jobs: World) -> None:
