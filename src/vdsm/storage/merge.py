@@ -6,7 +6,7 @@ from functools import partial
 
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain
-from vdsm.storage.errors import SharedVolumeNonWritable, VolumeAccessError, qemu_failing_as
+from vdsm.storage.errors import ImageIsNotLegalChain, SharedVolumeNonWritable, VolumeAccessError, qemu_failing_as
 from vdsm.storage.errors_jobs import MergeBitmapError, RemoveBitmapError, VolumeIsNotInChain, WrongParentVolume
 from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRole
 from vdsm.storage.operation import Operations, get_layer, list_bitmaps
@@ -68,6 +68,8 @@ class Merges:
                 self._step("rebase child")
                 with qemu_failing_as(partial(VolumeAccessError, child_id)):
                     path = domain.backend.data.get_path(image_id, child_id)
+                    if self._qemu_img.inspect(path).has_data_file:  # qemu-img would open that one, too
+                        raise ImageIsNotLegalChain(image_id, f"{child_id}: its data is in another file")
                     self._qemu_img.rebase(path, subchain.base_id, base.format.qemu)
                 domain.backend.data.settle_data(image_id, child_id)
                 self._step("change parent")

@@ -208,6 +208,15 @@ def test_finalizing_that_is_killed_is_done_again(tmp_path: Path, killed_at: str)
     assert state(world, top) == (0, Legality.ILLEGAL)
 
 
+def test_finalizing_does_not_open_what_a_child_names(spm: World) -> None:
+    base, top, leaf = make_chain(spm)
+    image = fake(spm).images[spm.get_path(leaf)] = replace(fake(spm).images[spm.get_path(leaf)], has_data_file=True)
+    with pytest.raises(ImageIsNotLegalChain):
+        spm.repository.merges.finalize(spm.pool_id, pair(spm, top, base))
+    assert fake(spm).images[spm.get_path(leaf)] == image
+    assert spm.get_record(leaf).parent_id == top.volume_id
+
+
 def test_pairs_that_are_none(spm: World) -> None:
     base, middle, top = make_chain(spm)
     template = spm.create_base()
