@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from vdsm.storage.errors import (
     VolumeAccessError,
 )
 from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
-from vdsm.storage.ports import Layer, Unwatched
+from vdsm.storage.ports import Layer, QemuImgFailed, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
 
 QEMU_IMG = QemuImgCommand()
@@ -224,6 +226,20 @@ def test_blocks_of_zeros_are_given_back(tmp_path: Path) -> None:
     assert path.stat().st_blocks * 512 == SIZE // 2
     assert read(layer) == "ab..cd.."
     assert not sparsify(Layer(path, "qcow2"), watch)
+
+
+def test_what_qemu_uses_is_not_sparsified(tmp_path: Path) -> None:
+    layer = make(tmp_path / "image", "raw", "ab..cd..")
+    deadline_s = time.monotonic() + 10
+    with subprocess.Popen(["qemu-io", "-f", "raw", layer.path], stdin=subprocess.PIPE) as user:
+        try:
+            while f":{layer.path.stat().st_ino} " not in Path("/proc/locks").read_text():
+                assert time.monotonic() < deadline_s
+            with pytest.raises(QemuImgFailed, match="in use"):
+                sparsify(layer, Unwatched())
+        finally:
+            user.kill()
+    assert sparsify(layer, Unwatched())
 
 
 def test_virt_sparsify_is_asked_as_the_facts_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,36 @@
 """Giving unused space of an image back, in place; when that may be done is left to storage."""
 
+import fcntl
+import struct
 from pathlib import Path
 
 from vdsm.adapters.run import CommandFailed, has_program, run_watched
 from vdsm.storage.ports import Layer, QemuImgFailed, Watch
 
 _VIRT_SPARSIFY = ("virt-sparsify", "-v", "-x", "--machine-readable", "--in-place")
+_LOCKS_OF_QEMU = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 100, 200, 0)
+"""The bytes by whose locks qemu tells others how it uses an image."""
 
 
 def sparsify(layer: Layer, watch: Watch) -> bool:
     """`storage.ports.Sparsify`: what no file system inside uses where virt-sparsify is, else blocks of zeros of raw
     files; False for others."""
-    argv: list[str | Path]
     if has_program(_VIRT_SPARSIFY[0]):
-        argv = [*_VIRT_SPARSIFY, layer.path]
+        _work([*_VIRT_SPARSIFY, layer.path], watch)
     elif layer.format == "raw":
-        argv = ["fallocate", "--dig-holes", layer.path]
+        try:
+            with layer.path.open("r+b") as file:  # fallocate would lose what a VM writes meanwhile, and asks nobody
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCKS_OF_QEMU)
+                _work(["fallocate", "--dig-holes", layer.path], watch)
+        except OSError as error:
+            raise QemuImgFailed(f"{layer.path} is in use, or cannot be locked: {error}") from error
     else:
         return False
+    return True
+
+
+def _work(argv: list[str | Path], watch: Watch) -> None:
     try:
         run_watched(argv, stopping=watch.stopping, on_output=lambda _: None)
     except CommandFailed as error:
         raise QemuImgFailed(str(error)) from error
-    return True
