@@ -15,6 +15,7 @@ from vdsm.storage.chain import Images
 from vdsm.storage.domain import Domains
 from vdsm.storage.errors import InvalidMetadata, InvalidParameterException, VolumeDoesNotExist
 from vdsm.storage.model import Legality, VolumeFormat, VolumeRole
+from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import HalfMade, Steps
 from vdsm.storage.removal import remove_empty_image, remove_volume
 
@@ -41,20 +42,25 @@ class _Entry:
 class Recovery:
     """Runs recovery entries of this and other implementations."""
 
-    def __init__(self, domains: Domains, resource_locks: locks.Locks, steps: Steps) -> None:
+    def __init__(self, domains: Domains, pools: Pools, resource_locks: locks.Locks, steps: Steps) -> None:
         self._domains = domains
+        self._pools = pools
         self._locks = resource_locks
         self._step = steps
 
     def recover(self, module: str, object: str, function: str, params: Params) -> None:
         """Run one entry. Raises InvalidParameterException for one that is unknown, malformed or outside a domain.
 
-        Running an entry again, or after its volume is gone, changes nothing.
+        A domain that left the connected pool is StorageDomainNotInPool (353): its writer is another host. Running an
+        entry again, or after its volume is gone, changes nothing.
         """
         entry, place = _parse(module, object, function, params)
         if entry is None or place is None:
             return
         with self._locks.hold(locks.domain(place.domain_id, shared=True), locks.image(place.domain_id, place.image_id)):
+            domain = self._domains.get_with_images(place.domain_id)
+            for pool_id in self._pools.list_connected():
+                require_writer(self._pools, pool_id, domain)
             self._run(entry, place)
 
     def undo(self, module: str, object: str, function: str, params: Params) -> None:

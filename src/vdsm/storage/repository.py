@@ -76,7 +76,7 @@ class Repository:
         self.upgrades = Upgrades(self.pools, self.domains, locks, steps)
         self.members = Members(self.pools, self.domains, self.upgrades, short, steps)
         self.inventory = Inventory(self.domains, self.pools, ownership)
-        self.recovery = Recovery(self.domains, locks, steps)
+        self.recovery = Recovery(self.domains, self.pools, locks, steps)
         end = shared.end if shared else _no_step
         self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
         self.definitions = Definitions(self.pools, self.domains, short, ownership)

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsm.storage.errors import InvalidParameterException, StorageDomainDoesNotExist, VolumeDoesNotExist
+from vdsm.storage.errors import (
+    InvalidParameterException,
+    StorageDomainDoesNotExist,
+    StorageDomainNotInPool,
+    VolumeDoesNotExist,
+)
 from vdsm.storage.model import Legality, VolumeFormat, VolumeRequest, VolumeRole
 from vdsm.storage.recovery import _ENTRIES, Recovery
 from vdsm.testing.storage import World, make_id
@@ -118,6 +123,15 @@ def test_an_entry_of_a_domain_that_is_away_fails(spm: World) -> None:
         spm.repository.recovery.recover(*FILE, "createVolumeMetadataRollback", (path,))
 
 
+def test_an_entry_of_a_domain_that_left_the_pool_is_left_alone(spm: World) -> None:
+    made = spm.create_base()
+    spm.repository.domains.update(spm.domain_id, {"POOL_UUID": make_id()})
+    params = ("/r", spm.domain_id, made.image_id, made.volume_id, "/d")
+    with pytest.raises(StorageDomainNotInPool):
+        spm.repository.recovery.recover(*FILE, "createVolumeRollback", params)
+    assert list_all(spm) == [made.volume_id]
+
+
 @given(st.sampled_from(sorted(_ENTRIES)), st.lists(st.text(st.sampled_from("/ab,.-\0") | st.characters(), max_size=50)))
 def test_any_parameters_are_understood_or_refused(key: tuple[str, str, str], params: list[str]) -> None:
     class NoDomains:
@@ -126,7 +140,7 @@ def test_any_parameters_are_understood_or_refused(key: tuple[str, str, str], par
 
     from vdsm.storage.locks import Locks
 
-    recovery = Recovery(NoDomains(), Locks(), lambda _: None)  # type: ignore[arg-type]
+    recovery = Recovery(NoDomains(), None, Locks(), lambda _: None)  # type: ignore[arg-type]
     try:
         recovery.recover(*key, tuple(params))
     except (InvalidParameterException, StorageDomainDoesNotExist):
