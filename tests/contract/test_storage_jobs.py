@@ -151,6 +151,17 @@ def test_a_smaller_source_leaves_the_target_as_large_as_it_is(spm: World, format
     assert spm.get_record(target).capacity_bytes == 2 * SIZE
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_smaller_source_leaves_nothing_of_an_earlier_one(spm: World, is_used: bool) -> None:
+    source = make_chain(spm, RAW, 1)[0]
+    target = spm.create_base(format=RAW, allocation=FULL, capacity_bytes=2 * SIZE)
+    if is_used:
+        write(get_layer(spm, target), "x" * 2 * BLOCKS)
+    spm.repository.jobs.copy_data(ref(spm, source), ref(spm, target))
+    assert read(get_layer(spm, target)) == WORDS[0] + "." * BLOCKS
+    assert spm.get_path(target).stat().st_blocks * 512 >= 2 * SIZE
+
+
 def test_from_one_domain_to_another(spm: World, tmp_path: Path) -> None:
     other = replace(spm, server=str(tmp_path / "server_2"), domain_id=make_id())
     (tmp_path / "server_2").mkdir()

@@ -113,9 +113,11 @@ class DataJobs:
             size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format)
         if size_bytes > record.capacity_bytes:
             record = replace(record, capacity_bytes=size_bytes)
-        # A raw file that took its space when it was made keeps it; all else begins anew: what an earlier copy left in
-        # it, blocks and bitmaps, is not the source's.
+        # A raw file that took its space when it was made keeps it, unless the source leaves some of it as it is; all
+        # else begins anew, too: what an earlier copy left in it, blocks and bitmaps, is not the source's.
         keeps_space = record.format is VolumeFormat.RAW and record.allocation is Allocation.PREALLOCATED
+        if keeps_space and size_bytes < data.get_size(*ids).apparent_bytes:
+            keeps_space = data.is_zero(*ids)
         self._step("format data")
         if keeps_space:
             data.extend(*ids, record.capacity_bytes)
