@@ -5,13 +5,16 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.file import probe_block_size
+from vdsm.storage.backends.file_volumes import FileVolumeStore
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.memory import MemoryKind
 from vdsm.storage.backends.mounted import MountedKind, Outside
@@ -339,6 +342,35 @@ def test_links_and_other_files_in_the_place_of_ours_are_not_used(
         backend.domain.read_metadata()
 
 
+def test_two_hosts_that_write_one_record_leave_one_of_both(tmp_path: Path) -> None:
+    image, volume, domain_id = make_id(), make_id(), make_id()
+    (tmp_path / "images").mkdir()
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(NoOwner):
+        def give(self, path: Path) -> None:
+            begun.set()
+            go.wait(10)
+
+    class Overtaken(NoOwner):
+        def give(self, path: Path) -> None:
+            writes.append(threads.submit(slow.write_record, image, volume, b"slow"))
+            assert begun.wait(10)
+
+    FileVolumeStore(domain_id, tmp_path, NoOwner()).create_image(image)
+    slow, store = (FileVolumeStore(domain_id, tmp_path, owner) for owner in (Slow(), Overtaken()))
+    writes: list[Future[None]] = []
+    with ThreadPoolExecutor() as threads:
+        try:
+            store.write_record(image, volume, b"quick")
+            assert store.read_record(image, volume) == b"quick"
+        finally:
+            go.set()
+        writes[0].result(10)
+    assert store.read_record(image, volume) == b"slow"
+    assert os.listdir(tmp_path / "images" / image) == [f"{volume}.meta"]
+
+
 def test_temporaries_go_and_foreign_files_stay(local: tuple[LocalKind, Path, Backend]) -> None:
     _, server, backend = local
     image, volume, lost = make_id(), make_id(), make_id()
@@ -346,8 +378,8 @@ def test_temporaries_go_and_foreign_files_stay(local: tuple[LocalKind, Path, Bac
     backend.data.create_data(image, volume)
     backend.volumes.write_record(image, volume, b"x")
     folder = backend.volumes.get_image_path(image)
-    kept = {volume, f"{volume}.meta", f"{volume}.lease", "notes.txt", "notes.meta.new"}
-    for name in (f"{volume}.lease", "notes.txt", "notes.meta.new", f"{volume}.meta.new", f"{lost}.lease"):
+    kept, draft = {volume, f"{volume}.meta", f"{volume}.lease", "notes.txt", "notes.meta.new"}, f"{volume}.x.meta.new"
+    for name in (f"{volume}.lease", "notes.txt", "notes.meta.new", f"{volume}.meta.new", f"{lost}.lease", draft):
         (folder / name).touch()
     purged = folder.with_name(f"_remove_me_{make_id()}")
     purged.mkdir()

@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -133,7 +134,8 @@ class FileVolumeStore:
     def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
         path = self._layout.get_record(image_id, volume_id)
         with io_failing_as(lambda reason: VolumeMetadataWriteError(volume_id, reason)):
-            temporary = path.with_name(volume_id + _TEMPORARY)
+            # Its own: two hosts that write at once must not put each other's half of one in place.
+            temporary = path.with_name(f"{volume_id}.{uuid.uuid4()}{_TEMPORARY}")
             durable.write_file(path, temporary, record, RECORD_MODE, owner=self._ownership.give)
 
     def remove_record(self, image_id: str, volume_id: str) -> None:
@@ -290,9 +292,9 @@ class FileLeftovers:
 def _clean_image(folder: Path) -> None:
     names = set(os.listdir(folder))
     for name in names:
-        stem = name.removesuffix(_TEMPORARY if name.endswith(_TEMPORARY) else _LEASE)
+        stem = name.partition(".")[0]
         volume_is_there = stem in names or stem + _RECORD in names
-        if is_uuid(stem) and (name.endswith(_TEMPORARY) or (name.endswith(_LEASE) and not volume_is_there)):
+        if is_uuid(stem) and (name.endswith(_TEMPORARY) or (name == stem + _LEASE and not volume_is_there)):
             durable.remove_file(folder / name)
 
 
