@@ -130,6 +130,16 @@ def test_a_volume_is_not_copied_onto_itself_or_what_it_reads(spm: World, depth: 
 
 
 @pytest.mark.parametrize("format", [RAW, COW])
+def test_a_volume_is_not_imported_from_its_own_file(spm: World, tmp_path: Path, format: VolumeFormat) -> None:
+    volume, link = make_chain(spm, format, 1)[0], tmp_path / "link"
+    link.symlink_to(spm.get_path(volume))
+    before = spm.get_path(volume).read_bytes()
+    with pytest.raises(InvalidParameterException):
+        spm.repository.jobs.import_file(link, format, ref(spm, volume))
+    assert spm.get_path(volume).read_bytes() == before
+
+
+@pytest.mark.parametrize("format", [RAW, COW])
 def test_a_target_that_leads_elsewhere_is_not_written(spm: World, tmp_path: Path, format: VolumeFormat) -> None:
     source, target = spm.create_base(capacity_bytes=SIZE), spm.create_base(format=format, capacity_bytes=SIZE)
     other, path = tmp_path / "other", spm.get_path(target)

@@ -87,6 +87,8 @@ class DataJobs:
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
             parent = self._read_parent(domain, target, record)
+            if path.samefile(domain.backend.data.get_path(target.image_id, target.volume_id)):
+                raise InvalidParameterException("path", f"{path} is the volume's own file")
             with self._operations.count(domain, target, illegal=True):
                 self._copy(Layer(path.absolute(), format.qemu), domain, target, record, parent, False, watch)
         log.info("Imported %s into %s", path, target)
