@@ -202,8 +202,6 @@ class LeasesOfDomains:
         """
         spm = (locks.writing(self._get_pool(), shared=True),) if as_writer else ()
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.external_leases(domain_id), *spm):
-            if as_writer:
-                self.require_spm()
             domain = self._domains.get_with_images(domain_id)
             opened = domain.backend.open_external_leases
             if opened is None or self._leases is None or domain.metadata.version < XLEASES_VERSION:
