@@ -264,7 +264,7 @@ class Node:
             mail=mail,
             domain_life=DomainLifeService(repository, lanes, memory, pools),
             volumes=volumes,
-            images=ImageService(repository, lanes, volumes),
+            images=ImageService(repository, lanes, volumes, work),
             leases=LeaseService(repository, lanes, work),
             jobs=SdmService(repository, work),
         )

@@ -92,6 +92,14 @@ def delete(image: str, *volumes: str) -> Operation:
     return act
 
 
+def remove_image(image: str) -> Operation:
+    def act(world: World, _: RollbacksOnDisk) -> None:
+        removals = world.repository.removals
+        removals.finish(POOL, DOMAIN, image, removals.set_aside(POOL, DOMAIN, image))
+
+    return act
+
+
 COW, RAW, SPARSE, FULL = VolumeFormat.COW, VolumeFormat.RAW, Allocation.SPARSE, Allocation.PREALLOCATED
 SCENARIOS: dict[str, tuple[Operation, set[str], set[str]]] = {
     # name: what is done, the volumes that it makes, and those that it removes
@@ -102,6 +110,7 @@ SCENARIOS: dict[str, tuple[Operation, set[str], set[str]]] = {
     "delete-leaf": (delete(TOP_IMAGE, TOP), set(), {TOP}),
     "delete-image": (delete(BASE_IMAGE, BASE), set(), {BASE}),
     "delete-chain": (delete(TOP_IMAGE, TOP, TOP_BASE), set(), {TOP, TOP_BASE}),
+    "remove-image": (remove_image(TOP_IMAGE), set(), {TOP, TOP_BASE}),
 }
 OLD = {BASE, TOP_BASE, TOP}
 
@@ -262,7 +271,7 @@ def kill_everywhere(folder: Path, scenario: str, hook: str, stride: int, again: 
         if acknowledged:
             assert found == expected
             return killed
-        intermediate = [OLD - {volume} for volume in removed]
+        intermediate = [OLD - {volume} for volume in removed if scenario != "remove-image"]
         assert found in (OLD, OLD - removed, *intermediate), f"{scenario} killed at {number}: {found}"
         killed += 1
         shutil.rmtree(place)

@@ -158,6 +158,22 @@ def test_records_make_volumes(backend: Backend) -> None:
         volumes.read_record(image, volume)
 
 
+def test_an_image_is_set_aside_whole(backend: Backend) -> None:
+    volumes, image, volume = backend.volumes, make_id(), make_id()
+    for _ in range(2):  # the second lies where the first was not purged yet
+        volumes.create_image(image)
+        backend.data.create_data(image, volume)
+        volumes.write_record(image, volume, b"x")
+        volumes.set_aside(image)
+        assert not volumes.has_image(image)
+        assert volumes.list_images() == list(backend.leftovers.list_half_made()) == []
+        assert not backend.data.has_data(image, volume)
+    for _ in range(2):
+        volumes.purge(image)
+    with pytest.raises((ImagePathError, KeyError)):
+        volumes.set_aside(image)
+
+
 def test_data(backend: Backend) -> None:
     data, image, volume = backend.data, make_id(), make_id()
     backend.volumes.create_image(image)
@@ -279,6 +295,27 @@ def test_links_share_one_inode(local: tuple[LocalKind, Path, Backend]) -> None:
     for name in (volume, f"{volume}.meta"):
         paths = [backend.volumes.get_image_path(image) / name for image in (template, user)]
         assert paths[0].samefile(paths[1])
+
+
+def test_purging_leaves_what_others_link(local: tuple[LocalKind, Path, Backend]) -> None:
+    _, root, backend = local
+    template, user, volume = make_id(), make_id(), make_id()
+    for image in (template, user):
+        backend.volumes.create_image(image)
+    backend.data.create_data(template, volume)
+    backend.volumes.write_record(template, volume, b"x")
+    backend.volumes.share(volume, template, user)
+    backend.volumes.set_aside(user)
+    [aside] = [path for path in (root / backend.domain.domain_id / "images").iterdir() if path.name != template]
+    assert aside.name == f"_remove_me_{user}"
+    backend.volumes.purge(user)
+    assert not aside.exists()
+    assert backend.data.has_data(template, volume)
+    (aside.parent / "elsewhere").mkdir()
+    aside.with_name(f"_remove_me_{template}").symlink_to("elsewhere")
+    with pytest.raises(ImagePathError):
+        backend.volumes.set_aside(template)
+    assert backend.data.has_data(template, volume)
 
 
 def test_the_group_may_do_what_the_owner_may(local: tuple[LocalKind, Path, Backend]) -> None:

@@ -10,7 +10,9 @@ import pytest
 PROGRAM = Path(__file__).with_name("storage_killed.py")
 SOURCES = Path(__file__).parents[2] / "src"
 SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
-SCENARIOS = "create-base create-raw create-layer create-on-template delete-leaf delete-image delete-chain".split()
+SCENARIOS = """
+create-base create-raw create-layer create-on-template delete-leaf delete-image delete-chain remove-image
+""".split()
 
 
 def run(*arguments: str, storage: str = "local") -> int:
@@ -39,7 +41,7 @@ def test_killed_again_while_it_recovers(scenario: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_at_every_system_call(scenario: str, tmp_path: Path) -> None:
-    stride = "1" if SOAK_FACTOR else "17"
+    stride = "1" if SOAK_FACTOR else "5" if scenario == "remove-image" else "17"
     assert run(str(tmp_path), "every", scenario, "calls", stride) >= 2
 
 

@@ -135,6 +135,8 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("destroy", vm)
 
     await s.finish("deleteVolume", domain, pool, image, [leaf])
+    await s.finish("deleteImage", domain, pool, image)
+    assert (await s.ok("getImagesList", domain))["imageslist"] == []
     refused = await daemon.xmlrpc("revertTask", made)
     stopped = await daemon.xmlrpc("stopTask", made)
     s.used |= {"revertTask", "stopTask"}

@@ -100,6 +100,33 @@ async def test_removals_are_named_as_managers_know_them(stored: Stored, verb: st
     assert await list_volumes(daemon, made) == set()
 
 
+async def test_an_image_is_gone_at_once_and_purged_by_a_task(stored: Stored) -> None:
+    daemon, made = stored
+    ids = {"storagedomainID": made.domain_id, "storagepoolID": made.pool_id, "imageID": made.image_id}
+    flags = {"postZero": False, "force": False}
+    repository_locks = daemon.node.storage.volumes._repository.volumes._locks
+    task_ids = [await daemon.rpc("Image.delete", {**ids, **flags})]
+    with repository_locks.hold(locks.image(made.domain_id, made.image_id)):
+        assert await list_volumes(daemon, made) == set()
+    assert await end(daemon, task_ids[0]) == ("finished", "success", 0, "1 jobs completed successfully")
+    assert (await daemon.rpc("Task.getInfo", {"taskID": task_ids[0]}))["verb"] == "deleteImage"
+    [jobs] = [entry.jobs for id, entry in daemon.node.storage.runner._entries.items() if id == task_ids[0]]
+    assert [job.name for job in jobs] == [f"purgeImage_{made.image_id}"]
+    assert await fail(daemon, "Image.delete", {**ids, **flags}) == 268
+    await daemon.finish(await daemon.rpc("Volume.create", describe_volume(made)))
+    task_id = await daemon.rpc("Image.delete", {**ids, **flags, "discard": True})
+    assert (await end(daemon, task_id))[1:3] == ("cleanSuccess", 349)
+    assert await list_volumes(daemon, made) == set()
+
+
+async def test_nothing_is_set_aside_that_no_task_can_purge(stored: Stored) -> None:
+    daemon, made = stored
+    ids = {"storagedomainID": made.domain_id, "storagepoolID": made.pool_id, "imageID": made.image_id}
+    await daemon.node.storage.pools._work.release()
+    assert await fail(daemon, "Image.delete", {**ids, "postZero": False, "force": False}) == 405
+    assert await list_volumes(daemon, made) == {made.volume_id}
+
+
 async def test_tasks_of_the_pool_wait_on_disk_while_nobody_is_spm(stored: Stored) -> None:
     daemon, made = stored
     pool = {"storagepoolID": made.pool_id}

@@ -524,6 +524,24 @@ class ImageApi(Protocol):
         """The ids of an image's volumes."""
 
     @verb(
+        "Image.delete",
+        "DELETE /storage/domains/{domain_id}/images/{image_id}",
+        xmlrpc("deleteImage", "domain_id pool_id image_id zero force", member="uuid"),
+        task=True,
+        fails=(*_SPM, *_DOMAIN, "image-does-not-exist-in-sd", "cannot-delete-shared-volume"),
+    )
+    async def delete(
+        self,
+        image_id: _Image,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        zero: Annotated[bool, ovirt("postZero"), "overwrite its blocks first (block storage)"],
+        force: Annotated[bool, ovirt("force"), "ignored"],
+        discard: Annotated[bool, ovirt("discard"), "discard its blocks (block storage)"] = False,
+    ) -> TaskId:
+        """Remove an image with all its volumes: gone when this returns, its space is freed by the task (SPM only)."""
+
+    @verb(
         "Image.deleteVolumes",
         "POST /storage/domains/{domain_id}/images/{image_id}/delete-volumes",
         xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid"),

@@ -68,7 +68,7 @@ class Images:
     def list_children(self, image_id: str, volume_id: str) -> list[str]:
         """The volumes of this image whose parent it is, also by a record that is damaged otherwise.
 
-        Users of a template in other images are not looked for.
+        Those in other images are told by `list_users`.
         """
         line, volumes = f"PUUID={volume_id}".encode(), self.backend.volumes
         children = []
@@ -77,6 +77,11 @@ class Images:
                 if line in map(bytes.strip, volumes.read_record(image_id, child).splitlines()):
                     children.append(child)
         return children
+
+    def list_users(self, image_id: str, volume_id: str) -> list[str]:
+        """The other images that have a layer on this volume, a template."""
+        others = (other for other in self.backend.volumes.list_images() if other != image_id)
+        return [other for other in others if self.list_children(other, volume_id)]
 
     def evaluate_role(self, image_id: str, volume_id: str, *, without: Collection[str] = ()) -> None:
         """Let a volume be internal or leaf as its children (other than `without`) tell; a template stays one.

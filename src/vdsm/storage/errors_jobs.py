@@ -1,6 +1,15 @@
-"""More of the storage family of failures: what jobs, leases, merges and bitmaps may meet (facts: storage §12.2)."""
+"""More of the storage family of failures: what tasks, jobs, leases and bitmaps may meet (facts: storage §12.2)."""
 
 from vdsm.core.errors import NodeError
+
+
+class ImageDoesNotExistInSD(NodeError):
+    """The domain does not have the image."""
+
+    code, number, http = "image-does-not-exist-in-sd", 268, 404
+    text = "Image does not exist in domain: ('image={image_id}, domain={domain_id}',)"
+    image_id: str
+    domain_id: str
 
 
 class SanlockLvbError(NodeError):

@@ -505,6 +505,14 @@ class VolumeStore(Protocol):
         """Remove the image's folder when it is empty; tells whether it is gone."""
         ...
 
+    def set_aside(self, image_id: str) -> None:
+        """Take an image out of everybody's sight with all that is in it, at once; on disk when it returns."""
+        ...
+
+    def purge(self, image_id: str) -> None:
+        """Remove for good what was set aside; nothing when nothing was, or when that was done already."""
+        ...
+
     def get_image_path(self, image_id: str) -> Path: ...
 
     def create_lease(self, image_id: str, volume_id: str) -> None:

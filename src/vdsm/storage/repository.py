@@ -15,6 +15,7 @@ from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.external_leases import LeasesOfDomains
 from vdsm.storage.image import ImageUse
+from vdsm.storage.image_removal import ImageRemovals
 from vdsm.storage.inspection import Inspection
 from vdsm.storage.inventory import Inventory
 from vdsm.storage.jobs import DataJobs
@@ -81,6 +82,7 @@ class Repository:
         self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
         self.definitions = Definitions(self.pools, self.domains, short, ownership)
         self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
+        self.removals = ImageRemovals(self.domains, self.pools, locks, short, qemu_img, steps)
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
         operations = Operations(self.domains, locks, qemu_img, steps)

@@ -17,7 +17,7 @@ from vdsm.storage.lanes import Lane, Lanes
 from vdsm.storage.mail_service import MailService
 from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
 from vdsm.storage.monitor import Health
-from vdsm.storage.ports import Rollbacks
+from vdsm.storage.ports import Rollbacks, Watch
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
 from vdsm.storage.service import ServerService
@@ -182,7 +182,7 @@ class PoolService:
         """Start the task that makes another domain the master; restarts connect the pool with that one then."""
         self._repository.pools.require_spm(pool_id)
 
-        def migrate(_rollbacks: Rollbacks) -> None:
+        def migrate(_rollbacks: Rollbacks, _watch: Watch) -> None:
             self._repository.spm.migrate(pool_id, old_id, new_id, version, self._work.hold)
 
         return await self._work.start_persistent("switchMaster", migrate, partial(self.remember_master, pool_id))
@@ -238,12 +238,12 @@ class PoolService:
     async def prepare_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, prepare = read_subchain(subchain), self._repository.merges.prepare
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent("prepareMerge", lambda rollbacks: prepare(pool_id, pair, rollbacks))
+        return await self._work.start_persistent("prepareMerge", lambda rollbacks, _: prepare(pool_id, pair, rollbacks))
 
     async def finalize_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, finalize = read_subchain(subchain), self._repository.merges.finalize
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent("finalizeMerge", lambda _: finalize(pool_id, pair))
+        return await self._work.start_persistent("finalizeMerge", lambda *_: finalize(pool_id, pair))
 
     def require_spm(self) -> None:
         """Raises SpmStatusError where this host is the SPM of no pool."""

@@ -18,12 +18,21 @@ class LongWork(Protocol):
         """A task that is gone with the process."""
         ...
 
+    def require_master(self) -> object:
+        """Raises what `start_persistent` would while no task of the pool can begin."""
+        ...
+
     async def start_persistent(
-        self, name: str, work: Callable[[Rollbacks], None], then: Callable[[], Awaitable[None]] | None = None
+        self,
+        name: str,
+        work: Callable[[Rollbacks, Watch], None],
+        then: Callable[[], Awaitable[None]] | None = None,
+        *,
+        job: str | None = None,
     ) -> str:
         """A task of the pool, on disk with its rollbacks before each step; `work` blocks and runs in a thread.
 
-        `then` follows on the loop, as part of the task.
+        `then` follows on the loop, as part of the task. Its one job is named like the task where `job` is not given.
         """
         ...
 

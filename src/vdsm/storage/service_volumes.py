@@ -18,7 +18,7 @@ from vdsm.storage.model import (
     VolumeRef,
     VolumeRequest,
 )
-from vdsm.storage.ports import ImageFile, Rollbacks
+from vdsm.storage.ports import ImageFile, Rollbacks, Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
 
@@ -121,7 +121,7 @@ class VolumeService:
         checks.check_volume_request(request)
         self._repository.pools.require_spm(pool_id)
         return await self._work.start_persistent(
-            "createVolume", lambda rollbacks: self._repository.volumes.create(request, rollbacks)
+            "createVolume", lambda rollbacks, _: self._repository.volumes.create(request, rollbacks)
         )
 
     async def get_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeInfo:
@@ -197,7 +197,7 @@ class VolumeService:
         """Start the task that removes volumes in the order given. Files are not zeroed (facts: storage §9.3)."""
         self._repository.pools.require_spm(pool_id)
 
-        def remove(rollbacks: Rollbacks) -> None:
+        def remove(rollbacks: Rollbacks, _watch: Watch) -> None:
             self._repository.volumes.delete(
                 pool_id, domain_id, image_id, volume_ids, force=force, discard=discard, rollbacks=rollbacks
             )
@@ -208,10 +208,11 @@ class VolumeService:
 class ImageService:
     """Implements `api.storage.ImageApi`, and prepares disk images for virtual machines."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, volumes: VolumeService) -> None:
+    def __init__(self, repository: Repository, lanes: Lanes, volumes: VolumeService, work: LongWork) -> None:
         self._repository = repository
         self._lanes = lanes
         self._volumes = volumes
+        self._work = work
 
     async def prepare(
         self, pool_id: str, domain_id: str, image_id: str, volume_id: str, allow_illegal: bool = False
@@ -246,6 +247,20 @@ class ImageService:
 
     async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
         return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)
+
+    async def delete(
+        self, image_id: str, pool_id: str, domain_id: str, zero: bool, force: bool, discard: bool = False
+    ) -> str:
+        removals = self._repository.removals
+        self._repository.pools.require_spm(pool_id)
+        self._work.require_master()  # what is set aside does not come back
+        template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)
+
+        def finish(_rollbacks: Rollbacks, _watch: Watch) -> None:
+            removals.finish(pool_id, domain_id, image_id, template_id, discard=discard)
+
+        job = f"{'zero' if zero else 'purge'}Image_{image_id}"
+        return await self._work.start_persistent("deleteImage", finish, job=job)
 
     async def delete_volumes(
         self,

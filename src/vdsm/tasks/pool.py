@@ -34,19 +34,28 @@ class PoolTasks:
 
         return await self._runner.start(name, [Job(name, run)])
 
-    async def start_persistent(
-        self, name: str, work: Callable[[Rollbacks], None], then: Callable[[], Awaitable[None]] | None = None
-    ) -> str:
-        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed without a master."""
+    def require_master(self) -> Journal:
+        """Raises AddTaskFailed while no task of the pool can begin."""
         if self._journal is None:
             raise AddTaskFailed(reason="the SPM is still starting or has stopped")
+        return self._journal
+
+    async def start_persistent(
+        self,
+        name: str,
+        work: Callable[[Rollbacks, JobContext], None],
+        then: Callable[[], Awaitable[None]] | None = None,
+        *,
+        job: str | None = None,
+    ) -> str:
+        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed without a master."""
 
         async def run(context: JobContext) -> None:
-            await context.run_in_thread(work, context.rollbacks)
+            await context.run_in_thread(work, context.rollbacks, context)
             if then is not None:
                 await then()
 
-        return await self._runner.start(name, [Job(name, run)], kind=SPM, store=self._journal)
+        return await self._runner.start(name, [Job(job or name, run)], kind=SPM, store=self.require_master())
 
     async def start_job(self, job_id: str, name: str, work: Callable[[JobContext], None]) -> None:
         """A task in memory that its caller follows by the id that it gave. Raises JobExists, AddTaskFailed."""

@@ -4,6 +4,7 @@ What the records mean, and in which order they change, is left to the operations
 (facts: storage §3.5).
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -102,6 +103,18 @@ class FileVolumeStore:
             folder.rmdir()
             durable.sync(folder.parent)
         return True
+
+    def set_aside(self, image_id: str) -> None:
+        self.purge(image_id)  # an earlier image of that id, whose purge did not end
+        folder = self.get_image_path(image_id)
+        with io_failing_as(lambda _: ImagePathError(str(folder))):
+            folder.rename(folder.with_name(PURGED_PREFIX + image_id))
+            durable.sync(folder.parent)
+
+    def purge(self, image_id: str) -> None:
+        folder = self.get_image_path(PURGED_PREFIX + image_id)
+        with io_failing_as(lambda _: ImagePathError(str(folder))), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
     def get_image_path(self, image_id: str) -> Path:
         return self._layout.get_image(image_id)

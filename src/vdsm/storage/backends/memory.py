@@ -202,6 +202,14 @@ class MemoryVolumes:
         self._images.pop(image_id, None)
         return True
 
+    def set_aside(self, image_id: str) -> None:
+        self._store.faults.check("set_aside")
+        for volume_id in {*self._images.pop(image_id), *self._data.pop(image_id, set())}:
+            self._store.files.pop(self.get_image_path(image_id) / volume_id, None)
+
+    def purge(self, image_id: str) -> None:
+        self._store.faults.check("purge")
+
     def get_image_path(self, image_id: str) -> Path:
         return self._store.path / "images" / image_id
 

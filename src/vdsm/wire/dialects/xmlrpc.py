@@ -170,6 +170,11 @@ def _spm_start(given: dict[str, Any]) -> None:
     given["enableScsiFencing"] = str(given.get("enableScsiFencing", ""))
 
 
+def _delete_image(given: dict[str, Any]) -> None:
+    given.setdefault("postZero", False)
+    given.setdefault("force", False)
+
+
 def _set_log_level(given: dict[str, Any]) -> None:
     level = str(given.get("level"))
     given["level"] = LEVELS.get(level, level)
@@ -185,6 +190,7 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "connectStoragePool": _connect_pool,
     "forcedDetachStorageDomain": _detach_forced,
     "create": _create_vm,
+    "deleteImage": _delete_image,
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
