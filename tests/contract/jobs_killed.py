@@ -118,11 +118,24 @@ def check_merge(top_id: str, base_id: str) -> Callable[[World, bool], None]:
     return check
 
 
+def extend(world: World, rollbacks: RollbacksOnDisk) -> None:
+    world.repository.volumes.extend(POOL, VolumeRef(DOMAIN, IMAGE, BASE), LARGE, rollbacks)
+    rollbacks.acknowledge()
+
+
+def check_extended(world: World, over: bool) -> None:
+    assert see(world, IMAGE, LEAF) == LEAF_READS
+    info = world.repository.volumes.get_info(DOMAIN, IMAGE, BASE)
+    if over:
+        assert info.metadata.capacity_bytes == info.size.apparent_bytes == LARGE
+
+
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "copy-layer": (copy(TOP, TARGET), check_copy(TARGET, "old...", "oBC...")),
     "import": (bring, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "merge-internal": (merge(TOP, BASE), check_merge(TOP, BASE)),
+    "extend": (extend, check_extended),
     "merge-leaf": (merge(LEAF, TOP), check_merge(LEAF, TOP)),
 }
 

@@ -134,6 +134,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)
 
+    await s.finish("extendVolumeSize", pool, domain, image, leaf, str(200 * GIB))
     await s.finish("deleteVolume", domain, pool, image, [leaf])
     await s.finish("deleteImage", domain, pool, image)
     assert (await s.ok("getImagesList", domain))["imageslist"] == []

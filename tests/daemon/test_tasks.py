@@ -119,6 +119,22 @@ async def test_an_image_is_gone_at_once_and_purged_by_a_task(stored: Stored) -> 
     assert await list_volumes(daemon, made) == set()
 
 
+async def test_a_volume_becomes_larger(stored: Stored) -> None:
+    daemon, made = stored
+    volume = {name: make_id() for name in ("imageID", "volumeID")}
+    await daemon.finish(await daemon.rpc("Volume.create", describe_volume(made, **volume, volFormat="RAW")))
+    ids = {"storagedomainID": made.domain_id, "storagepoolID": made.pool_id, **volume}
+    task_id = await daemon.rpc("Volume.extendSize", {**ids, "newSize": str(2 << 30)})
+    await daemon.finish(task_id)
+    assert (await daemon.rpc("Task.getInfo", {"taskID": task_id}))["verb"] == "extendVolumeSize"
+    info = await daemon.rpc("Volume.getInfo", ids)
+    assert info["capacity"] == info["apparentsize"] == str(2 << 30)
+    for size in ("-1", "x", "1.5"):
+        assert await fail(daemon, "Volume.extendSize", {**ids, "newSize": size}) == 1000
+    assert (await end(daemon, await daemon.rpc("Volume.extendSize", {**ids, "newSize": "4096"})))[2] == 232
+    assert await daemon.rpc("Volume.getInfo", ids) == info
+
+
 async def test_nothing_is_set_aside_that_no_task_can_purge(stored: Stored) -> None:
     daemon, made = stored
     ids = {"storagedomainID": made.domain_id, "storagepoolID": made.pool_id, "imageID": made.image_id}

@@ -433,6 +433,23 @@ class VolumeApi(Protocol):
         """Say whether a volume may be used (SPM only); new callers take `SDM.update_volume`."""
 
     @verb(
+        "Volume.extendSize",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/extend",
+        xmlrpc("extendVolumeSize", "pool_id domain_id image_id volume_id size_bytes", member="uuid"),
+        task=True,
+        fails=(*_SPM, *_VOLUME, "volume-non-writable", "volume-resize-value-error"),
+    )
+    async def extend_size(
+        self,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        volume_id: _Volume,
+        size_bytes: Annotated[int, Meta(ge=0), ovirt("newSize", as_=str, text_only=True), "new virtual size"],
+    ) -> TaskId:
+        """Make a raw or preallocated volume larger (SPM only); a sparse COW one needs nothing."""
+
+    @verb(
         "Volume.refresh",
         "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/refresh",
         xmlrpc("refreshVolume", "domain_id pool_id image_id volume_id"),

@@ -118,6 +118,13 @@ def round_up(size_bytes: int, unit_bytes: int = CAPACITY_UNIT_BYTES) -> int:
     return -(-size_bytes // unit_bytes) * unit_bytes
 
 
+def check_capacity_request(size_bytes: int) -> int:
+    """A virtual size that a volume may be asked to have, rounded up; else InvalidParameterException."""
+    if not 1 <= size_bytes <= MAXIMUM_CAPACITY_BYTES:
+        raise InvalidParameterException("size", str(size_bytes))
+    return round_up(size_bytes)
+
+
 def check_volume_request(request: VolumeRequest) -> VolumeRequest:
     """What can be refused without looking at storage (facts: storage §9.1); sizes come back rounded up."""
     check_real_ids(
@@ -134,14 +141,13 @@ def check_volume_request(request: VolumeRequest) -> VolumeRequest:
     check_description(request.description)
     if not 0 <= request.sequence <= MAXIMUM_SEQUENCE:
         raise InvalidParameterException("sequence", str(request.sequence))
-    if not 1 <= request.capacity_bytes <= MAXIMUM_CAPACITY_BYTES:
-        raise InvalidParameterException("size", str(request.capacity_bytes))
+    capacity_bytes = check_capacity_request(request.capacity_bytes)
     initial = request.initial_size_bytes
     if initial is not None and initial < 0:
         raise InvalidParameterException("initialSize", str(initial))
     rounded = replace(
         request,
-        capacity_bytes=round_up(request.capacity_bytes),
+        capacity_bytes=capacity_bytes,
         initial_size_bytes=None if initial is None else round_up(initial),
     )
     _check_initial_size(rounded)

@@ -3,6 +3,23 @@
 from vdsm.core.errors import NodeError
 
 
+class VolumeNonWritable(NodeError):
+    """A template or an inner layer is not resized."""
+
+    code, number, http, text = "volume-non-writable", 213, 409, "Volume cannot be accessed to write: ({volume_id!r},)"
+    volume_id: str
+
+
+class VolumeResizeValueError(NodeError):
+    """A volume does not become smaller."""
+
+    code, number, http = "volume-resize-value-error", 232, 400
+    text = "Incorrect size value for volume resize: ({volume_id!r}, 'asked {wanted_bytes}, has {size_bytes}')"
+    volume_id: str
+    wanted_bytes: int
+    size_bytes: int
+
+
 class ImageDoesNotExistInSD(NodeError):
     """The domain does not have the image."""
 

@@ -1,12 +1,13 @@
-"""Laying out an empty volume's data (facts: storage §9.2); making the volume is left to `volume`."""
+"""Laying out a volume's data, and more of it (facts: storage §9.2, §9.5); making the volume is left to `volume`."""
 
+from dataclasses import replace
 from functools import partial
 
 from vdsm.storage import checks
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import VolumeCreationError, qemu_failing_as
-from vdsm.storage.model import RAW_HEAD_BYTES, Allocation, VolumeFormat, VolumeMetadata
-from vdsm.storage.ports import QemuImg
+from vdsm.storage.model import RAW_HEAD_BYTES, Allocation, VolumeFormat, VolumeMetadata, VolumeRef
+from vdsm.storage.ports import QemuImg, Rollbacks, Steps
 
 OLD_COMPAT = "0.10"
 NEW_COMPAT = "1.1"
@@ -45,3 +46,25 @@ def format_data(
         size_bytes = data.get_size(image_id, volume_id).apparent_bytes
         start_bytes = checks.round_up(size_bytes, _CLUSTER_BYTES) if is_cow else RAW_HEAD_BYTES
         data.preallocate(image_id, volume_id, start_bytes, metadata.capacity_bytes)
+
+
+def extend_data(
+    domain: Domain, target: VolumeRef, record: VolumeMetadata, size_bytes: int, rollbacks: Rollbacks, step: Steps
+) -> None:
+    """Let the volume's file be at least that long; the record of a raw one tells how long it came to be.
+
+    Should this fail or be killed, the next SPM lets the record tell what the file has. Raises 205, 206, 397.
+    """
+    data, ids = domain.backend.data, (target.image_id, target.volume_id)
+    rollbacks.push("Extend size finalize", "volume", "Volume", "extendSizeFinalize", (target.domain_id, *ids))
+    step("extend data")
+    if record.allocation is Allocation.PREALLOCATED:
+        # At once, not as a hole that is filled later: wherever this ends, what the file has is allocated.
+        data.preallocate(*ids, data.get_size(*ids).apparent_bytes, size_bytes)
+    else:
+        data.extend(*ids, size_bytes)
+    data.settle_data(*ids)
+    if record.format is VolumeFormat.RAW:
+        step("write capacity")
+        size_bytes = data.get_size(*ids).apparent_bytes
+        domain.images.change(*ids, replace(domain.images.read(*ids), capacity_bytes=size_bytes))

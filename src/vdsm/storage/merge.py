@@ -8,7 +8,8 @@ from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import ImageIsNotLegalChain, SharedVolumeNonWritable, VolumeAccessError, qemu_failing_as
 from vdsm.storage.errors_jobs import MergeBitmapError, RemoveBitmapError, VolumeIsNotInChain, WrongParentVolume
-from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRole
+from vdsm.storage.formatting import extend_data
+from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeMetadata, VolumeRole
 from vdsm.storage.operation import Operations, get_layer, list_bitmaps
 from vdsm.storage.pool import Pools, require_writer
 from vdsm.storage.ports import UNWATCHED, Bitmap, Layer, QemuImg, QemuImgFailed, Rollbacks, Steps, Watch
@@ -35,7 +36,12 @@ class Merges:
             self._operations.open_chain(domain, subchain.image_id, subchain.top_id)
             self._prune_bitmaps(domain, subchain, top, base)
             if top.capacity_bytes > base.capacity_bytes:
-                self._extend_base(domain, subchain, base, top.capacity_bytes, rollbacks or RollbacksInMemory())
+                if base.format is VolumeFormat.RAW:
+                    entries = rollbacks or RollbacksInMemory()
+                    extend_data(domain, subchain.base, base, top.capacity_bytes, entries, self._step)
+                else:
+                    self._step("write capacity")
+                    self._set_capacity(domain, subchain, top.capacity_bytes)
             self._step("done")
 
     def merge(self, subchain: Subchain, *, merge_bitmaps: bool = False, watch: Watch = UNWATCHED) -> None:
@@ -76,22 +82,6 @@ class Merges:
                 child = images.read(image_id, child_id)
                 images.change(image_id, child_id, replace(child, parent_id=subchain.base_id))
             self._step("done")
-
-    def _extend_base(
-        self, domain: Domain, subchain: Subchain, base: VolumeMetadata, size_bytes: int, rollbacks: Rollbacks
-    ) -> None:
-        ids = (subchain.image_id, subchain.base_id)
-        if base.format is VolumeFormat.RAW:
-            # Should this end here, the next SPM lets the record tell what the file has.
-            params = (subchain.domain_id, *ids)
-            rollbacks.push("Extend size finalize", "volume", "Volume", "extendSizeFinalize", params)
-            self._step("extend base")
-            domain.backend.data.extend(*ids, size_bytes)
-            if base.allocation is Allocation.PREALLOCATED:
-                domain.backend.data.preallocate(*ids, base.capacity_bytes, size_bytes)
-                domain.backend.data.settle_data(*ids)
-        self._step("write capacity")
-        self._set_capacity(domain, subchain, size_bytes)
 
     def _set_capacity(self, domain: Domain, subchain: Subchain, size_bytes: int) -> None:
         record = domain.images.read(subchain.image_id, subchain.base_id)

@@ -81,11 +81,13 @@ class Repository:
         end = shared.end if shared else _no_step
         self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
         self.definitions = Definitions(self.pools, self.domains, short, ownership)
-        self.volumes = Volumes(self.domains, self.pools, self.recovery, locks, qemu_img, clock, layout, steps)
+        operations = Operations(self.domains, locks, qemu_img, steps)
+        self.volumes = Volumes(
+            self.domains, self.pools, self.recovery, operations, locks, qemu_img, clock, layout, steps
+        )
         self.removals = ImageRemovals(self.domains, self.pools, locks, short, qemu_img, steps)
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
-        operations = Operations(self.domains, locks, qemu_img, steps)
         self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         quick = Operations(self.domains, short, qemu_img, steps)

@@ -1,6 +1,7 @@
 """Answers the verbs on volumes and images; long ones become tasks of the pool."""
 
 import os
+from functools import partial
 
 from msgspec import UNSET
 
@@ -18,7 +19,7 @@ from vdsm.storage.model import (
     VolumeRef,
     VolumeRequest,
 )
-from vdsm.storage.ports import ImageFile, Rollbacks, Watch
+from vdsm.storage.ports import ImageFile
 from vdsm.storage.repository import Repository
 from vdsm.storage.service_ports import LongWork
 
@@ -179,6 +180,13 @@ class VolumeService:
     async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
         checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
 
+    async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
+        target, extend = VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
+        self._repository.pools.require_spm(pool_id)
+        return await self._work.start_persistent(
+            "extendVolumeSize", lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
+        )
+
     async def delete(
         self,
         volume_id: str,
@@ -197,12 +205,10 @@ class VolumeService:
         """Start the task that removes volumes in the order given. Files are not zeroed (facts: storage §9.3)."""
         self._repository.pools.require_spm(pool_id)
 
-        def remove(rollbacks: Rollbacks, _watch: Watch) -> None:
-            self._repository.volumes.delete(
-                pool_id, domain_id, image_id, volume_ids, force=force, discard=discard, rollbacks=rollbacks
-            )
-
-        return await self._work.start_persistent("deleteVolume", remove)
+        delete = partial(self._repository.volumes.delete, pool_id, domain_id, image_id, volume_ids)
+        return await self._work.start_persistent(
+            "deleteVolume", lambda rollbacks, _: delete(force=force, discard=discard, rollbacks=rollbacks)
+        )
 
 
 class ImageService:
@@ -255,12 +261,9 @@ class ImageService:
         self._repository.pools.require_spm(pool_id)
         self._work.require_master()  # what is set aside does not come back
         template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)
-
-        def finish(_rollbacks: Rollbacks, _watch: Watch) -> None:
-            removals.finish(pool_id, domain_id, image_id, template_id, discard=discard)
-
+        finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
         job = f"{'zero' if zero else 'purge'}Image_{image_id}"
-        return await self._work.start_persistent("deleteImage", finish, job=job)
+        return await self._work.start_persistent("deleteImage", lambda *_: finish(), job=job)
 
     async def delete_volumes(
         self,

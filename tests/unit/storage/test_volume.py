@@ -31,12 +31,14 @@ from vdsm.storage.errors import (
     VolumeMetadataWriteError,
     VolumeNonShareable,
 )
+from vdsm.storage.errors_jobs import VolumeNonWritable, VolumeResizeValueError
 from vdsm.storage.model import (
     Allocation,
     DomainClass,
     DomainType,
     Legality,
     VolumeFormat,
+    VolumeRef,
     VolumeRequest,
     VolumeRole,
     VolumeStatus,
@@ -390,3 +392,86 @@ def test_creating_looks_at_its_own_image_only(spm: World) -> None:
     assert "read_record" not in seen
     assert spm.fake_qemu is not None and spm.fake_qemu.calls == calls + 1
     assert len(backend.volumes.list_images()) == 4
+
+
+# Volumes that become larger.
+
+
+def extend(world: World, volume: VolumeRequest, size_bytes: int, rollbacks: RollbacksInMemory | None = None) -> None:
+    target = VolumeRef(world.domain_id, volume.image_id, volume.volume_id)
+    world.repository.volumes.extend(world.pool_id, target, size_bytes, rollbacks)
+
+
+def sizes(world: World, volume: VolumeRequest) -> tuple[int, int]:
+    """What the record tells, and what the file has."""
+    return world.get_record(volume).capacity_bytes, world.memory.files[world.get_path(volume)]
+
+
+@pytest.mark.parametrize("allocation", [Allocation.SPARSE, Allocation.PREALLOCATED])
+def test_a_raw_volume_becomes_larger_with_its_record(spm: World, allocation: Allocation) -> None:
+    made, entries = spm.create_base(format=VolumeFormat.RAW, allocation=allocation), RollbacksInMemory()
+    extend(spm, made, 2 * MIB - 1, entries)
+    assert sizes(spm, made) == (2 * MIB, 2 * MIB)
+    [entry] = entries.entries
+    ids = (spm.domain_id, made.image_id, made.volume_id)
+    assert (entry.module, entry.object, entry.function, entry.params) == (
+        *("volume", "Volume", "extendSizeFinalize"),
+        ids,
+    )
+    extend(spm, made, 2 * MIB)
+    entries.run(spm.repository.recovery.recover)
+    assert sizes(spm, made) == (2 * MIB, 2 * MIB)
+
+
+def test_a_base_becomes_larger_below_its_layers(spm: World) -> None:
+    base = spm.create_base(format=VolumeFormat.RAW)
+    spm.create_layer(base)
+    extend(spm, base, 2 * MIB)
+    assert sizes(spm, base) == (2 * MIB, 2 * MIB)
+
+
+def test_cow_volumes_take_space_only_when_they_are_preallocated(spm: World) -> None:
+    sparse, full = spm.create_base(), spm.create_base(allocation=Allocation.PREALLOCATED)
+    before = sizes(spm, sparse)
+    for volume in (sparse, full):
+        extend(spm, volume, 4 * MIB)
+    assert sizes(spm, sparse) == before
+    assert sizes(spm, full) == (MIB, 4 * MIB)
+
+
+def test_an_extension_that_fails_is_told_by_its_entry(spm: World) -> None:
+    made, entries = spm.create_base(format=VolumeFormat.RAW), RollbacksInMemory()
+    spm.memory.fail_next("settle_data", VolumeCreationError("x", "I/O"))
+    with pytest.raises(VolumeCreationError):
+        extend(spm, made, 2 * MIB, entries)
+    assert sizes(spm, made) == (MIB, 2 * MIB)
+    entries.run(spm.repository.recovery.recover)
+    assert sizes(spm, made) == (2 * MIB, 2 * MIB)
+
+
+def test_volumes_that_are_not_resized(spm: World) -> None:
+    base, template = spm.create_base(format=VolumeFormat.RAW), spm.create_base(format=VolumeFormat.RAW)
+    user = spm.create_layer(template, make_id())
+    inner = spm.create_layer(base)
+    spm.create_layer(inner)
+    linked = replace(template, image_id=user.image_id)
+    before = snapshot(spm)
+    cases: list[tuple[type[NodeError], VolumeRequest, int]] = [
+        (VolumeNonWritable, template, 2 * MIB),
+        (VolumeNonWritable, linked, 2 * MIB),
+        (VolumeNonWritable, inner, 2 * MIB),
+        (VolumeResizeValueError, base, MIB - 4096),
+        (InvalidParameterException, base, 0),
+        (InvalidParameterException, base, 1 << 63),
+        (InvalidParameterException, replace(base, volume_id="../x"), MIB),
+        (VolumeDoesNotExist, replace(base, volume_id=make_id()), MIB),
+    ]
+    entries = RollbacksInMemory()
+    for error, volume, size_bytes in cases:
+        with pytest.raises(error):
+            extend(spm, volume, size_bytes, entries)
+    assert (snapshot(spm), entries.entries) == (before, [])
+    spm.repository.spm.stop(spm.pool_id)
+    with pytest.raises(SpmStatusError):
+        extend(spm, base, 2 * MIB, entries)
+    assert sizes(spm, base) == (MIB, MIB)
