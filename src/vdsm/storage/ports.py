@@ -22,12 +22,10 @@ class Watch(Protocol):
     @property
     def report_progress(self) -> Callable[[float], None]:
         """Is told how many per cent are done."""
-        ...
 
     @property
     def stopping(self) -> threading.Event:
         """Set once the work is not wanted any more: it ends within 2 s, with a failure."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,51 +122,40 @@ class QemuImg(Protocol):
         backing_format: str | None = None,
     ) -> None:
         """Format the existing empty file. `backing` is a name in the same folder and is not opened."""
-        ...
 
     def info(self, path: Path, format: str) -> ImageFile:
         """What qemu tells, within bounds of time and memory. Files that it names are not opened, but for a data file:
         `inspect` what is not trusted."""
-        ...
 
     def inspect(self, path: Path) -> ImageFile:
         """What the file's own first bytes tell, without a process: the format, also a foreign one's word, and what
         other files it names. Nothing is followed. Bitmaps are left out."""
-        ...
 
     def get_virtual_size(self, path: Path, format: str) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""
-        ...
 
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         """Add an enabled bitmap."""
-        ...
 
     def remove_bitmap(self, path: Path, name: str) -> None: ...
 
     def merge_bitmap(self, source: Layer, path: Path, name: str, watch: Watch) -> None:
         """Add what the source's bitmap has to the bitmap of that name in the other file."""
-        ...
 
     def convert(self, conversion: Conversion, watch: Watch) -> None:
         """Copy data. A target that was not finished is good for nothing; the source is not touched."""
-        ...
 
     def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
         """Write what the layer has into its base, a name in its folder, or into its backing file; the top stays."""
-        ...
 
     def rebase(self, child: Path, backing: str, backing_format: str) -> None:
         """Let the child name another backing file, which is not opened."""
-        ...
 
     def amend(self, path: Path, compat: str, watch: Watch) -> None:
         """Turn a qcow2 file into that version of the format, in place."""
-        ...
 
     def measure(self, layers: Sequence[Layer], format: str) -> Measure:
         """What the layers, top first and no others, need as one image of that format."""
-        ...
 
 
 Sparsify = Callable[[Layer, Watch], bool]
@@ -180,15 +167,12 @@ class Ownership(Protocol):
 
     def give(self, path: Path) -> None:
         """Hand a file or folder (never what a link leads to) to the owner of disks. Raises OSError."""
-        ...
 
     def check_access(self, folder: Path) -> str | None:
         """None when the owner of disks may read, write and search the folder and qemu may read it; else why not."""
-        ...
 
     def can_read(self, status: os.stat_result) -> bool:
         """Whether qemu may read a file with this owner and mode."""
-        ...
 
 
 class LeaseFailed(NodeError):
@@ -247,53 +231,41 @@ class Leases(Protocol):
 
     def write_lockspace(self, lockspace: Lockspace) -> None:
         """Format an empty lockspace."""
-        ...
 
     def write_lease(self, lease: Lease) -> None:
         """Format a lease that nobody holds."""
-        ...
 
     def clear_lease(self, lease: Lease) -> None:
         """Leave no lease in its place."""
-        ...
 
     def read_lease_name(self, lease: Lease) -> tuple[str, str] | None:
         """Names of the lockspace and of the lease that lies at that place; None where none does."""
-        ...
 
     def join(self, lockspace: Lockspace, host_id: int, *, wait: bool = True) -> None:
         """Become a live host of the lockspace, which takes a few io_timeouts; nothing when this host is one already."""
-        ...
 
     def leave(self, lockspace: Lockspace, host_id: int) -> None:
         """Be a host of the lockspace no more; nothing when this host is none. Fails while a lease in it is held."""
-        ...
 
     def is_member(self, lockspace: Lockspace, host_id: int) -> bool:
         """Whether this host lives in the lockspace under that id."""
-        ...
 
     def acquire(self, lease: Lease, *, with_value: bool = False) -> None:
         """Take the lease, at once or not at all; `with_value` before its value is read or written."""
-        ...
 
     def read_value(self, lease: Lease) -> bytes:
         """The 512 bytes that are stored in a lease that is held."""
-        ...
 
     def write_value(self, lease: Lease, data: bytes) -> None:
         """Store up to 512 bytes in a lease that is held."""
-        ...
 
     def release(self, lease: Lease) -> None: ...
 
     def is_held(self, lease: Lease) -> bool:
         """Whether this process holds the lease, as sanlock knows without looking at storage."""
-        ...
 
     def inspect(self, lease: Lease) -> LeaseState:
         """Who holds the lease, read from storage; a host that is dead holds nothing (facts: storage §6.2)."""
-        ...
 
     def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus: ...
 
@@ -319,15 +291,12 @@ class Mounts(Protocol):
 
     def list_mounted(self) -> Sequence[Mounted]:
         """In the order of mounting; one may hide another at the same place."""
-        ...
 
     def mount(self, source: str, target: Path, *, filesystem: str, options: str) -> None:
         """Mount over an empty folder; nothing there may be run, nor give anybody rights. Raises MountFailed (477)."""
-        ...
 
     def unmount(self, target: Path) -> None:
         """Take it away also when it is used or its server does not answer. Raises MountFailed (477)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +313,6 @@ class Gluster(Protocol):
 
     def get_info(self, server: str, volume: str) -> GlusterInfo | None:
         """None when the command is not installed or the server does not tell."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +337,6 @@ class Rollbacks(Protocol):
 
     def replace_down_to_sentinel(self, entry: Rollback) -> None:
         """Replace the entries from the last one back to the `rollback sentinel`, included, by this one, at once."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,15 +363,12 @@ class PathChecker(Protocol):
 
     def watch(self, path: Path, tell: Callable[[PathCheck], None]) -> None:
         """Read from it at once and at every interval; tell how it went, and at every tick that a read is late."""
-        ...
 
     def forget(self, path: Path) -> None:
         """Tell no more; nothing for a path that is not watched."""
-        ...
 
     async def run(self) -> None:
         """Do it until cancelled."""
-        ...
 
 
 class HostIds(Protocol):
@@ -414,11 +378,9 @@ class HostIds(Protocol):
 
     def acquire(self, domain_id: str, host_id: int) -> None:
         """Begin to join, unless that goes on. Repeating it is harmless, and joins again what sanlock dropped."""
-        ...
 
     def release(self, domain_id: str) -> None:
         """Begin to leave; nothing where it did not join."""
-        ...
 
 
 class DomainStore(Protocol):
@@ -430,60 +392,48 @@ class DomainStore(Protocol):
     @property
     def path(self) -> Path:
         """The folder that pool links lead to."""
-        ...
 
     @property
     def checked_path(self) -> Path:
         """What the checker reads from."""
-        ...
 
     def read_metadata(self) -> bytes: ...
 
     def write_metadata(self, data: bytes) -> None:
         """Replace the metadata atomically; on disk when it returns."""
-        ...
 
     def check_layout(self) -> None:
         """Raises StorageDomainLayoutError (371) naming what is missing."""
-        ...
 
     def get_block_size_bytes(self) -> int:
         """Probe the storage: 512 or 4096, 1 when it does not tell. Raises StorageDomainTargetUnsupported (399)."""
-        ...
 
     def get_space(self) -> DomainSpace: ...
 
     def join_hosts(self, host_id: int, *, wait: bool = True) -> None:
         """Become one of the hosts that share the domain, or, without `wait`, begin to. Nothing on local storage, nor
         when this host is one. Raises AcquireHostIdFailure (661)."""
-        ...
 
     def leave_hosts(self, host_id: int) -> None:
         """Be none of them any more; nothing when it is none. Raises ReleaseHostIdFailure (662)."""
-        ...
 
     def acquire_lock(self, host_id: int) -> None:
         """Become the one metadata writer, at once or not at all (AcquireLockFailure, 651); ends with the process.
 
         A host that is not among the domain's joins them first, and leaves them when it releases the lock.
         """
-        ...
 
     def release_lock(self) -> None:
         """Nothing when the lock is not held. Raises ReleaseLockFailure (660)."""
-        ...
 
     def has_lock(self) -> bool:
         """Whether this process still is the one metadata writer. Raises LeaseFailed when that cannot be told."""
-        ...
 
     def inspect_lock(self) -> LeaseState | None:
         """Who is the writer, on any host; None where a lock does not tell (local storage). Raises LeaseFailed."""
-        ...
 
     def create_master_tree(self) -> None:
         """Make the master's folders, of VM definitions and tasks, and its mailboxes, where they are missing."""
-        ...
 
 
 class VolumeStore(Protocol):
@@ -491,11 +441,9 @@ class VolumeStore(Protocol):
 
     def list_images(self) -> list[str]:
         """Ids of all image folders, also of ones without a volume of their own."""
-        ...
 
     def list_records(self, image_id: str) -> list[str]:
         """Ids of volumes with a record in that image, shared ones included; none for an image that is not there."""
-        ...
 
     def has_image(self, image_id: str) -> bool: ...
 
@@ -503,56 +451,44 @@ class VolumeStore(Protocol):
 
     def remove_image(self, image_id: str) -> bool:
         """Remove the image's folder when it is empty; tells whether it is gone."""
-        ...
 
     def set_aside(self, image_id: str) -> None:
         """Take an image out of everybody's sight with all that is in it, at once; on disk when it returns."""
-        ...
 
     def purge(self, image_id: str) -> None:
         """Remove for good what was set aside; nothing when nothing was, or when that was done already."""
-        ...
 
     def get_image_path(self, image_id: str) -> Path: ...
 
     def create_lease(self, image_id: str, volume_id: str) -> None:
         """Make the volume's lease, which goes with its record; nothing on local storage. Raises 701."""
-        ...
 
     def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
         """A volume's lease and its holder, which are not known while sanlock does not tell; None on local storage."""
-        ...
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         """Raises VolumeDoesNotExist, VolumeMetadataReadError."""
-        ...
 
     def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
         """Create or replace a record atomically; on disk when it returns. Raises VolumeMetadataWriteError."""
-        ...
 
     def remove_record(self, image_id: str, volume_id: str) -> None:
         """Nothing when there is none."""
-        ...
 
     def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
         """Let a template's volume appear in another image. Raises CannotShareVolume."""
-        ...
 
     def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
         """For the block, be the one host that works on the volume; at once or not at all: AcquireLockFailure (651).
 
         Nothing where no other host is, or no such volume. The process is killed when the lease is lost.
         """
-        ...
 
     def is_shared(self, image_id: str, volume_id: str) -> bool:
         """Whether the volume's data stays when this image is removed: another image has it, too."""
-        ...
 
     def unshare(self, image_id: str, volume_id: str) -> None:
         """Take a template's volume out of an image that uses it; the template is not touched."""
-        ...
 
 
 class DataStore(Protocol):
@@ -564,33 +500,26 @@ class DataStore(Protocol):
 
     def create_data(self, image_id: str, volume_id: str) -> None:
         """Make an empty volume, a draft until `open_access`. Raises VolumeAlreadyExists."""
-        ...
 
     def preallocate(self, image_id: str, volume_id: str, start_bytes: int, end_bytes: int) -> None:
         """Allocate storage between the offsets and let the volume be at least that long."""
-        ...
 
     def settle_data(self, image_id: str, volume_id: str) -> None:
         """Owner as it must be, contents on disk."""
-        ...
 
     def remove_data(self, image_id: str, volume_id: str) -> None:
         """Nothing when there is none."""
-        ...
 
     def open_access(self, image_id: str, volume_id: str) -> None:
         """Before use: the group may do what the owner may."""
-        ...
 
     def get_size(self, image_id: str, volume_id: str) -> VolumeSize: ...
 
     def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
         """Let the volume be at least that long; what is new reads as zeros. Raises VolumeExtendingError (206)."""
-        ...
 
     def is_zero(self, image_id: str, volume_id: str) -> bool:
         """Whether nothing but zeros is in it; False also where the storage does not tell."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -610,7 +539,6 @@ class Leftovers(Protocol):
 
     def clean_temporaries(self) -> None:
         """Remove what is never looked at: temporary files, images being purged, leases of no volume."""
-        ...
 
     def list_half_made(self) -> Iterable[HalfMade]: ...
 
@@ -620,19 +548,15 @@ class ExternalLeases(Protocol):
 
     def lookup(self, lease_id: str) -> Lease:
         """Raises NoSuchLease (936)."""
-        ...
 
     def add(self, lease_id: str, fill: Callable[[Lease], None]) -> bool:
         """Make a lease, unless it is there, and tell whether it is new; a new one is filled before it is found."""
-        ...
 
     def remove(self, lease_id: str) -> bool:
         """Whether there was such a lease."""
-        ...
 
     def rebuild(self) -> None:
         """Make index and leases agree."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -668,22 +592,17 @@ class Kind(Protocol):
 
     def connect(self, connection: ServerConnection) -> None:
         """Make a server's or folder's domains reachable; repeating it is harmless."""
-        ...
 
     def disconnect(self, connection: ServerConnection) -> bool:
         """Whether the place is connected no more: True also when it never was, False while others use it."""
-        ...
 
     def list_domains(self) -> Mapping[str, Path]:
         """Domains on connected servers and where they are; one for each server."""
-        ...
 
     def open_domain(self, domain_id: str, path: Path) -> Backend: ...
 
     def check_new(self, remote_path: str) -> int:
         """Check that a domain can be made there; returns the probed block size (1: not told)."""
-        ...
 
     def create_domain(self, plan: DomainPlan) -> None:
         """Make the domain; it is found only when it is whole and on disk."""
-        ...

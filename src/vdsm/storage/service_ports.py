@@ -16,11 +16,9 @@ class LongWork(Protocol):
 
     async def start_in_memory(self, name: str, work: Callable[[], Awaitable[None]]) -> str:
         """A task that is gone with the process."""
-        ...
 
     def require_master(self) -> object:
         """Raises what `start_persistent` would while no task of the pool can begin."""
-        ...
 
     async def start_persistent(
         self,
@@ -34,24 +32,18 @@ class LongWork(Protocol):
 
         `then` follows on the loop, as part of the task. Its one job is named like the task where `job` is not given.
         """
-        ...
 
     async def start_job(self, job_id: str, name: str, work: Callable[[Watch], None]) -> None:
         """A task in memory under its caller's id; `work` blocks and runs in a thread. An id in use is refused."""
-        ...
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
-        ...
 
     def hold(self) -> AbstractContextManager[object]:
         """While one thread holds this, no other writes tasks of the pool: their folder may move."""
-        ...
 
     async def take_over(self, folder: Path) -> None:
         """Finish or undo what an earlier SPM left in this folder of tasks, then let tasks of the pool begin."""
-        ...
 
     async def release(self) -> None:
         """Give the pool's tasks up where they stand; when it returns nothing of them is written any more."""
-        ...
