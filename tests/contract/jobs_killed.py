@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tests.contract.blocks import BLOCK, COW, make, read, write
 from tests.contract.storage_killed import DOMAIN, POOL, Killer, RollbacksOnDisk, make_world, recover, run_child
-from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest
+from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
 from vdsm.storage.ports import Layer
 from vdsm.testing.storage import World, ignore_step, make_id
 
-IMAGE, BASE, TOP, LEAF, TARGET_IMAGE, TARGET_BASE, TARGET = (make_id() for _ in range(7))
+IMAGE, BASE, TOP, LEAF, TARGET_IMAGE, TARGET_BASE, TARGET, NEW_IMAGE, NEW = (make_id() for _ in range(9))
 BASE_WORD, TOP_WORD, LEAF_WORD = "abcd", ".BC.", "...D"
 TOP_READS, LEAF_READS = "aBCd..", "aBCD.."
 SMALL, LARGE = len(BASE_WORD) * BLOCK, len(LEAF_READS) * BLOCK
@@ -130,12 +130,30 @@ def check_extended(world: World, over: bool) -> None:
         assert info.metadata.capacity_bytes == info.size.apparent_bytes == LARGE
 
 
+def copy_volume(world: World, rollbacks: RollbacksOnDisk) -> None:
+    """A template as a manager makes it: what was not acknowledged is taken back, and then done again."""
+    if NEW not in world.repository.domains.get(DOMAIN).images.read_all(NEW_IMAGE):
+        request = world.request(NEW_IMAGE, NEW)
+        source = VolumeRef(DOMAIN, IMAGE, LEAF)
+        world.repository.whole_images.copy(source, request, VolumeRole.SHARED, False, rollbacks)
+        rollbacks.acknowledge()
+
+
+def check_copied(world: World, over: bool) -> None:
+    assert see(world, IMAGE, LEAF) == LEAF_READS
+    record = world.repository.domains.get(DOMAIN).images.read_all(NEW_IMAGE).get(NEW)
+    if over or (record is not None and record.legality is Legality.LEGAL):
+        assert record is not None and (record.role, record.generation) == (VolumeRole.SHARED, 0)
+        assert see(world, NEW_IMAGE, NEW) == LEAF_READS
+
+
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "copy-layer": (copy(TOP, TARGET), check_copy(TARGET, "old...", "oBC...")),
     "import": (bring, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "merge-internal": (merge(TOP, BASE), check_merge(TOP, BASE)),
     "extend": (extend, check_extended),
+    "copy-volume": (copy_volume, check_copied),
     "merge-leaf": (merge(LEAF, TOP), check_merge(LEAF, TOP)),
 }
 

@@ -94,7 +94,7 @@ def delete(image: str, *volumes: str) -> Operation:
 
 def remove_image(image: str) -> Operation:
     def act(world: World, _: RollbacksOnDisk) -> None:
-        removals = world.repository.removals
+        removals = world.repository.whole_images
         removals.finish(POOL, DOMAIN, image, removals.set_aside(POOL, DOMAIN, image))
 
     return act

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
-SCENARIOS = {"copy": 5, "copy-layer": 5, "import": 5, "merge-internal": 10, "merge-leaf": 8, "extend": 3}
+SCENARIOS = {"copy": 5, "copy-layer": 5, "import": 5, "merge-internal": 10, "merge-leaf": 8, "extend": 3} | {
+    "copy-volume": 10
+}
 
 
 def run(folder: Path, scenario: str, hook: str, stride: str) -> int:
@@ -30,6 +32,6 @@ def test_killed_at_every_step(scenario: str, tmp_path: Path) -> None:
     assert run(tmp_path, scenario, "steps", "1") >= SCENARIOS[scenario]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS if SOAK_FACTOR else ["copy", "merge-internal", "extend"])
+@pytest.mark.parametrize("scenario", SCENARIOS if SOAK_FACTOR else ["copy", "merge-internal", "extend", "copy-volume"])
 def test_killed_at_every_system_call(scenario: str, tmp_path: Path) -> None:
     assert run(tmp_path, scenario, "calls", "1" if SOAK_FACTOR else "5" if scenario == "extend" else "19") >= 2

@@ -184,6 +184,38 @@ def test_from_one_domain_to_another(spm: World, tmp_path: Path) -> None:
     assert read(get_layer(other, target)) == overlay(*WORDS[:2])
 
 
+@pytest.mark.parametrize(("format", "allocation"), list(itertools.product((RAW, COW), (SPARSE, FULL))))
+def test_a_template_is_made_of_a_chain(
+    spm: World, tmp_path: Path, format: VolumeFormat, allocation: Allocation
+) -> None:
+    other = replace(spm, server=str(tmp_path / "server_2"), domain_id=make_id())
+    (tmp_path / "server_2").mkdir()
+    other.create_domain()
+    spm.repository.members.attach(spm.pool_id, other.domain_id)
+    spm.repository.members.activate(spm.pool_id, other.domain_id)
+    chain = make_chain(spm, RAW, 3)
+    before = [spm.get_path(volume).read_bytes() for volume in chain]
+    for world in (spm, other):
+        target = world.request(format=format, allocation=allocation)
+        spm.repository.whole_images.copy(ref(spm, chain[-1]), target, VolumeRole.SHARED, False)
+        assert read(get_layer(world, target)) == overlay(*WORDS)
+        record = world.get_record(target)
+        assert (record.role, record.legality, record.capacity_bytes) == (VolumeRole.SHARED, Legality.LEGAL, SIZE)
+        assert world.get_path(target).stat().st_blocks * 512 >= (SIZE if allocation is FULL else 0)
+    assert [spm.get_path(volume).read_bytes() for volume in chain] == before
+
+
+@pytest.mark.parametrize("allocation", [SPARSE, FULL])
+def test_a_raw_volume_becomes_larger(spm: World, allocation: Allocation) -> None:
+    made = spm.create_base(format=RAW, allocation=allocation, capacity_bytes=SIZE)
+    write(get_layer(spm, made), WORDS[0])
+    spm.repository.volumes.extend(spm.pool_id, ref(spm, made), 2 * SIZE)
+    assert read(get_layer(spm, made)) == WORDS[0] + "." * BLOCKS
+    status = spm.get_path(made).stat()
+    assert spm.get_record(made).capacity_bytes == status.st_size == 2 * SIZE
+    assert (status.st_blocks * 512 >= 2 * SIZE - 4096) is (allocation is FULL)
+
+
 def test_a_copy_that_is_stopped_leaves_its_source_and_an_illegal_target(spm: World) -> None:
     source = make_chain(spm, RAW, 1, words=("a" * BLOCKS,))[0]
     target = spm.create_base(capacity_bytes=SIZE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.running import Furniture, Running, describe_volume, furnish_storage, make_id
+from tests.daemon.running import BLANK, Furniture, Running, describe_volume, furnish_storage, make_id
 from tests.daemon.test_told import listening
 from vdsm.api.events import JobEnded
 from vdsm.wire.client import CallFailed
@@ -140,6 +140,76 @@ async def test_an_aborted_copy_is_over_within_two_seconds(stored: Stored) -> Non
     with path.open("rb") as file:
         file.seek(-MIB, os.SEEK_END)
         assert file.read() == block
+
+
+async def begin_copy(daemon: Running, made: Furniture, source: dict[str, Any], **changes: Any) -> tuple[str, Any]:
+    """Start `Volume.copy` into a new image; gives the task and where the copy is to be."""
+    target = {"sd_id": made.domain_id, "img_id": make_id(), "vol_id": make_id()}
+    given = {
+        "storagepoolID": made.pool_id,
+        "storagedomainID": made.domain_id,
+        "imageID": source["img_id"],
+        "volumeID": source["vol_id"],
+        "dstSdUUID": BLANK,
+        "dstImgUUID": target["img_id"],
+        "dstVolUUID": target["vol_id"],
+        "desc": "copied",
+        "volType": "SHARED",
+        "volFormat": "COW",
+        "preallocate": "SPARSE",
+        "postZero": False,
+        "force": False,
+        **changes,
+    }
+    return await daemon.rpc("Volume.copy", given), target
+
+
+async def test_a_volume_becomes_a_template(stored: Stored) -> None:
+    daemon, made = stored
+    source = await make_volume(daemon, made, size=str(MIB))
+    task_id, target = await begin_copy(daemon, made, source)
+    await daemon.finish(task_id)
+    assert (await daemon.rpc("Task.getInfo", {"taskID": task_id}))["verb"] == "copyImage"
+    [job] = daemon.node.storage.runner._entries[task_id].jobs
+    assert job.name == f"copyImage_{target['img_id']}"
+    info = await read_volume(daemon, target)
+    told = [info[name] for name in ("voltype", "legality", "description", "generation", "capacity")]
+    assert told == ["SHARED", "LEGAL", "copied", 0, str(MIB)]
+    bad = {"dstImgUUID": source["img_id"]}, {"volType": "INTERNAL"}, {"volFormat": "UNKNOWN"}, {"dstVolUUID": "../x"}
+    before = await daemon.rpc("Host.getAllTasks")
+    for changes in bad:
+        with pytest.raises(CallFailed) as caught:
+            await begin_copy(daemon, made, source, **changes)
+        assert caught.value.code == 1000
+    assert await daemon.rpc("Host.getAllTasks") == before
+    again, _ = await begin_copy(daemon, made, source, dstImgUUID=target["img_id"])
+    await daemon.wait_until(lambda: any(daemon._ends(event, again) for event in daemon.told))
+    assert (await daemon.rpc("Task.getStatus", {"taskID": again}))["code"] == 265
+
+
+@pytest.mark.parametrize("by", ["Task.stop", "StoragePool.spmStop"])
+async def test_a_task_that_copies_is_over_within_two_seconds(stored: Stored, by: str) -> None:
+    daemon, made = stored
+    source = await make_volume(daemon, made, size=str(256 * MIB), volFormat="RAW")
+    folder = Path(made.folder) / made.domain_id / "images"
+    block = os.urandom(MIB)
+    with (folder / source["img_id"] / source["vol_id"]).open("r+b") as file:
+        for _ in range(256):
+            file.write(block)
+    task_id, target = await begin_copy(daemon, made, source)
+    await daemon.wait_until((folder / target["img_id"] / f"{target['vol_id']}.meta").exists)
+    start_s, pool = time.monotonic(), {"storagepoolID": made.pool_id}
+    await daemon.rpc(by, {"taskID": task_id} if by == "Task.stop" else pool)
+    if by == "Task.stop":
+        await daemon.wait_until(lambda: any(daemon._ends(event, task_id) for event in daemon.told))
+        assert (await daemon.rpc("Task.getStatus", {"taskID": task_id}))["taskResult"] == "cleanSuccess"
+    else:
+        assert (await read_volume(daemon, target))["legality"] == "ILLEGAL"
+    assert time.monotonic() - start_s < 2
+    if by != "Task.stop":
+        start = {"prevID": -1, "prevLver": "-1", "enableScsiFencing": "false"}
+        await daemon.finish(await daemon.rpc("StoragePool.spmStart", {**pool, **start}))
+    assert not (folder / target["img_id"]).exists()
 
 
 async def test_what_is_refused_starts_no_job(stored: Stored) -> None:

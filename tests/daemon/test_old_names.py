@@ -135,6 +135,13 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("destroy", vm)
 
     await s.finish("extendVolumeSize", pool, domain, image, leaf, str(200 * GIB))
+    copied, template = make_id(), make_id()
+    ends = (domain, pool, vm, image, leaf, copied, template)
+    await s.finish("copyImage", *ends, "golden", other, 6, RAW, SPARSE)
+    info = (await s.ok("getVolumeInfo", other, pool, copied, template))["info"]
+    assert (info["voltype"], info["format"], info["description"]) == ("SHARED", "RAW", "golden")
+    assert (await daemon.xmlrpc("copyImage", *ends))["status"]["code"] == 1000  # formats must be named
+    await s.finish("deleteImage", other, pool, copied, False, False)
     await s.finish("deleteVolume", domain, pool, image, [leaf])
     await s.finish("deleteImage", domain, pool, image)
     assert (await s.ok("getImagesList", domain))["imageslist"] == []

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Text, group, ovirt, verb
-from vdsm.api.storage_types import Generation, Subchain, VolumeLegality
+from vdsm.api.storage_types import Generation, Subchain, VolumeLegality, VolumeRole
 from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
 
 
@@ -36,7 +36,7 @@ class VolumeAttributes(Struct, frozen=True, kw_only=True):
     generation: Generation | UnsetType = UNSET
     description: Text = UNSET
     legality: VolumeLegality | UnsetType = UNSET
-    role: Annotated[Literal["SHARED", "INTERNAL", "LEAF"] | UnsetType, ovirt("type")] = UNSET
+    role: Annotated[VolumeRole | UnsetType, ovirt("type")] = UNSET
 
 
 class Qcow2Attributes(Struct, frozen=True, kw_only=True):

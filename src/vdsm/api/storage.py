@@ -11,6 +11,7 @@ from vdsm.api.storage_types import (
     DOMAIN_STATUS_WORDS,
     DOMAIN_TYPE_WORDS,
     VOLUME_FORMAT_WORDS,
+    VOLUME_ROLE_WORDS,
     Allocation,
     Connection,
     ConnectionStatus,
@@ -29,6 +30,7 @@ from vdsm.api.storage_types import (
     VolumeInfo,
     VolumeLegality,
     VolumeMeasure,
+    VolumeRole,
     VolumeSize,
 )
 from vdsm.core.context import Right
@@ -38,6 +40,8 @@ _Pool = Annotated[PoolId, ovirt("storagepoolID"), "the pool's id"]
 _Domain = Annotated[DomainId, ovirt("storagedomainID"), "the domain's id"]
 _Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
 _Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
+_Format = Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"]
+_Allocation = Annotated[Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"]
 _Type = Annotated[DomainType, ovirt("domainType", words=DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"]
 _Host = Annotated[int, ovirt("hostID"), "this host's number in the pool, 1 to 250"]
 _Subchain = Annotated[Subchain, ovirt("subchainInfo"), "the two layers"]
@@ -328,10 +332,8 @@ class VolumeApi(Protocol):
         domain_id: _Domain,
         image_id: _Image,
         size_bytes: Annotated[int, Meta(ge=0), ovirt("size", as_=str, text_only=True), "virtual size"],
-        format: Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"],
-        allocation: Annotated[
-            Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"
-        ],
+        format: _Format,
+        allocation: _Allocation,
         disk_type: Annotated[str, ovirt("diskType"), "what the disk holds, such as DATA"],
         description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
         parent_image_id: Annotated[Uuid, ovirt("srcImgUUID"), "the parent's image; blank for this one"] = BLANK_UUID,
@@ -431,6 +433,37 @@ class VolumeApi(Protocol):
         legality: Annotated[VolumeLegality, ovirt("legality"), "LEGAL or ILLEGAL"],
     ) -> None:
         """Say whether a volume may be used (SPM only); new callers take `SDM.update_volume`."""
+
+    @verb(
+        "Volume.copy",
+        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/copy",
+        xmlrpc(
+            "copyImage",
+            "domain_id pool_id _ image_id volume_id target_image_id target_volume_id description target_domain_id "
+            "role format allocation zero force",
+            member="uuid",
+        ),
+        task=True,
+        fails=(*_SPM, *_VOLUME, "image-is-not-legal-chain", "overwrite-image-error", "copy-image-error"),
+    )
+    async def copy(
+        self,
+        volume_id: _Volume,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        image_id: _Image,
+        target_domain_id: Annotated[DomainId, ovirt("dstSdUUID"), "the copy's domain; blank for the same"],
+        target_image_id: Annotated[ImageId, ovirt("dstImgUUID"), "the copy's image, another one"],
+        target_volume_id: Annotated[VolumeId, ovirt("dstVolUUID"), "the copy"],
+        description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
+        role: Annotated[VolumeRole, ovirt("volType", words=VOLUME_ROLE_WORDS), "SHARED (6): a template, or LEAF (8)"],
+        format: _Format,
+        allocation: _Allocation,
+        zero: Annotated[bool, ovirt("postZero"), "overwrite what is replaced (block storage)"],
+        force: Annotated[bool, ovirt("force"), "replace an image in the copy's place"],
+        discard: Annotated[bool, ovirt("discard"), "discard what is replaced (block storage)"] = False,
+    ) -> TaskId:
+        """Collapse a volume and all below it into one new volume, as templates are made (SPM only)."""
 
     @verb(
         "Volume.extendSize",

@@ -23,6 +23,8 @@ VolumeLegality = Literal["LEGAL", "ILLEGAL", "FAKE"]
 Generation = Annotated[int, Meta(ge=0, le=999)]
 """How many operations on a volume's data have ended; it wraps."""
 
+VolumeRole = Literal["SHARED", "INTERNAL", "LEAF"]
+VOLUME_ROLE_WORDS = {"6": "SHARED", "7": "INTERNAL", "8": "LEAF"}
 Allocation = Literal["PREALLOCATED", "SPARSE"]
 ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
 

@@ -27,6 +27,7 @@ from vdsm.storage.model import (
     Legality,
     VolumeFormat,
     VolumeMetadata,
+    VolumeRef,
     VolumeRequest,
     VolumeRole,
 )
@@ -152,6 +153,16 @@ def check_volume_request(request: VolumeRequest) -> VolumeRequest:
     )
     _check_initial_size(rounded)
     return rounded
+
+
+def check_copy(source: VolumeRef, request: VolumeRequest, role: VolumeRole) -> None:
+    """Whether a volume's contents may become this new volume, as far as that can be told without storage."""
+    check_real_ids(storagedomainID=source.domain_id, imageID=source.image_id, volumeID=source.volume_id)
+    check_volume_request(request)
+    if (source.domain_id, source.image_id) == (request.domain_id, request.image_id):
+        raise InvalidParameterException("dstImgUUID", "is the source's")
+    if role is VolumeRole.INTERNAL:
+        raise InvalidParameterException("volType", role)
 
 
 def check_parent(request: VolumeRequest, parent: VolumeMetadata) -> None:

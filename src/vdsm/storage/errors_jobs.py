@@ -20,6 +20,13 @@ class VolumeResizeValueError(NodeError):
     size_bytes: int
 
 
+class OverwriteImageError(NodeError):
+    """The image is there; only with force it is replaced."""
+
+    code, number, http, text = "overwrite-image-error", 265, 409, "Cannot overwrite image: ({image_id!r},)"
+    image_id: str
+
+
 class ImageDoesNotExistInSD(NodeError):
     """The domain does not have the image."""
 

@@ -1,6 +1,8 @@
 """Work on volumes that any host may do: copies, bitmaps, attributes (facts: storage §10); merging is `merge`'s."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from vdsm.storage.errors import (
     UnsupportedOperation,
     qemu_failing_as,
 )
-from vdsm.storage.errors_jobs import AddBitmapError, GenerationMismatch, RemoveBitmapError
+from vdsm.storage.errors_jobs import AddBitmapError, GenerationMismatch, RemoveBitmapError, UnexpectedVolumeState
 from vdsm.storage.formatting import OLD_COMPAT, format_data, get_compat
 from vdsm.storage.inspection import check_file
 from vdsm.storage.model import Allocation, Legality, VolumeChange, VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
@@ -51,6 +53,29 @@ class DataJobs:
         A target with a parent gets the source's own layer, one without gets all that the source reads as. It is illegal
         until the copy is whole; the source is only read. Raises 261, 2009, 219.
         """
+        with self._hold(source, target) as (layer, domain, record, parent):
+            if copy_bitmaps and {record.format.qemu, layer.format} != {VolumeFormat.COW.qemu}:
+                raise UnsupportedOperation("bitmaps need the COW format on both sides")
+            with self._operations.count(domain, target, illegal=True):
+                self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
+        log.info("Copied %s to %s", source, target)
+
+    def fill_volume(self, source: VolumeRef, target: VolumeRef, role: VolumeRole, *, watch: Watch = UNWATCHED) -> None:
+        """`copy_data` into an illegal volume that was made for it: it becomes legal and gets its role in one write."""
+        with self._hold(source, target) as (layer, domain, record, parent):
+            if record.legality is not Legality.ILLEGAL:
+                raise UnexpectedVolumeState(target.volume_id, f"it is {record.legality} already")
+            self._copy(layer, domain, target, record, parent, False, watch)
+            self._step("write record")
+            changed = replace(domain.images.read(target.image_id, target.volume_id), legality=Legality.LEGAL, role=role)
+            domain.images.change(target.image_id, target.volume_id, changed)
+            self._step("done")
+
+    @contextmanager
+    def _hold(
+        self, source: VolumeRef, target: VolumeRef
+    ) -> Iterator[tuple[Layer, Domain, VolumeMetadata, VolumeMetadata | None]]:
+        """Both ends of a copy: the source as qemu may read it, the target's domain, record and parent's record."""
         where = (source.domain_id, source.image_id)
         if where == (target.domain_id, target.image_id):
             others: tuple[locks.Resource, ...] = ()
@@ -65,13 +90,9 @@ class DataJobs:
             record = self._operations.read(domain, target)
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
-            if copy_bitmaps and {record.format, chain[0][1].format} != {VolumeFormat.COW}:
-                raise UnsupportedOperation("bitmaps need the COW format on both sides")
             parent = self._read_parent(domain, target, record)
-            with self._operations.count(domain, target, illegal=True):
-                layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
-                self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
-        log.info("Copied %s to %s", source, target)
+            layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
+            yield layer, domain, record, parent
 
     def import_file(self, path: Path, format: VolumeFormat, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
         """Copy a file from outside of the repository into a volume that exists and has no parent, as `copy_data` does.

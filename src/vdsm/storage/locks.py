@@ -50,6 +50,11 @@ def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
     return Resource(f"01_img_{domain_id}", image_id, shared)
 
 
+def new_image(domain_id: str, image_id: str) -> Resource:
+    """An image that is to be made in several steps; taken before, and apart from, what each step takes."""
+    return Resource(f"00_new_{domain_id}", image_id)
+
+
 def external_leases(domain_id: str) -> Resource:
     """The index of a domain's external leases, and the leases behind it."""
     return Resource(f"05_external_lease_{domain_id}", "")

@@ -80,6 +80,8 @@ class Operations:
         chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
         parents = [record for _, record in chain[1:]]
         for (chained_id, record), parent in zip(chain, [*parents, None], strict=True):
+            if record.legality is Legality.FAKE:
+                raise ImageIsNotLegalChain(image_id, f"{chained_id} is a fake")
             if record.format is VolumeFormat.RAW:
                 continue  # it is opened as raw, whatever a guest wrote into its beginning
             path = domain.backend.data.get_path(image_id, chained_id)

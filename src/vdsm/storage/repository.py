@@ -15,7 +15,6 @@ from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.external_leases import LeasesOfDomains
 from vdsm.storage.image import ImageUse
-from vdsm.storage.image_removal import ImageRemovals
 from vdsm.storage.inspection import Inspection
 from vdsm.storage.inventory import Inventory
 from vdsm.storage.jobs import DataJobs
@@ -32,6 +31,7 @@ from vdsm.storage.settling import Settling
 from vdsm.storage.spm import Spm
 from vdsm.storage.upgrade import Upgrades
 from vdsm.storage.volume import Volumes
+from vdsm.storage.whole_images import WholeImages
 
 
 def _no_step(_: str) -> None:
@@ -85,10 +85,12 @@ class Repository:
         self.volumes = Volumes(
             self.domains, self.pools, self.recovery, operations, locks, qemu_img, clock, layout, steps
         )
-        self.removals = ImageRemovals(self.domains, self.pools, locks, short, qemu_img, steps)
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
         self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
+        self.whole_images = WholeImages(
+            self.domains, self.pools, operations, self.volumes, self.jobs, locks, short, qemu_img, steps
+        )
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         quick = Operations(self.domains, short, qemu_img, steps)
         self.corrections = Corrections(self.pools, quick, qemu_img, steps)

@@ -10,6 +10,7 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import (
+    CAPACITY_UNIT_BYTES,
     Allocation,
     Legality,
     PreparedImage,
@@ -18,6 +19,7 @@ from vdsm.storage.model import (
     VolumeLease,
     VolumeRef,
     VolumeRequest,
+    VolumeRole,
 )
 from vdsm.storage.ports import ImageFile
 from vdsm.storage.repository import Repository
@@ -180,6 +182,32 @@ class VolumeService:
     async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
         checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
 
+    async def copy(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        target_domain_id: str,
+        target_image_id: str,
+        target_volume_id: str,
+        description: str,
+        role: str,
+        format: str,
+        allocation: str,
+        zero: bool,
+        force: bool,
+        discard: bool = False,
+    ) -> str:
+        source = VolumeRef(domain_id, image_id, volume_id)
+        target_ids = (domain_id if target_domain_id == BLANK_UUID else target_domain_id, target_image_id)
+        size_bytes, kind = CAPACITY_UNIT_BYTES, (VolumeFormat(format), Allocation(allocation))
+        request = VolumeRequest(pool_id, *target_ids, target_volume_id, size_bytes, *kind, description=description)
+        checks.check_copy(source, request, VolumeRole(role))
+        self._repository.pools.require_spm(pool_id)
+        copy = partial(self._repository.whole_images.copy, source, request, VolumeRole(role), force)
+        return await self._work.start_persistent("copyImage", copy, job=f"copyImage_{target_image_id}")
+
     async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
         target, extend = VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
         self._repository.pools.require_spm(pool_id)
@@ -257,7 +285,7 @@ class ImageService:
     async def delete(
         self, image_id: str, pool_id: str, domain_id: str, zero: bool, force: bool, discard: bool = False
     ) -> str:
-        removals = self._repository.removals
+        removals = self._repository.whole_images
         self._repository.pools.require_spm(pool_id)
         self._work.require_master()  # what is set aside does not come back
         template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)

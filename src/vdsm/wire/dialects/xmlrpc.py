@@ -14,6 +14,7 @@ from vdsm.api.declare import XmlRpc
 from vdsm.api.errors import MissingParameter
 from vdsm.core.context import Request
 from vdsm.core.errors import GeneralFailure, NodeError, shorten
+from vdsm.core.ids import BLANK_UUID
 from vdsm.wire.dialects.forms import BadValue
 from vdsm.wire.dispatch import Binding, Dispatcher, invalid, refuse
 
@@ -170,11 +171,6 @@ def _spm_start(given: dict[str, Any]) -> None:
     given["enableScsiFencing"] = str(given.get("enableScsiFencing", ""))
 
 
-def _delete_image(given: dict[str, Any]) -> None:
-    given.setdefault("postZero", False)
-    given.setdefault("force", False)
-
-
 def _set_log_level(given: dict[str, Any]) -> None:
     level = str(given.get("level"))
     given["level"] = LEVELS.get(level, level)
@@ -190,11 +186,17 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "connectStoragePool": _connect_pool,
     "forcedDetachStorageDomain": _detach_forced,
     "create": _create_vm,
-    "deleteImage": _delete_image,
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
 """Where the calls of 2011 bend (design: the old scripts need it); names are the wire's."""
+
+_FLAGS = {"postZero": False, "force": False}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "deleteImage": _FLAGS,
+    "copyImage": {"desc": "", "dstSdUUID": BLANK_UUID, "volType": "SHARED", **_FLAGS},
+}
+"""What stands for parameters that were optional then."""
 
 STORAGE = frozenset({"storage", "monitors", "pool", "definition", "domain", "volume", "image", "task"})
 """Groups whose success is told in another word (facts: storage §12.1)."""
@@ -267,7 +269,7 @@ def _read(old: OldName, parameters: list[Any]) -> dict[str, Any]:
     if len(parameters) > len(old.parameters):
         fault = BadValue(old.call.name, f"takes {len(old.parameters)} parameters, got {len(parameters)}")
         raise invalid(verb, fault)
-    given: dict[str, Any] = {}
+    given = dict(DEFAULTS.get(old.call.name, {}))
     for place, value in zip(old.parameters, parameters, strict=False):
         if place is not None and value is not None:
             wire, empty_is_none = place
