@@ -17,7 +17,7 @@ from lab.commands import wait_for
 from lab.processes import Spawned, spawn
 from lab.scratch import Scratch
 from vdsm.adapters.sanlock import SanlockLeases, _Registration
-from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, Leases, LeaseState, Lockspace
+from vdsm.storage.ports import Lease, LeaseFailed, Leases, LeaseState, Lockspace
 from vdsm.testing.leases import LeasesInMemory
 
 MIB = 1 << 20
@@ -158,7 +158,6 @@ def test_who_is_no_member_gets_no_lease(place: Place) -> None:
     with pytest.raises(LeaseFailed):
         place.leases.acquire(lease)
     place.leases.leave(stranger, 1)
-    assert place.leases.get_host_status(stranger, 1) is HostStatus.UNAVAILABLE
 
 
 def test_joining_what_is_no_lockspace_fails(place: Place) -> None:

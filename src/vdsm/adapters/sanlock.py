@@ -19,7 +19,7 @@ from typing import TypeVar
 import sanlock
 
 from vdsm.core.patience import Patience
-from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, LeaseState, Lockspace
+from vdsm.storage.ports import Lease, LeaseFailed, LeaseState, Lockspace
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,6 @@ _POLL_S = 0.1
 _GONE = "sanlock is gone, and with it the leases of this process"
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
-_STATUSES = {
-    sanlock.HOST_FREE: HostStatus.FREE,
-    sanlock.HOST_LIVE: HostStatus.LIVE,
-    sanlock.HOST_FAIL: HostStatus.FAIL,
-    sanlock.HOST_DEAD: HostStatus.DEAD,
-}
 _STATUS_MASK = 0xF  # other bits of a host's flags are events
 
 
@@ -157,13 +151,6 @@ class SanlockLeases:
             if self._is_alive(lease.lockspace, owner):
                 return LeaseState(found["version"], owner["host_id"])
         return LeaseState(found["version"])
-
-    def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus:
-        try:
-            host = self._get_host(lockspace, host_id)
-        except LeaseFailed:
-            return HostStatus.UNAVAILABLE
-        return HostStatus.UNKNOWN if host is None else _STATUSES.get(host["flags"] & _STATUS_MASK, HostStatus.UNKNOWN)
 
     def _is_alive(self, lockspace: Lockspace, owner: "sanlock._Host") -> bool:
         # A host that is gone leaves its name on what it held. What cannot be told counts as alive.

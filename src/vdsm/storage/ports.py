@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -211,17 +210,6 @@ class LeaseState:
     holder: int | None = None
 
 
-class HostStatus(StrEnum):
-    """What a lockspace tells of one of its hosts."""
-
-    UNKNOWN = "unknown"
-    FREE = "free"
-    LIVE = "live"
-    FAIL = "fail"
-    DEAD = "dead"
-    UNAVAILABLE = "unavailable"
-
-
 class Leases(Protocol):
     """sanlock, the judge between hosts. Every call may raise LeaseFailed and ends in bounded time.
 
@@ -266,8 +254,6 @@ class Leases(Protocol):
 
     def inspect(self, lease: Lease) -> LeaseState:
         """Who holds the lease, read from storage; a host that is dead holds nothing (facts: storage §6.2)."""
-
-    def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus: ...
 
 
 class MountFailed(NodeError):

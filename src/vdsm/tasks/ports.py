@@ -41,11 +41,9 @@ class Rollbacks(Protocol):
 
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
         """Register a rollback; it runs before all that were registered earlier."""
-        ...
 
     def replace_down_to_sentinel(self, entry: RollbackEntry) -> None:
         """Put one entry in the place of all down to and including the last `rollback sentinel`, in one durable step."""
-        ...
 
 
 class TaskStore(Protocol):
@@ -54,16 +52,12 @@ class TaskStore(Protocol):
     @property
     def location(self) -> str:
         """The folder, as written into the records."""
-        ...
 
     def save(self, record: TaskRecord) -> None:
         """Make the record durable in the place of the task's earlier one, all or nothing."""
-        ...
 
     def load_all(self) -> list[TaskRecord]:
         """Every record that can be read."""
-        ...
 
     def remove(self, task_id: str) -> None:
         """Forget the task for good; one that is not there is success."""
-        ...

@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vdsm.storage.ports import HostStatus, Lease, LeaseFailed, LeaseState, Lockspace
+from vdsm.storage.ports import Lease, LeaseFailed, LeaseState, Lockspace
 
 Place = tuple[object, int]
 """A file, however it is named now, and an offset in it."""
@@ -131,12 +131,6 @@ class LeasesInMemory:
         if holder is not None and self not in self.judge.members.get(lease.lockspace.name, {}).values():
             raise LeaseFailed("this host is not in the lockspace", errno.ENOENT)
         return LeaseState(self.judge.versions[_place(lease)], holder)
-
-    def get_host_status(self, lockspace: Lockspace, host_id: int) -> HostStatus:
-        members = self.judge.members.get(lockspace.name, {})
-        if self not in members.values():
-            return HostStatus.UNAVAILABLE
-        return HostStatus.LIVE if host_id in members else HostStatus.FREE
 
     def _check(self, call: str) -> None:
         error = self._failures.pop(call, None)

@@ -117,11 +117,9 @@ class Hypervisor(Protocol):
 
     async def domain_capabilities_xml(self, kind: str) -> str:
         """`kind` is the domain type: `kvm` or `qemu`."""
-        ...
 
     async def versions(self) -> tuple[int, int]:
         """libvirt's and qemu's version, each as major * 1000000 + minor * 1000 + release."""
-        ...
 
     async def list_domains(self) -> list[DomainRecord]: ...
 
@@ -133,7 +131,6 @@ class Hypervisor(Protocol):
 
     async def undefine(self, vm_id: str) -> None:
         """NVRAM and checkpoint metadata go too; no domain of that id is success."""
-        ...
 
     async def destroy(self, vm_id: str, *, graceful: bool) -> None: ...
 
@@ -149,21 +146,17 @@ class Hypervisor(Protocol):
 
     async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
         """Replace the element of that namespace in the live and the persistent XML."""
-        ...
 
     async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None: ...
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         """virDomainGetDiskErrors: target name to error number (2 is no space)."""
-        ...
 
     async def sample(self) -> BulkSample:
         """Statistics of all running VMs in one call; written off after 2 s, then a second leaves out the silent."""
-        ...
 
     def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
         """Deliver every later event to listener, on the daemon's loop."""
-        ...
 
 
 class ProbeResult(Enum):
@@ -199,4 +192,3 @@ class Images(Protocol):
 
     async def is_folder(self, path: str) -> bool:
         """Whether a path that a caller names in the place of an image leads to a folder."""
-        ...

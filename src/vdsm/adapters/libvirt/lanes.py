@@ -14,11 +14,9 @@ class Hold(Protocol):
 
     def leave(self, vm_id: str) -> None:
         """The call returned."""
-        ...
 
     def mark_stuck(self, vm_id: str, call: str, timeout_s: float) -> None:
         """The call is past its deadline and still out."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
