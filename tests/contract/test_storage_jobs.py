@@ -23,7 +23,16 @@ from vdsm.storage.errors import (
     InvalidParameterException,
     VolumeAccessError,
 )
-from vdsm.storage.model import Allocation, Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
+from vdsm.storage.model import (
+    Allocation,
+    DomainClass,
+    Legality,
+    Subchain,
+    VolumeFormat,
+    VolumeRef,
+    VolumeRequest,
+    VolumeRole,
+)
 from vdsm.storage.ports import Layer, QemuImgFailed, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
 
@@ -182,6 +191,30 @@ def test_from_one_domain_to_another(spm: World, tmp_path: Path) -> None:
     target = other.create(other.request(source.image_id, source.volume_id, capacity_bytes=SIZE))
     spm.repository.jobs.copy_data(ref(spm, source), ref(other, target))
     assert read(get_layer(other, target)) == overlay(*WORDS[:2])
+
+
+def test_a_template_on_a_backup_domain_comes_and_goes(spm: World, tmp_path: Path) -> None:
+    backup = replace(spm, server=str(tmp_path / "server_2"), domain_id=make_id())
+    (tmp_path / "server_2").mkdir()
+    backup.create_domain(domain_class=DomainClass.BACKUP)
+    spm.repository.members.attach(spm.pool_id, backup.domain_id)
+    spm.repository.members.activate(spm.pool_id, backup.domain_id)
+    chain, target, images = make_chain(spm, RAW, 3), backup.request(), spm.repository.whole_images
+    images.copy(ref(spm, chain[-1]), target, VolumeRole.SHARED, False)
+    layer = backup.request(parent_id=target.volume_id, parent_image_id=target.image_id, capacity_bytes=SIZE)
+    user, path = backup.create(layer), backup.get_path(target)
+    own, linked = path.stat().st_ino, backup.get_path(user).with_name(path.name)
+    assert linked.stat().st_ino == own
+    ids = (spm.pool_id, backup.domain_id, target.image_id)
+    images.finish(*ids, images.set_aside(*ids))
+    assert backup.get_record(target).legality is Legality.FAKE
+    with pytest.raises(ImageIsNotLegalChain):
+        images.copy(ref(backup, user), spm.request(), VolumeRole.LEAF, False)
+    images.copy(ref(spm, chain[-1]), target, VolumeRole.SHARED, False)
+    for suffix in ("", ".meta"):
+        assert Path(f"{path}{suffix}").samefile(f"{linked}{suffix}")
+    assert (backup.get_record(target).legality, path.stat().st_nlink) == (Legality.LEGAL, 2)
+    assert read(get_layer(backup, user)) == overlay(*WORDS)
 
 
 @pytest.mark.parametrize(("format", "allocation"), list(itertools.product((RAW, COW), (SPARSE, FULL))))

@@ -1,7 +1,10 @@
 """Whole images that are removed or made of others, and templates on Backup domains (facts: storage §9.3, §9.6)."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -332,3 +335,27 @@ def test_a_copy_that_is_killed_leaves_no_legal_half(tmp_path: Path, number: int)
         copy(world, top, target)
     assert world.get_record(target).role is SHARED
     assert [world.get_record(volume) for volume in (base, top)] == before
+
+
+def test_two_copies_to_one_place_do_not_remove_each_other(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, top = make_chain(spm)
+    target, jobs, made, go_on = spm.request(), spm.repository.jobs, threading.Event(), threading.Event()
+    fill = jobs.fill_volume
+
+    def fill_late(*args: Any, **more: Any) -> None:
+        made.set()
+        assert go_on.wait(5)
+        fill(*args, **more)
+
+    monkeypatch.setattr(jobs, "fill_volume", fill_late)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(copy, spm, top, target)
+        assert made.wait(5)
+        second = threads.submit(copy, spm, top, target)
+        with pytest.raises(TimeoutError):
+            second.result(0.05)
+        go_on.set()
+        first.result(5)
+        with pytest.raises(OverwriteImageError):
+            second.result(5)
+    assert spm.get_record(target).role is SHARED
