@@ -68,10 +68,7 @@ class SdmApi(Protocol):
 
     @verb("SDM.update_volume", "POST /storage/jobs/update-volume", fails=_FAILS)
     async def update_volume(
-        self,
-        job_id: _Job,
-        volume: _Volume,
-        attributes: Annotated[VolumeAttributes, ovirt("vol_attr"), "what changes"],
+        self, job_id: _Job, volume: _Volume, attributes: Annotated[VolumeAttributes, ovirt("vol_attr"), "what changes"]
     ) -> None:
         """Change a volume's attributes; its generation must be the one that the caller saw."""
 
@@ -86,10 +83,7 @@ class SdmApi(Protocol):
 
     @verb("SDM.amend_volume", "POST /storage/jobs/amend-volume", fails=_FAILS)
     async def amend_volume(
-        self,
-        job_id: _Job,
-        volume: _Volume,
-        attributes: Annotated[Qcow2Attributes, ovirt("qcow2_attr"), "what changes"],
+        self, job_id: _Job, volume: _Volume, attributes: Annotated[Qcow2Attributes, ovirt("qcow2_attr"), "what changes"]
     ) -> None:
         """Change the version of a COW volume's format."""
 

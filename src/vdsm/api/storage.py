@@ -194,20 +194,12 @@ class PoolApi(Protocol):
     async def spm_stop(self, pool_id: _Pool) -> None:
         """Give the SPM role up; tasks stay on the master for the next SPM."""
 
-    @verb(
-        "StoragePool.prepareMerge",
-        "POST /storage/pools/{pool_id}/prepare-merge",
-        task=True,
-        fails=(*_SPM, *_DOMAIN),
-    )
+    @verb("StoragePool.prepareMerge", "POST /storage/pools/{pool_id}/prepare-merge", task=True, fails=(*_SPM, *_DOMAIN))
     async def prepare_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
         """Make the lower of two layers large enough for `SDM.merge` (SPM only)."""
 
     @verb(
-        "StoragePool.finalizeMerge",
-        "POST /storage/pools/{pool_id}/finalize-merge",
-        task=True,
-        fails=(*_SPM, *_DOMAIN),
+        "StoragePool.finalizeMerge", "POST /storage/pools/{pool_id}/finalize-merge", task=True, fails=(*_SPM, *_DOMAIN)
     )
     async def finalize_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
         """Take the upper of two layers out of its chain after `SDM.merge`; it can be deleted then (SPM only)."""

@@ -100,11 +100,7 @@ class DomainLifeApi(Protocol):
         fails=_MEMBER,
     )
     async def deactivate(
-        self,
-        domain_id: _Domain,
-        pool_id: _Pool,
-        master_domain_id: _NewMaster,
-        master_version: _NewVersion,
+        self, domain_id: _Domain, pool_id: _Pool, master_domain_id: _NewMaster, master_version: _NewVersion
     ) -> None:
         """Put a domain out of use (SPM only). The master stays as it is, unless another domain is to take its place."""
 

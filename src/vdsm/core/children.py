@@ -17,10 +17,7 @@ class Children:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(
-        self,
-        work: Coroutine[None, None, None],
-        name: str,
-        on_failure: Callable[[BaseException], None] | None = None,
+        self, work: Coroutine[None, None, None], name: str, on_failure: Callable[[BaseException], None] | None = None
     ) -> asyncio.Task[None]:
         """Start the work; an exception that it lets out is logged and handed to on_failure."""
         task = asyncio.create_task(work, name=name)

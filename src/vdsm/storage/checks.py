@@ -147,9 +147,7 @@ def check_volume_request(request: VolumeRequest) -> VolumeRequest:
     if initial is not None and initial < 0:
         raise InvalidParameterException("initialSize", str(initial))
     rounded = replace(
-        request,
-        capacity_bytes=capacity_bytes,
-        initial_size_bytes=None if initial is None else round_up(initial),
+        request, capacity_bytes=capacity_bytes, initial_size_bytes=None if initial is None else round_up(initial)
     )
     _check_initial_size(rounded)
     return rounded

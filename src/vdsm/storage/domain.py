@@ -24,12 +24,7 @@ from vdsm.storage.errors import (
     StorageDomainMetadataNotFound,
     StorageDomainTypeError,
 )
-from vdsm.storage.metadata import (
-    DomainMetadata,
-    format_domain_metadata,
-    new_domain_keys,
-    parse_domain_metadata,
-)
+from vdsm.storage.metadata import DomainMetadata, format_domain_metadata, new_domain_keys, parse_domain_metadata
 from vdsm.storage.model import (
     DEFAULT_BLOCK_SIZE_BYTES,
     ISO_IMAGE,
@@ -266,11 +261,7 @@ class Domains:
         except (AccessTimeout, *UNREADABLE) as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
             return False
-        has = {
-            "class": metadata.domain_class,
-            "type": metadata.type,
-            "path": metadata.remote_path,
-        }
+        has = {"class": metadata.domain_class, "type": metadata.type, "path": metadata.remote_path}
         return all(
             value in metadata.pool_ids if key == "pool" else has[key] == value for key, value in wanted.items() if value
         )

@@ -10,13 +10,7 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.core.undo import Undo
 from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    ImagePathError,
-    StoragePoolUnknown,
-    VolumeAccessError,
-    io_failing_as,
-    qemu_failing_as,
-)
+from vdsm.storage.errors import ImagePathError, StoragePoolUnknown, VolumeAccessError, io_failing_as, qemu_failing_as
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import PreparedImage, VolumeLocation, VolumeMetadata, VolumeRole
 from vdsm.storage.pool import Pools
@@ -29,12 +23,7 @@ class ImageUse:
     """Images of all domains, as VMs on this host use them."""
 
     def __init__(
-        self,
-        domains: Domains,
-        pools: Pools,
-        resource_locks: locks.Locks,
-        qemu_img: QemuImg,
-        layout: Layout,
+        self, domains: Domains, pools: Pools, resource_locks: locks.Locks, qemu_img: QemuImg, layout: Layout
     ) -> None:
         self._domains = domains
         self._pools = pools

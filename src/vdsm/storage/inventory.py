@@ -23,15 +23,7 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.errors_pools import GetFileStatsError
 from vdsm.storage.metadata import SURROGATE
-from vdsm.storage.model import (
-    ISO_IMAGE,
-    DomainClass,
-    DomainStatus,
-    Legality,
-    VolumeMetadata,
-    VolumeSize,
-    VolumeStatus,
-)
+from vdsm.storage.model import ISO_IMAGE, DomainClass, DomainStatus, Legality, VolumeMetadata, VolumeSize, VolumeStatus
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import Ownership
 

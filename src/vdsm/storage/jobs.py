@@ -230,10 +230,7 @@ class DataJobs:
                 layer = get_layer(domain, target.image_id, volume_id, record)
                 if bitmap in {one.name for one in list_bitmaps(self._qemu_img, layer)}:
                     raise AddBitmapError(bitmap, f"{volume_id} has it")
-            with (
-                self._operations.count(domain, target),
-                qemu_failing_as(partial(AddBitmapError, bitmap)),
-            ):
+            with self._operations.count(domain, target), qemu_failing_as(partial(AddBitmapError, bitmap)):
                 self._step("add bitmap")
                 self._qemu_img.add_bitmap(domain.backend.data.get_path(target.image_id, target.volume_id), bitmap)
 

@@ -129,12 +129,7 @@ class Pools:
         log.info("Created pool %s with master %s", pool_id, master_id)
 
     def connect(
-        self,
-        pool_id: str,
-        host_id: int,
-        master_id: str,
-        master_version: int,
-        domains: Mapping[str, str] | None = None,
+        self, pool_id: str, host_id: int, master_id: str, master_version: int, domains: Mapping[str, str] | None = None
     ) -> None:
         """Join this host to a pool; repeating it refreshes the master version and the map.
 

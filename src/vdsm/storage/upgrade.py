@@ -8,19 +8,9 @@ from functools import partial
 
 from vdsm.storage import locks
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    InvalidMetadata,
-    InvalidParameterException,
-    MetadataOverflowError,
-    VolumeDoesNotExist,
-)
+from vdsm.storage.errors import InvalidMetadata, InvalidParameterException, MetadataOverflowError, VolumeDoesNotExist
 from vdsm.storage.metadata import UPGRADING
-from vdsm.storage.model import (
-    DEFAULT_ALIGNMENT_BYTES,
-    DEFAULT_BLOCK_SIZE_BYTES,
-    DomainClass,
-    DomainStatus,
-)
+from vdsm.storage.model import DEFAULT_ALIGNMENT_BYTES, DEFAULT_BLOCK_SIZE_BYTES, DomainClass, DomainStatus
 from vdsm.storage.pool import Pools
 from vdsm.storage.ports import Steps
 from vdsm.storage.volume_metadata import format_volume_metadata, parse_volume_metadata

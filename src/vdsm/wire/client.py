@@ -27,16 +27,7 @@ from vdsm.wire.ports import EVENTS
 from vdsm.wire.stomp import format_frame
 from vdsm.wire.tls import make_client_context
 
-__all__ = [
-    "Address",
-    "CallFailed",
-    "CallTimedOut",
-    "Client",
-    "ClientFailure",
-    "ConnectionFailed",
-    "Notice",
-    "connect",
-]
+__all__ = ["Address", "CallFailed", "CallTimedOut", "Client", "ClientFailure", "ConnectionFailed", "Notice", "connect"]
 
 TIMEOUT_S = 60.0
 _CHUNK = 1 << 18

@@ -29,13 +29,7 @@ def error_response(error: NodeError) -> Response:
         name: value if isinstance(value, (int, float, bool)) else shorten(str(value))
         for name, value in error.data().items()
     }
-    body = {
-        "code": error.code,
-        "number": error.number,
-        "message": str(error),
-        "retry": error.retry,
-        "fields": fields,
-    }
+    body = {"code": error.code, "number": error.number, "message": str(error), "retry": error.retry, "fields": fields}
     headers = {"Retry-After": "1"} if error.retry and error.http == 503 else None
     return Response(msgspec.json.encode(body), error.http, headers, "application/problem+json")
 

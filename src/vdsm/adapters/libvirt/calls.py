@@ -44,10 +44,7 @@ class Calls:
         timeout_s = self._settings.vm_command_timeout_s
         try:
             return await self._pool.call(
-                function,
-                what=what,
-                translate=lambda error: translate(error, "", what, timeout_s),
-                timeout_s=timeout_s,
+                function, what=what, translate=lambda error: translate(error, "", what, timeout_s), timeout_s=timeout_s
             )
         except CallExpired:
             raise HypervisorDown(f"{what} did not answer within {timeout_s} s") from None

@@ -53,13 +53,7 @@ _TEMPORARY = ".meta.new"
 class FileVolumeStore:
     """`ports.VolumeStore` over a directory tree."""
 
-    def __init__(
-        self,
-        domain_id: str,
-        path: Path,
-        ownership: Ownership,
-        leases: DomainLeases | None = None,
-    ) -> None:
+    def __init__(self, domain_id: str, path: Path, ownership: Ownership, leases: DomainLeases | None = None) -> None:
         """Without `leases` volumes have none."""
         self._domain_id = domain_id
         self._layout = FileDomainLayout(path)

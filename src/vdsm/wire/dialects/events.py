@@ -57,11 +57,7 @@ class EventDialect:
         return str(type(event).__struct_config__.tag)
 
 
-DECLARED: dict[str, Any] = {
-    "elapsedTime": "uint",
-    "monitorResponse": "int",
-    "displayInfo": ["EventDisplayInfo"],
-}
+DECLARED: dict[str, Any] = {"elapsedTime": "uint", "monitorResponse": "int", "displayInfo": ["EventDisplayInfo"]}
 """Members whose published type differs from what travels (facts §1.8): numbers are announced, text is sent."""
 
 DECLARED_OF_JOBS = {"status": "string", "error": "string"}
