@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,10 @@ class Scratch:
         with _locked(parent):
             sweep(parent)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            # Also for an owner who is interrupted before he enters the block, or leaves it by the end of the process.
+            self._remove = weakref.finalize(self, _remove, self.path, lock, os.getpid())
+            fcntl.flock(lock, fcntl.LOCK_EX)
         self.path.chmod(0o755)
 
     def __enter__(self) -> Self:
@@ -39,11 +42,13 @@ class Scratch:
 
     def remove(self) -> None:
         """Remove the folder and all in it; no-op when that was done."""
-        if self._lock < 0:
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
-        self._lock = -1
+        self._remove()
+
+
+def _remove(path: Path, lock: int, owner: int) -> None:
+    if os.getpid() == owner:  # not in a child that ends
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
 
 
 def sweep(parent: Path = PARENT) -> None:
