@@ -12,7 +12,7 @@ from typing import IO
 
 from lab.commands import PartFailed, wait_for
 
-END_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 60.0  # what waits for a silent file server ends when the kernel gives that up
 DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
 
