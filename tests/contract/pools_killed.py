@@ -6,11 +6,11 @@ where the pool's map is, on `disk` or in `memory`. Prints how many were killed.
 
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.contract.storage_killed import Killer, run_child
 from vdsm.core.errors import NodeError
 from vdsm.storage.model import DomainClass, DomainRole, DomainType
 from vdsm.storage.ports import Steps
@@ -75,35 +75,6 @@ def update(world: World, mode: str) -> None:
     world.repository.definitions.remove(POOL, OTHER_VM)
 
 
-class Killer:
-    """Kills this process at the Nth moment that it is told of."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-        self.armed = True
-
-    def step(self, _: object = None) -> None:
-        self.left -= 1
-        if self.armed and self.left < 0:
-            self.armed = False  # killing is an event, too
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run_child(work: Callable[[], None]) -> bool:
-    """Fork and work; tells whether the child was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL), f"the child failed with {status}"
-    return status != 0
-
-
 def find_masters(folder: Path, mode: str) -> list[str]:
     """The domains with which the pool can be connected."""
     found = []
@@ -119,9 +90,10 @@ def find_masters(folder: Path, mode: str) -> list[str]:
 
 def act(folder: Path, operation: Callable[[World, str], None], mode: str, number: int, hook: str) -> None:
     killer = Killer(number)
+    killer.armed = True
     world = make_world(folder, killer.step if hook == "steps" else ignore_step)
     if hook == "calls":
-        sys.addaudithook(lambda event, _: killer.step() if event.startswith(("open", "os.")) else None)
+        killer.watch_calls()
     operation(world, mode)
     os._exit(0)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.rounds import SOAK_FACTOR
+
 ROOT = Path(__file__).parents[2]
-SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
 SCENARIOS = {"copy": 5, "copy-layer": 5, "import": 5, "merge-internal": 10, "merge-leaf": 8, "extend": 3} | {
     "copy-volume": 10
 }

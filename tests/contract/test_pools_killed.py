@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("pools_killed.py")
-SOURCES = Path(__file__).parents[2] / "src"
-SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
+from tests.rounds import SOAK_FACTOR
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> int:
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments],
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        [sys.executable, "-m", "tests.contract.pools_killed", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=3600 if SOAK_FACTOR else 110,

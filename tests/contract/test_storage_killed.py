@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.rounds import SOAK_FACTOR
+
 PROGRAM = Path(__file__).with_name("storage_killed.py")
 SOURCES = Path(__file__).parents[2] / "src"
-SOAK_FACTOR = float(os.environ.get("VDSM_SOAK") or 0)
 SCENARIOS = """
 create-base create-raw create-layer create-on-template delete-leaf delete-image delete-chain remove-image
 """.split()
