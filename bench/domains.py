@@ -20,7 +20,7 @@ def measure_monitors(node: Node, folder: Path, owner: tuple[int, int], idle_s: f
     _wait_until_valid(node)
     assert node.process is not None
     vdsmd = psutil.Process(node.process.pid)
-    [checker] = [child for child in vdsmd.children() if "vdsm.storage.checker" in child.cmdline()]
+    [checker] = [child for child in vdsmd.children() if "vdsm.storage.health.checker" in child.cmdline()]
     before_s, start = _cpu_s(vdsmd, checker), time.perf_counter()
     time.sleep(idle_s)
     value = (_cpu_s(vdsmd, checker) - before_s) / (time.perf_counter() - start) * 100

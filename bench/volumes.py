@@ -10,8 +10,8 @@ from demo.node import Node
 from demo.steps import BLANK, Ids
 from vdsm.core.clock import SystemClock
 from vdsm.core.ids import BLANK_UUID
+from vdsm.storage.images.volume_metadata import format_volume_metadata
 from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeMetadata, VolumeRole
-from vdsm.storage.volume_metadata import format_volume_metadata
 
 GIB = 1 << 30
 

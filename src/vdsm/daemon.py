@@ -52,21 +52,21 @@ from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
 from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
 from vdsm.storage.backends.mounted import Outside
-from vdsm.storage.host_ids import LaneHostIds
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.mail import Pace
-from vdsm.storage.mail_service import MailService
-from vdsm.storage.pool import ConnectedPool
+from vdsm.storage.leases.host_ids import LaneHostIds
+from vdsm.storage.mail.delivery import Pace
+from vdsm.storage.mail.service import MailService
+from vdsm.storage.pools.pool import ConnectedPool
 from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
-from vdsm.storage.service import DomainService, ServerService
-from vdsm.storage.service_jobs import SdmService
-from vdsm.storage.service_leases import LeaseService
-from vdsm.storage.service_life import DefinitionService, DomainLifeService, PoolLifeService
-from vdsm.storage.service_monitors import MonitorService
-from vdsm.storage.service_pools import PoolService
-from vdsm.storage.service_volumes import ImageService, VolumeService
+from vdsm.storage.services.domains import DomainService, ServerService
+from vdsm.storage.services.jobs import SdmService
+from vdsm.storage.services.leases import LeaseService
+from vdsm.storage.services.life import DefinitionService, DomainLifeService, PoolLifeService
+from vdsm.storage.services.monitors import MonitorService
+from vdsm.storage.services.pools import PoolService
+from vdsm.storage.services.volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner

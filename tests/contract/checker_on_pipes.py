@@ -2,7 +2,7 @@
 
 import time
 
-from vdsm.storage.checker import main
+from vdsm.storage.health.checker import main
 
 
 def read(path: bytes) -> float:

@@ -25,10 +25,10 @@ from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import durable
 from vdsm.storage.backends.mounted import Outside
+from vdsm.storage.images.volume_metadata import parse_volume_metadata
 from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeRequest, VolumeRole
 from vdsm.storage.ports import Lease, Lockspace, Rollback, Steps
 from vdsm.storage.rollbacks import SENTINEL
-from vdsm.storage.volume_metadata import parse_volume_metadata
 from vdsm.testing.leases import LeasesInMemory
 from vdsm.testing.mounts import FakeGluster, MountsInMemory
 from vdsm.testing.storage import FixedClock, World, ignore_step, make_id, make_shared_world, make_world_on_disk

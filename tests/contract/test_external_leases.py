@@ -21,7 +21,7 @@ from vdsm.storage.errors import (
     UnsupportedOperation,
 )
 from vdsm.storage.errors_jobs import GenerationMismatch, JobStatusMismatch, NoSuchLease, SanlockLvbError
-from vdsm.storage.external_leases import (
+from vdsm.storage.leases.external import (
     ExternalLeaseStatus,
     JobMetadata,
     LeasesOfDomains,

@@ -13,9 +13,9 @@ from vdsm.core.clock import SystemClock
 from vdsm.core.errors import GeneralFailure, NotReady
 from vdsm.storage.backends.file import MAILBOX_BYTES as FILE_BYTES
 from vdsm.storage.errors import MiscFileReadException, MiscFileWriteException, UnsupportedOperation
-from vdsm.storage.mail import HostMail, MailLine, Pace, SpmMail
-from vdsm.storage.mail_files import MailFiles, read_mailboxes, write_mailboxes
-from vdsm.storage.mailbox import (
+from vdsm.storage.mail.delivery import HostMail, MailLine, Pace, SpmMail
+from vdsm.storage.mail.files import MailFiles, read_mailboxes, write_mailboxes
+from vdsm.storage.mail.mailbox import (
     EMPTY,
     MAILBOX_BYTES,
     Extension,

@@ -16,10 +16,10 @@ from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.errors import UnsupportedOperation
 from vdsm.storage.layout import Layout
-from vdsm.storage.mail import Pace
-from vdsm.storage.mail_files import MailFiles
-from vdsm.storage.mail_service import MailService, refuse_extension
-from vdsm.storage.mailbox import MAILBOX_BYTES, Extension, format_extension, split_mailbox
+from vdsm.storage.mail.delivery import Pace
+from vdsm.storage.mail.files import MailFiles
+from vdsm.storage.mail.mailbox import MAILBOX_BYTES, Extension, format_extension, split_mailbox
+from vdsm.storage.mail.service import MailService, refuse_extension
 from vdsm.storage.model import DomainType
 from vdsm.storage.ports import Backend
 from vdsm.storage.repository import Repository

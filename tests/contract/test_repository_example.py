@@ -116,7 +116,7 @@ def test_the_script_without_daemon_libvirt_and_wire(tmp_path: Path) -> None:
         "repository",
         "storage",
     }
-    assert not [name for name in modules if "libvirt" in name or name.startswith("vdsm.storage.service")]
+    assert not [name for name in modules if "libvirt" in name or name.startswith("vdsm.storage.services")]
     assert read(Layer(tmp_path / "out/exported.qcow2", COW)) == read(disk) == "ab..c"
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["LEAF", "INTERNAL"]
     assert not list(tmp_path.glob("work/root/run/vdsm/storage/*/*"))

@@ -40,9 +40,9 @@ from vdsm.storage.errors import (
     StorageServerAccessPermissionError,
     VolumeDoesNotExist,
 )
-from vdsm.storage.host_ids import LaneHostIds
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.layout import Layout
+from vdsm.storage.leases.host_ids import LaneHostIds
 from vdsm.storage.metadata import format_domain_metadata, new_domain_keys
 from vdsm.storage.model import (
     DomainClass,

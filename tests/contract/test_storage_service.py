@@ -19,14 +19,14 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.storage.errors import SpmStatusError, StoragePoolUnknown
 from vdsm.storage.errors_pools import PoolUpgradeInProgress
 from vdsm.storage.lanes import THREADS, Lanes
-from vdsm.storage.mail import Pace
-from vdsm.storage.mail_service import MailService
+from vdsm.storage.mail.delivery import Pace
+from vdsm.storage.mail.service import MailService
 from vdsm.storage.model import DomainStatus, DomainType, ServerConnection, SpmRole
 from vdsm.storage.remembered import StorageMemory
-from vdsm.storage.service import DomainService, ServerService
-from vdsm.storage.service_life import DomainLifeService, PoolLifeService
-from vdsm.storage.service_pools import PoolService
-from vdsm.storage.service_volumes import VolumeService
+from vdsm.storage.services.domains import DomainService, ServerService
+from vdsm.storage.services.life import DomainLifeService, PoolLifeService
+from vdsm.storage.services.pools import PoolService
+from vdsm.storage.services.volumes import VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.model import TaskState
 from vdsm.tasks.pool import PoolTasks

@@ -32,10 +32,10 @@ SCRIPT_MODULES: dict[str, frozenset[str]] = {
 # Adapters fit ports by shape; they may speak the errors and values of a domain's `ports` module, and of these.
 VALUES_FOR_ADAPTERS = {
     "vdsm.network.model": "what the network's ports carry is more than fits beside them",
-    "vdsm.storage.checker": "the words of a process that the adapter drives",
+    "vdsm.storage.health.checker": "the words of a process that the adapter drives",
 }
-# In storage/, which stands alone as a library, only these know the API.
-STORAGE_API_USERS = ("vdsm.storage.service",)  # and vdsm.storage.service_*
+# In storage/, which stands alone as a library, only this folder knows the API.
+STORAGE_API_USERS = "vdsm.storage.services."
 ALLOWED_IMPORTS = {
     ("vdsm.storage", "vdsm.repository"): "re-exported lazily, so that scripts write `from vdsm.storage import …`",
 }

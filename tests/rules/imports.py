@@ -55,17 +55,13 @@ def _refuse_between_rooms(found: Import, room: str) -> str | None:
     if home == "adapters" and room in house.DOMAINS:
         is_port = found.target.split(".")[2:3] == ["ports"] or found.target in house.VALUES_FOR_ADAPTERS
         return None if is_port else "adapters see a domain's `ports` module and no more: move the value there"
-    if home == "storage" and room == "api" and not _is_storage_service(found.importer.name):
-        return "in storage/ only service.py and service_*.py know the API: the repository stands alone"
+    if home == "storage" and room == "api" and not found.importer.name.startswith(house.STORAGE_API_USERS):
+        return "in storage/ only services/ knows the API: the repository stands alone"
     if room in house.ROOMS[home]:
         return None
     if home in house.DOMAINS and room in house.DOMAINS:
         return "domains never import each other: declare what you need in ports.py, daemon.py hands it over"
     return f"{home} may import {', '.join(sorted(house.ROOMS[home])) or 'nothing'} and itself"
-
-
-def _is_storage_service(name: str) -> bool:
-    return any(name == user or name.startswith(f"{user}_") for user in house.STORAGE_API_USERS)
 
 
 def check_helper(modules: list[Module]) -> list[str]:

@@ -36,7 +36,7 @@ def test_there_are_no_cycles():
         ("vdsm__cli__client", "import vdsm.virt.service", "cli may import"),
         ("vdsm__adapters__lvm", "from vdsm.storage.model import Volume", "`ports` module and no more"),
         ("vdsm__storage__model", "from vdsm.api.storage import VolumeInfo", "stands alone"),
-        ("vdsm__storage__serviceable", "from vdsm.api.storage import VolumeInfo", "stands alone"),
+        ("vdsm__storage__servicesque", "from vdsm.api.storage import VolumeInfo", "stands alone"),
         ("vdsm__cli__client", "from vdsm.daemon import main", "nobody imports a composition root"),
         ("vdsm__daemon", "import vdscli", "names of 2011"),
         ("vdscli", "import vdsm.virt.service", "scripts' modules see"),
@@ -54,8 +54,8 @@ def test_a_wrong_import_is_told(module, text, hint):
     [
         ("vdsm__virt__queue", "from vdsm.core import ids\nfrom vdsm.api.vm import VmApi\nimport vdsm.virt.model"),
         ("vdsm__adapters__libvirt", "from vdsm.virt.ports import Hypervisor\nfrom vdsm.adapters.run import run"),
-        ("vdsm__storage__service", "from vdsm.api.storage import VolumeInfo"),
-        ("vdsm__storage__service_volumes", "from vdsm.api.storage import VolumeInfo"),
+        ("vdsm__storage__services__domains", "from vdsm.api.storage import VolumeInfo"),
+        ("vdsm__storage__services__volumes", "from vdsm.api.storage import VolumeInfo"),
         ("vdsm__daemon", "import vdsm.virt.service, vdsm.adapters.run, vdsm.testing.hypervisor"),
         ("vdsm__wire__openapi", "from vdsm import __version__"),
         (

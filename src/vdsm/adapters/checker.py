@@ -15,12 +15,12 @@ import msgspec
 from vdsm.adapters.run import end, start
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
-from vdsm.storage.checker import MESSAGE_BYTES, Checked, Forget, Order, Watch, Word
+from vdsm.storage.health.checker import MESSAGE_BYTES, Checked, Forget, Order, Watch, Word
 from vdsm.storage.ports import PathCheck
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "vdsm.storage.checker")
+COMMAND = (sys.executable, "-m", "vdsm.storage.health.checker")
 SILENCE_INTERVALS = 3
 """Every watched path has a word at every tick, well or not; a checker without a word for so many is replaced."""
 PAUSE_S = 1.0

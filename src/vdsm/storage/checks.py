@@ -15,6 +15,7 @@ from vdsm.storage.errors import (
     VolumeNonShareable,
 )
 from vdsm.storage.errors_pools import StorageDomainDescriptionTooLongError
+from vdsm.storage.images.volume_metadata import MAXIMUM_SEQUENCE, check_capacity, check_description
 from vdsm.storage.metadata import check_line
 from vdsm.storage.model import (
     CAPACITY_UNIT_BYTES,
@@ -31,7 +32,6 @@ from vdsm.storage.model import (
     VolumeRequest,
     VolumeRole,
 )
-from vdsm.storage.volume_metadata import MAXIMUM_SEQUENCE, check_capacity, check_description
 
 POOL_NAME_CHARACTERS = 50
 DOMAIN_NAME_CHARACTERS = 1000

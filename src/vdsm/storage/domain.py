@@ -10,7 +10,6 @@ from pathlib import Path
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
 from vdsm.storage import checks, locks
-from vdsm.storage.chain import Images
 from vdsm.storage.errors import (
     AccessTimeout,
     ImagesNotSupportedError,
@@ -24,6 +23,8 @@ from vdsm.storage.errors import (
     StorageDomainMetadataNotFound,
     StorageDomainTypeError,
 )
+from vdsm.storage.health.monitor import DomainLook
+from vdsm.storage.images.chain import Images
 from vdsm.storage.metadata import DomainMetadata, format_domain_metadata, new_domain_keys, parse_domain_metadata
 from vdsm.storage.model import (
     DEFAULT_BLOCK_SIZE_BYTES,
@@ -33,7 +34,6 @@ from vdsm.storage.model import (
     DomainType,
     ServerConnection,
 )
-from vdsm.storage.monitor import DomainLook
 from vdsm.storage.naming import normalize_remote
 from vdsm.storage.ports import Backend, DomainPlan, Kind
 

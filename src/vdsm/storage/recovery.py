@@ -11,13 +11,13 @@ from pathlib import PurePath
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.storage import locks
-from vdsm.storage.chain import Images
 from vdsm.storage.domain import Domains
 from vdsm.storage.errors import InvalidMetadata, InvalidParameterException, VolumeDoesNotExist
+from vdsm.storage.images.chain import Images
+from vdsm.storage.images.removal import remove_empty_image, remove_volume
 from vdsm.storage.model import Legality, VolumeFormat, VolumeRole
-from vdsm.storage.pool import Pools, require_writer
+from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import HalfMade, Steps
-from vdsm.storage.removal import remove_empty_image, remove_volume
 
 log = logging.getLogger(__name__)
 

@@ -10,28 +10,28 @@ from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
-from vdsm.storage.correction import Corrections
-from vdsm.storage.definitions import Definitions
 from vdsm.storage.domain import Domains, Servers
-from vdsm.storage.external_leases import LeasesOfDomains
-from vdsm.storage.image import ImageUse
-from vdsm.storage.inspection import Inspection
-from vdsm.storage.inventory import Inventory
-from vdsm.storage.jobs import DataJobs
+from vdsm.storage.health.settling import Settling
+from vdsm.storage.images.image import ImageUse
+from vdsm.storage.images.inspection import Inspection
+from vdsm.storage.images.inventory import Inventory
+from vdsm.storage.images.jobs import DataJobs
+from vdsm.storage.images.merge import Merges
+from vdsm.storage.images.operation import Operations
+from vdsm.storage.images.volume import Volumes
+from vdsm.storage.images.whole_images import WholeImages
 from vdsm.storage.layout import Layout
+from vdsm.storage.leases.external import LeasesOfDomains
 from vdsm.storage.locks import Locks
-from vdsm.storage.members import Members
-from vdsm.storage.merge import Merges
 from vdsm.storage.model import DomainType
-from vdsm.storage.operation import Operations
-from vdsm.storage.pool import Pools
+from vdsm.storage.pools.correction import Corrections
+from vdsm.storage.pools.definitions import Definitions
+from vdsm.storage.pools.members import Members
+from vdsm.storage.pools.pool import Pools
+from vdsm.storage.pools.spm import Spm
+from vdsm.storage.pools.upgrade import Upgrades
 from vdsm.storage.ports import Kind, Layer, Ownership, QemuImg, Sparsify, Steps, Watch
 from vdsm.storage.recovery import Recovery
-from vdsm.storage.settling import Settling
-from vdsm.storage.spm import Spm
-from vdsm.storage.upgrade import Upgrades
-from vdsm.storage.volume import Volumes
-from vdsm.storage.whole_images import WholeImages
 
 
 def _no_step(_: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.storage.test_members import Killer, add_member
-from tests.unit.storage.test_pool import add_domain, read
+from tests.unit.storage.pools.test_members import Killer, add_member
+from tests.unit.storage.pools.test_pool import add_domain, read
 from vdsm.core.errors import NodeError
 from vdsm.storage.errors import (
     AcquireLockFailure,

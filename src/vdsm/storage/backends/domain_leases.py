@@ -22,10 +22,10 @@ from vdsm.storage.errors import (
     io_failing_as,
 )
 from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
+from vdsm.storage.leases.xleases import LeaseVolume
 from vdsm.storage.metadata import parse_domain_metadata
 from vdsm.storage.model import XLEASES_VERSION, VolumeLease
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, LeaseState, Lockspace
-from vdsm.storage.xleases import LeaseVolume
 
 log = logging.getLogger(__name__)
 

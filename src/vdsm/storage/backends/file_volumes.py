@@ -33,10 +33,10 @@ from vdsm.storage.errors import (
     VolumeMetadataWriteError,
     io_failing_as,
 )
+from vdsm.storage.images.volume_metadata import RECORD_BYTES
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.model import RAW_HEAD_BYTES, VolumeLease, VolumeSize
 from vdsm.storage.ports import HalfMade, Ownership
-from vdsm.storage.volume_metadata import RECORD_BYTES
 
 IMAGE_MODE = 0o755
 DRAFT_MODE = 0o600

@@ -1,0 +1,150 @@
+"""Looking at volumes' data: what qemu tells of it, what a copy needs, whether it is what it says (facts: §9.8).
+
+Export is here, too: it changes nothing of the repository.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from vdsm.core.undo import Undo
+from vdsm.storage import checks, durable, locks
+from vdsm.storage.domain import Domain, Domains
+from vdsm.storage.errors import (
+    CopyImageError,
+    ImageVerificationError,
+    UnsupportedOperation,
+    VolumeAccessError,
+    io_failing_as,
+    qemu_failing_as,
+)
+from vdsm.storage.images.formatting import OLD_COMPAT, get_compat
+from vdsm.storage.images.operation import Chain, Operations, check_generation, get_layer
+from vdsm.storage.images.trust import find_mismatch
+from vdsm.storage.model import VolumeFormat, VolumeMetadata, VolumeRef
+from vdsm.storage.ports import UNWATCHED, Conversion, ImageFile, Layer, Measure, QemuImg, Watch
+
+log = logging.getLogger(__name__)
+
+
+class Inspection:
+    """Reads data of volumes, also of ones that VMs use; nothing is changed."""
+
+    def __init__(
+        self, domains: Domains, resource_locks: locks.Locks, operations: Operations, qemu_img: QemuImg
+    ) -> None:
+        self._domains = domains
+        self._locks = resource_locks
+        self._operations = operations
+        self._qemu_img = qemu_img
+
+    def get_image_info(self, domain_id: str, image_id: str, volume_id: str) -> ImageFile:
+        """What qemu tells of a volume's file, bitmaps included. Raises 201, 209, ImageVerificationError (484) for one
+        that names another file as its data."""
+        domain, record = self._read(domain_id, image_id, volume_id)
+        if record.format is VolumeFormat.COW and self._inspect(domain, image_id, volume_id).has_data_file:
+            raise ImageVerificationError(volume_id, "its data is in another file")
+        layer = get_layer(domain, image_id, volume_id, record)
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.info(layer.path, layer.format)
+
+    def measure(
+        self,
+        domain_id: str,
+        image_id: str,
+        volume_id: str,
+        format: VolumeFormat,
+        *,
+        backing_chain: bool = True,
+        base_id: str | None = None,
+    ) -> Measure:
+        """What a copy in that format needs: of the chain, of the volume alone, or of the volume over its parent.
+
+        Raises UnsupportedOperation (2009) for a base that is not the parent, 262 for a header that does not fit.
+        """
+        domain, record = self._read(domain_id, image_id, volume_id)
+        if base_id is not None:
+            checks.check_real_ids(baseID=base_id)
+            if record.parent_id != base_id:
+                raise UnsupportedOperation(f"{base_id} is not the parent of {volume_id}")
+        chain = self._operations.open_chain(domain, image_id, volume_id, allow_illegal=True)
+        wanted: Chain = chain if base_id is None and backing_chain else chain[: 1 if base_id is None else 2]
+        layers = [get_layer(domain, image_id, chained_id, record) for chained_id, record in wanted]
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.measure(layers, format.qemu)
+
+    def verify(self, domain_id: str, image_id: str, volume_id: str) -> None:
+        """Check data that came from elsewhere, without following what it names: ImageVerificationError (484)."""
+        with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id, shared=True)):
+            domain, record = self._read(domain_id, image_id, volume_id)
+            parent = domain.images.read(image_id, record.parent_id) if record.has_parent else None
+            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+                image = self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
+            fault = find_mismatch(image, record, parent, (OLD_COMPAT, get_compat(domain)))
+            if fault is not None:
+                raise ImageVerificationError(volume_id, fault)
+            layer = get_layer(domain, image_id, volume_id, record)
+            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+                self._qemu_img.info(layer.path, layer.format)  # qemu agrees that it is one
+        if image.virtual_size_bytes < record.capacity_bytes:
+            log.warning("Volume %s has %d bytes, not %d", volume_id, image.virtual_size_bytes, record.capacity_bytes)
+
+    def get_file_size(self, path: Path, format: VolumeFormat) -> int:
+        """Bytes that a volume needs for a file outside of the repository; raises what `check_file` does."""
+        return check_file(self._qemu_img, path, format)
+
+    def export_file(self, source: VolumeRef, path: Path, format: VolumeFormat, *, watch: Watch = UNWATCHED) -> None:
+        """Write all that a volume reads as into a new file outside of the repository, for its owner's eyes only.
+
+        It is called PATH.part until it is whole and on disk. Who is killed leaves that: remove it, and export again.
+        Raises CopyImageError (261), also where a file is there, 911, 202, and what an unusable chain raises.
+        """
+        checks.check_format(format)
+        path = path.absolute()  # qemu-img runs elsewhere, and takes other names for more than names
+        ids, part = (source.image_id, source.volume_id), path.with_name(f"{path.name}.part")
+        checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
+        failed = partial(CopyImageError, source.volume_id)
+        image = locks.image(source.domain_id, source.image_id, shared=True)
+        with self._locks.hold(locks.domain(source.domain_id, shared=True), image):
+            domain = self._domains.get_with_images(source.domain_id)
+            record = self._operations.open_chain(domain, *ids)[0][1]
+            check_generation(source, record)
+            layer = get_layer(domain, *ids, record)
+            with Undo() as undo, io_failing_as(failed), qemu_failing_as(failed):
+                if path.exists():
+                    raise CopyImageError(source.volume_id, f"{path} is there already")
+                durable.create_file(part, 0o600, owner=lambda _: None)
+                undo.push(part.unlink)
+                self._qemu_img.create(part, format.qemu, self._qemu_img.get_virtual_size(layer.path, layer.format))
+                self._qemu_img.convert(Conversion(layer, Layer(part, format.qemu), is_zero=True), watch)
+                durable.sync(part)
+                part.rename(path)
+                undo.forget()
+                durable.sync(path.parent)
+        log.info("Exported %s to %s", source, path)
+
+    def _inspect(self, domain: Domain, image_id: str, volume_id: str) -> ImageFile:
+        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+            return self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
+
+    def _read(self, domain_id: str, image_id: str, volume_id: str) -> tuple[Domain, VolumeMetadata]:
+        checks.check_real_ids(imageID=image_id, volumeID=volume_id)
+        domain = self._domains.get_with_images(domain_id)
+        return domain, domain.images.read(image_id, volume_id)
+
+
+def check_file(qemu_img: QemuImg, path: Path, format: VolumeFormat) -> int:
+    """Bytes that a guest sees in a file outside of the repository, which qemu may open as that format afterwards.
+
+    Raises ImageVerificationError (484) for one that is no such image or needs another file, IncorrectFormat (202).
+    """
+    checks.check_format(format)
+    failed = partial(ImageVerificationError, str(path))
+    with io_failing_as(failed), qemu_failing_as(failed):
+        if not path.is_file():
+            raise ImageVerificationError(str(path), "it is no file")
+        if format is VolumeFormat.COW:
+            image = qemu_img.inspect(path)
+            if image.format != format.qemu or image.has_data_file or image.backing_file is not None:
+                raise ImageVerificationError(str(path), f"it is no {format.qemu} image, or needs another file")
+        return qemu_img.get_virtual_size(path, format.qemu)

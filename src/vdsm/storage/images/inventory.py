@@ -1,0 +1,144 @@
+"""What is on domains, for those who look: dumps, files of ISO domains, where an image is; nothing is changed."""
+
+import contextlib
+import fnmatch
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vdsm.core.errors import NodeError
+from vdsm.storage import checks
+from vdsm.storage.domain import Domain, Domains
+from vdsm.storage.errors import (
+    InvalidMetadata,
+    InvalidParameterException,
+    StorageServerAccessPermissionError,
+    VolumeAccessError,
+    VolumeDoesNotExist,
+    VolumeMetadataReadError,
+    io_failing_as,
+)
+from vdsm.storage.errors_pools import GetFileStatsError
+from vdsm.storage.metadata import SURROGATE
+from vdsm.storage.model import ISO_IMAGE, DomainClass, DomainStatus, Legality, VolumeMetadata, VolumeSize, VolumeStatus
+from vdsm.storage.pools.pool import Pools
+from vdsm.storage.ports import Ownership
+
+log = logging.getLogger(__name__)
+
+LONGEST_PATTERN = 255
+"""No file has a longer name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStats:
+    """One file of an ISO domain; `status` is 0, or 469 when qemu may not read it."""
+
+    size_bytes: int
+    changed_s: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpedVolume:
+    """One volume as storage has it; a record that cannot be read is absent and the status INVALID."""
+
+    image_id: str
+    status: VolumeStatus
+    size: VolumeSize
+    metadata: VolumeMetadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """A domain with all its volumes, templates once. Leases are told by kinds that have them; local ones have none."""
+
+    domain: Domain
+    volumes: Mapping[str, DumpedVolume] = field(default_factory=dict)
+
+
+class Inventory:
+    """Looks at domains without locks: what changes meanwhile is told as it was or as it is."""
+
+    def __init__(self, domains: Domains, pools: Pools, ownership: Ownership) -> None:
+        self._domains = domains
+        self._pools = pools
+        self._ownership = ownership
+
+    def dump(self, domain_id: str) -> Dump:
+        """Everything that metadata tells of a domain (facts: storage §4.4)."""
+        domain = self._domains.get(domain_id)
+        volumes: dict[str, DumpedVolume] = {}
+        for image_id in domain.backend.volumes.list_images():
+            for volume_id in domain.backend.volumes.list_records(image_id):
+                dumped = _dump_volume(domain, image_id, volume_id)
+                if dumped is not None and (volume_id not in volumes or dumped.image_id == image_id):
+                    volumes[volume_id] = dumped
+        return Dump(domain, volumes)
+
+    def list_files(self, domain_id: str, pattern: str, *, case_sensitive: bool) -> dict[str, FileStats]:
+        """Files of an ISO domain whose name fits a shell pattern, by path below the pseudo image (facts: storage §3.6).
+
+        Links, and names that are not UTF-8, are left out. Raises GetFileStatsError (330), also for another class.
+        """
+        if len(pattern) > LONGEST_PATTERN:
+            raise InvalidParameterException("pattern", f"{len(pattern)} characters")
+        domain = self._domains.get(domain_id)
+        if domain.metadata.domain_class is not DomainClass.ISO:
+            raise GetFileStatsError(domain_id, f"a {domain.metadata.domain_class} domain")
+        root = domain.backend.volumes.get_image_path(ISO_IMAGE)
+        fits = re.compile(fnmatch.translate(pattern), 0 if case_sensitive else re.IGNORECASE).match
+        with io_failing_as(lambda reason: GetFileStatsError(domain_id, reason)):
+            return {
+                str(path.relative_to(root)): self._describe(path, status)
+                for path, status in _walk(root)
+                if fits(path.name)
+            }
+
+    def find_image(self, pool_id: str, image_id: str) -> list[str]:
+        """The active data domains of a connected pool that have volumes of this image's own."""
+        checks.check_ids(imageID=image_id)
+        pool = self._pools.get_connected(pool_id)
+        active = [domain_id for domain_id, status in pool.domains.items() if status is DomainStatus.ACTIVE]
+        return [domain_id for domain_id in active if self._has_image(domain_id, image_id)]
+
+    def _has_image(self, domain_id: str, image_id: str) -> bool:
+        try:
+            domain = self._domains.get_in_time(domain_id)
+            return domain.metadata.domain_class is DomainClass.DATA and domain.images.has_own(image_id)
+        except NodeError as error:
+            log.warning("Whether domain %s has image %s cannot be told: %s", domain_id, image_id, error)
+            return False
+
+    def _describe(self, path: Path, status: os.stat_result) -> FileStats:
+        code = 0 if self._ownership.can_read(status) else StorageServerAccessPermissionError.number
+        return FileStats(status.st_size, int(status.st_ctime), code)
+
+
+def _dump_volume(domain: Domain, image_id: str, volume_id: str) -> DumpedVolume | None:
+    try:
+        metadata = domain.images.read(image_id, volume_id)
+        size = domain.backend.data.get_size(image_id, volume_id)
+    except VolumeDoesNotExist:
+        return None  # removed meanwhile
+    except (InvalidMetadata, VolumeMetadataReadError):
+        return DumpedVolume(image_id, VolumeStatus.INVALID, VolumeSize(0, 0))
+    except VolumeAccessError:
+        return DumpedVolume(metadata.image_id, VolumeStatus.INVALID, VolumeSize(0, 0), metadata)
+    status = VolumeStatus.ILLEGAL if metadata.legality is Legality.ILLEGAL else VolumeStatus.OK
+    return DumpedVolume(metadata.image_id, status, size, metadata)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False) and not SURROGATE.search(entry.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False)

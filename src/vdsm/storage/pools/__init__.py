@@ -1,0 +1,1 @@
+"""Pools: their domains, their one writer, their versions (facts: storage §7)."""

@@ -1,0 +1,1 @@
+"""The verbs on storage: only here is the API known."""

@@ -1,0 +1,96 @@
+"""Answers the verbs that start jobs on volumes."""
+
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from vdsm.api import sdm as api
+from vdsm.api import storage_types
+from vdsm.storage.errors import InvalidParameterException, UnsupportedOperation
+from vdsm.storage.model import Legality, Subchain, VolumeChange, VolumeRef, VolumeRole
+from vdsm.storage.ports import Watch
+from vdsm.storage.repository import Repository
+from vdsm.storage.services.ports import LongWork
+
+T = TypeVar("T")
+
+
+def _known(value: T | UnsetType) -> T | None:
+    return None if value is UNSET else value
+
+
+def _read_volume(volume: api.VolumeEndpoint) -> VolumeRef:
+    return VolumeRef(volume.domain_id, volume.image_id, volume.volume_id, _known(volume.generation))
+
+
+def _read_endpoint(name: str, end: api.DataEndpoint) -> VolumeRef:
+    if end.endpoint_type != "div":
+        raise UnsupportedOperation(f"{name}: {end.endpoint_type} endpoints are not served, copy to or from a volume")
+    domain_id, image_id, volume_id = map(_known, (end.domain_id, end.image_id, end.volume_id))
+    if domain_id is None or image_id is None or volume_id is None:
+        raise InvalidParameterException(name, "sd_id, img_id or vol_id is missing")
+    return VolumeRef(domain_id, image_id, volume_id, _known(end.generation))
+
+
+def read_subchain(subchain: storage_types.Subchain) -> Subchain:
+    """The repository's own value."""
+    ids = (subchain.domain_id, subchain.image_id, subchain.top_id, subchain.base_id)
+    return Subchain(*ids, _known(subchain.base_generation))
+
+
+class SdmService:
+    """Implements `api.sdm.SdmApi`. A file needs no preparing, so it does not matter whose that is."""
+
+    def __init__(self, repository: Repository, work: LongWork) -> None:
+        self._jobs = repository.jobs
+        self._merges = repository.merges
+        self._start = work.start_job
+
+    async def copy_data(
+        self, job_id: str, source: api.DataEndpoint, target: api.DataEndpoint, copy_bitmaps: bool = False
+    ) -> None:
+        ends = _read_endpoint("source", source), _read_endpoint("destination", target)
+
+        def work(watch: Watch) -> None:
+            self._jobs.copy_data(*ends, copy_bitmaps=copy_bitmaps, watch=watch)
+
+        await self._start(job_id, "copy_data", work)
+
+    async def update_volume(self, job_id: str, volume: api.VolumeEndpoint, attributes: api.VolumeAttributes) -> None:
+        legality, role = _known(attributes.legality), _known(attributes.role)
+        change = VolumeChange(
+            description=_known(attributes.description),
+            legality=None if legality is None else Legality(legality),
+            role=None if role is None else VolumeRole(role),
+            generation=_known(attributes.generation),
+        )
+        target = _read_volume(volume)
+        await self._start(job_id, "update_volume", lambda watch: self._jobs.update_volume(target, change))
+
+    async def merge(self, job_id: str, subchain: storage_types.Subchain, merge_bitmaps: bool = False) -> None:
+        pair = read_subchain(subchain)
+
+        def work(watch: Watch) -> None:
+            self._merges.merge(pair, merge_bitmaps=merge_bitmaps, watch=watch)
+
+        await self._start(job_id, "merge_subchain", work)
+
+    async def amend_volume(self, job_id: str, volume: api.VolumeEndpoint, attributes: api.Qcow2Attributes) -> None:
+        target, compat = _read_volume(volume), _known(attributes.compat)
+        await self._start(job_id, "amend_volume", lambda watch: self._jobs.amend_volume(target, compat, watch=watch))
+
+    async def sparsify_volume(self, job_id: str, volume: api.VolumeEndpoint) -> None:
+        target = _read_volume(volume)
+        await self._start(job_id, "sparsify_volume", lambda watch: self._jobs.sparsify_volume(target, watch=watch))
+
+    async def add_bitmap(self, job_id: str, volume: api.VolumeEndpoint, bitmap: str) -> None:
+        target = _read_volume(volume)
+        await self._start(job_id, "add_bitmap", lambda watch: self._jobs.add_bitmap(target, bitmap))
+
+    async def remove_bitmap(self, job_id: str, volume: api.VolumeEndpoint, bitmap: str) -> None:
+        target = _read_volume(volume)
+        await self._start(job_id, "remove_bitmap", lambda watch: self._jobs.remove_bitmap(target, bitmap))
+
+    async def clear_bitmaps(self, job_id: str, volume: api.VolumeEndpoint) -> None:
+        target = _read_volume(volume)
+        await self._start(job_id, "clear_bitmaps", lambda watch: self._jobs.clear_bitmaps(target))

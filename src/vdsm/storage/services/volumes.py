@@ -1,0 +1,306 @@
+"""Answers the verbs on volumes and images; long ones become tasks of the pool."""
+
+import os
+from functools import partial
+
+from msgspec import UNSET
+
+from vdsm.api import storage_types as api
+from vdsm.core.ids import BLANK_UUID
+from vdsm.storage import checks
+from vdsm.storage.lanes import Lanes
+from vdsm.storage.model import (
+    CAPACITY_UNIT_BYTES,
+    Allocation,
+    Legality,
+    PreparedImage,
+    VolumeFormat,
+    VolumeInfo,
+    VolumeLease,
+    VolumeRef,
+    VolumeRequest,
+    VolumeRole,
+)
+from vdsm.storage.ports import ImageFile
+from vdsm.storage.repository import Repository
+from vdsm.storage.services.ports import LongWork
+
+
+def format_volume(info: VolumeInfo) -> api.VolumeInfo:
+    """A volume as `getInfo` tells it (facts: storage §4.4)."""
+    metadata = info.metadata
+    return api.VolumeInfo(
+        volume_id=info.volume_id,
+        image_id=metadata.image_id,
+        domain_id=metadata.domain_id,
+        pool_id="",
+        parent_id=metadata.parent_id,
+        children=[],
+        format=metadata.format,
+        allocation=metadata.allocation,
+        disk_type=metadata.disk_type,
+        role=metadata.role,
+        legality=metadata.legality,
+        status=info.status,
+        description=metadata.description,
+        capacity_bytes=metadata.capacity_bytes,
+        size_bytes=info.size.apparent_bytes,
+        allocated_bytes=info.size.allocated_bytes,
+        created_s=metadata.created_s,
+        modified_s=0,
+        generation=metadata.generation,
+        sequence=metadata.sequence,
+        lease=UNSET if info.lease is None else _format_lease(info.lease),
+    )
+
+
+def _format_lease(lease: VolumeLease) -> api.VolumeLease:
+    if lease.version is None:
+        return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes)
+    owners = [] if lease.holder is None else [lease.holder]
+    return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes, owners=owners, version=lease.version)
+
+
+def _format_image(image: ImageFile) -> api.QemuImageInfo:
+    bitmaps = [
+        api.QemuBitmap(name=one.name, granularity_bytes=one.granularity_bytes, flags=list(one.flags))
+        for one in image.bitmaps
+    ]
+    return api.QemuImageInfo(
+        format="qcow2" if image.format == VolumeFormat.COW.qemu else "raw",
+        capacity_bytes=image.virtual_size_bytes,
+        cluster_size_bytes=image.cluster_size_bytes or UNSET,
+        backing_file=image.backing_file or UNSET,
+        compat=image.compat or UNSET,
+        bitmaps=bitmaps or UNSET,
+    )
+
+
+class VolumeService:
+    """Implements `api.storage.VolumeApi`."""
+
+    def __init__(self, repository: Repository, lanes: Lanes, work: LongWork) -> None:
+        self._repository = repository
+        self._lanes = lanes
+        self._work = work
+
+    async def create(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        size_bytes: int,
+        format: str,
+        allocation: str,
+        disk_type: str,
+        description: str,
+        parent_image_id: str = BLANK_UUID,
+        parent_id: str = BLANK_UUID,
+        initial_size_bytes: int | None = None,
+        add_bitmaps: bool = False,
+        legal: bool = True,
+        sequence: int = 0,
+        bitmap: str | None = None,
+    ) -> str:
+        request = VolumeRequest(
+            pool_id=pool_id,
+            domain_id=domain_id,
+            image_id=image_id,
+            volume_id=volume_id,
+            capacity_bytes=size_bytes,
+            format=VolumeFormat.parse(format),
+            allocation=Allocation.parse(allocation),
+            disk_type=disk_type,
+            description=description,
+            parent_image_id=parent_image_id,
+            parent_id=parent_id,
+            initial_size_bytes=initial_size_bytes,
+            add_bitmaps=add_bitmaps,
+            legal=legal,
+            sequence=sequence,
+            bitmap=bitmap,
+        )
+        checks.check_volume_request(request)
+        self._repository.pools.require_spm(pool_id)
+        return await self._work.start_persistent(
+            "createVolume", lambda rollbacks, _: self._repository.volumes.create(request, rollbacks)
+        )
+
+    async def get_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeInfo:
+        lane = self._lanes.get(domain_id)
+        return format_volume(await lane.run(self._repository.volumes.get_info, domain_id, image_id, volume_id))
+
+    async def get_size(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeSize:
+        size = await self._lanes.get(domain_id).run(self._repository.volumes.get_size, domain_id, image_id, volume_id)
+        return api.VolumeSize(size_bytes=size.apparent_bytes, allocated_bytes=size.allocated_bytes)
+
+    async def get_qemu_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.QemuImageInfo:
+        look = self._repository.inspection.get_image_info
+        return _format_image(await self._lanes.get(domain_id).run(look, domain_id, image_id, volume_id))
+
+    async def measure(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        format: str,
+        backing_chain: bool = True,
+        base_id: str | None = None,
+    ) -> api.VolumeMeasure:
+        found = await self._lanes.get(domain_id).run(
+            self._repository.inspection.measure,
+            *(domain_id, image_id, volume_id, VolumeFormat.parse(format)),
+            backing_chain=backing_chain,
+            base_id=base_id,
+        )
+        return api.VolumeMeasure(
+            required_bytes=found.required_bytes,
+            full_bytes=found.full_bytes,
+            bitmaps_bytes=UNSET if found.bitmaps_bytes is None else found.bitmaps_bytes,
+        )
+
+    async def verify_untrusted(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.inspection.verify, domain_id, image_id, volume_id)
+
+    async def set_description(
+        self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
+    ) -> None:
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, description=description)
+
+    async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
+        target = VolumeRef(domain_id, image_id, volume_id)
+        change = self._repository.corrections.change
+        await self._lanes.get(domain_id).run(change, pool_id, target, legality=Legality(legality))
+
+    async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
+        await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
+
+    async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
+        checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
+
+    async def copy(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        target_domain_id: str,
+        target_image_id: str,
+        target_volume_id: str,
+        description: str,
+        role: str,
+        format: str,
+        allocation: str,
+        zero: bool,
+        force: bool,
+        discard: bool = False,
+    ) -> str:
+        source = VolumeRef(domain_id, image_id, volume_id)
+        target_ids = (domain_id if target_domain_id == BLANK_UUID else target_domain_id, target_image_id)
+        size_bytes, kind = CAPACITY_UNIT_BYTES, (VolumeFormat(format), Allocation(allocation))
+        request = VolumeRequest(pool_id, *target_ids, target_volume_id, size_bytes, *kind, description=description)
+        checks.check_copy(source, request, VolumeRole(role))
+        self._repository.pools.require_spm(pool_id)
+        copy = partial(self._repository.whole_images.copy, source, request, VolumeRole(role), force)
+        return await self._work.start_persistent("copyImage", copy, job=f"copyImage_{target_image_id}")
+
+    async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
+        target, extend = VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
+        self._repository.pools.require_spm(pool_id)
+        return await self._work.start_persistent(
+            "extendVolumeSize", lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
+        )
+
+    async def delete(
+        self,
+        volume_id: str,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        zero: bool,
+        force: bool,
+        discard: bool = False,
+    ) -> str:
+        return await self.start_removal(pool_id, domain_id, image_id, [volume_id], force=force, discard=discard)
+
+    async def start_removal(
+        self, pool_id: str, domain_id: str, image_id: str, volume_ids: list[str], *, force: bool, discard: bool
+    ) -> str:
+        """Start the task that removes volumes in the order given. Files are not zeroed (facts: storage §9.3)."""
+        self._repository.pools.require_spm(pool_id)
+
+        delete = partial(self._repository.volumes.delete, pool_id, domain_id, image_id, volume_ids)
+        return await self._work.start_persistent(
+            "deleteVolume", lambda rollbacks, _: delete(force=force, discard=discard, rollbacks=rollbacks)
+        )
+
+
+class ImageService:
+    """Implements `api.storage.ImageApi`, and prepares disk images for virtual machines."""
+
+    def __init__(self, repository: Repository, lanes: Lanes, volumes: VolumeService, work: LongWork) -> None:
+        self._repository = repository
+        self._lanes = lanes
+        self._volumes = volumes
+        self._work = work
+
+    async def prepare(
+        self, pool_id: str, domain_id: str, image_id: str, volume_id: str, allow_illegal: bool = False
+    ) -> api.PreparedImage:
+        image = await self.prepare_image(pool_id, domain_id, image_id, volume_id, allow_illegal=allow_illegal)
+        path = str(image.path)
+        chain = [
+            api.VolumeLocation(domain_id=v.domain_id, image_id=v.image_id, volume_id=v.volume_id, path=str(v.path))
+            for v in image.chain
+        ]
+        return api.PreparedImage(path=path, info=api.PathInfo(type="file", path=path), chain=chain)
+
+    async def prepare_image(
+        self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, allow_illegal: bool = False
+    ) -> PreparedImage:
+        """`prepare` with the repository's own value."""
+        lane = self._lanes.get(domain_id)
+        return await lane.run(
+            self._repository.images.prepare, pool_id, domain_id, image_id, volume_id, allow_illegal=allow_illegal
+        )
+
+    async def teardown(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None = None) -> None:
+        await self._lanes.get(domain_id).run(self._repository.images.teardown, domain_id, image_id)
+
+    async def is_folder(self, path: str) -> bool:
+        """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
+        return await self._lanes.get(path).run(os.path.isdir, path)
+
+    async def reconcile_chain(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
+        reconcile = self._repository.corrections.reconcile
+        return await self._lanes.get(domain_id).run(reconcile, pool_id, domain_id, image_id, leaf_id)
+
+    async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
+        return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)
+
+    async def delete(
+        self, image_id: str, pool_id: str, domain_id: str, zero: bool, force: bool, discard: bool = False
+    ) -> str:
+        removals = self._repository.whole_images
+        self._repository.pools.require_spm(pool_id)
+        self._work.require_master()  # what is set aside does not come back
+        template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)
+        finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
+        job = f"{'zero' if zero else 'purge'}Image_{image_id}"
+        return await self._work.start_persistent("deleteImage", lambda *_: finish(), job=job)
+
+    async def delete_volumes(
+        self,
+        image_id: str,
+        pool_id: str,
+        domain_id: str,
+        volume_ids: list[str],
+        zero: bool = False,
+        force: bool = False,
+        discard: bool = False,
+    ) -> str:
+        return await self._volumes.start_removal(pool_id, domain_id, image_id, volume_ids, force=force, discard=discard)
