@@ -146,6 +146,7 @@ def daemon(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[Vdsmd]:
         yield daemon
 
 
+@pytest.mark.timeout(600)  # 36 starts of a daemon, each with limits of its own: a busy machine takes 5 s for one
 def test_killed_at_random_instants(daemon: Vdsmd, rounds: Callable[[int, int], int]) -> None:
     chance = random.Random()
     pool = Pool.create(daemon)
