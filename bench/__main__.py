@@ -8,12 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import domains, machines, volumes
+from bench import copies, domains, machines, volumes
 from bench.report import Figure, at_least, at_most, print_table, write_json
 from bench.wire_rpc import measure_concurrent, measure_sequential
 from demo.node import Node
-from demo.steps import Ids, create_storage
-from vdsm.wire.client import Address
+from vdsm.wire.client import Address, connect
 from vdsm.wire.tls import TlsFiles
 
 OWNER = (36, 36)
@@ -44,27 +43,36 @@ def measure_calls(node: Node, seconds: float) -> list[Figure]:
     return figures
 
 
-def measure_all(root: Path, count: int, idle_s: float, seconds: float) -> list[Figure]:
+def measure_storage(node: Node, root: Path) -> list[Figure]:
+    """What the repository costs."""
+    folders = [root / "few", root / "many"]
+    for folder in folders:
+        folder.mkdir()
+        folder.chmod(0o777)
+        shutil.chown(folder, *OWNER)
+    with connect(Address(socket_path=node.root / "run/vdsm/vdsmd.sock")) as client:
+        repository = volumes.Repository(node, client, folders)
+        return [*volumes.measure_volumes(repository), copies.measure_copy(repository, root)]
+
+
+def measure_all(root: Path, count: int, idle_s: float, seconds: float, only_storage: bool) -> list[Figure]:
     """All figures, in the order of the table."""
-    folder = root / "disks"
-    storage = root / "domain"
-    for place in (folder, storage):
-        place.mkdir()
-        place.chmod(0o777)
-    shutil.chown(storage, *OWNER)
     node = Node(root / "node")
     node.configure()
     machines.warm_up()
     figures = [measure_start(node)]
     with contextlib.ExitStack() as stack:
         stack.callback(node.stop)
+        if only_storage:
+            return measure_storage(node, root)
         figures += measure_calls(node, seconds)
         memory = machines.get_resident_mib(node)
         figures.append(Figure("resident memory, idle", memory, "MiB", "", None, *at_most(90, memory, "MiB")))
-        ids = Ids()
-        create_storage(node, ids, storage)
-        figures += volumes.measure_create(node, storage, ids)
+        figures += measure_storage(node, root)
         figures += domains.measure_monitors(node, root / "watched", OWNER, idle_s)
+        folder = root / "disks"
+        folder.mkdir()
+        folder.chmod(0o777)
         figures += machines.measure_create(node, folder)
         figures += machines.measure_many(node, folder, count, idle_s)
     return figures
@@ -76,10 +84,11 @@ def main() -> None:
     parser.add_argument("--vms", type=int, default=100, help="how many VMs for the figures of many")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds of idling for the CPU figure")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for each figure of calls")
+    parser.add_argument("--only-storage", action="store_true", help="only the figures of the repository")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vdsm-bench-") as root:
         Path(root).chmod(0o755)
-        figures = measure_all(Path(root), arguments.vms, arguments.idle, arguments.seconds)
+        figures = measure_all(Path(root), arguments.vms, arguments.idle, arguments.seconds, arguments.only_storage)
     print_table(figures)
     print(f"written to {write_json(figures)}")
 
