@@ -455,10 +455,9 @@ def make_folders(paths: Paths) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-class AlreadyRunning(NodeError):
+class AlreadyRunning(NodeError, number=101, text="another vdsmd serves {root}: {file} is locked"):
     """Another daemon serves the same root."""
 
-    code, number, http, text = "already-running", 101, 500, "another vdsmd serves {root}: {file} is locked"
     root: str
     file: str
 

@@ -34,10 +34,9 @@ BACKDATED = timedelta(hours=1)
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
-class PkiUnusable(NodeError):
+class PkiUnusable(NodeError, number=101, text="{path}: {reason}"):
     """A key or a certificate that must not be replaced cannot be used."""
 
-    code, number, http, text = "pki-unusable", 101, 500, "{path}: {reason}"
     path: str
     reason: str
 

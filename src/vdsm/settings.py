@@ -18,10 +18,9 @@ T = TypeVar("T")
 MIB = 1 << 20
 
 
-class InvalidSetting(NodeError):
+class InvalidSetting(NodeError, number=100, text="{file}: {where}: expected {expected}, found {found!r}"):
     """The configuration cannot be used as it is written; the daemon does not start."""
 
-    code, number, http, text = "invalid-setting", 100, 500, "{file}: {where}: expected {expected}, found {found!r}"
     file: str
     where: str
     expected: str

@@ -31,29 +31,26 @@ _KEPT_STDERR_BYTES = 16384
 _REAP_TIMEOUT_S = 5.0  # a killed process that stays longer is stuck in the kernel; it is reaped when a later one starts
 
 
-class CommandFailed(NodeError):
+class CommandFailed(NodeError, number=100, text="{command}: status {status}: {stderr}"):
     """A program could not be started, or ended with a status that its caller did not expect.
 
     `command` is a line for a shell; `status` is negative for a signal and 127 when there is no such program.
     """
 
-    code, number, http, text = "command-failed", 100, 500, "{command}: status {status}: {stderr}"
     command: str
     status: int
     stderr: str = ""
 
 
-class CommandTimedOut(CommandFailed):
+class CommandTimedOut(CommandFailed, number=100, http=504, retry=True):
     """A program did not end in time; its process group was killed."""
 
-    code, http, retry, text = "command-timed-out", 504, True, "{command}: not done after {timeout_s} s"
+    text = "{command}: not done after {timeout_s} s"
     timeout_s: float = 0.0
 
 
-class CommandStopped(CommandFailed):
+class CommandStopped(CommandFailed, number=100, http=409, text="{command}: stopped"):
     """A program was killed because nobody wants its result any more."""
-
-    code, http, text = "command-stopped", 409, "{command}: stopped"
 
 
 @dataclass(frozen=True, slots=True)

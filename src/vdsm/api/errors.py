@@ -3,88 +3,76 @@
 from vdsm.core.errors import NodeError
 
 
-class NoSuchVm(NodeError):
+class NoSuchVm(NodeError, number=1, http=404, text="Virtual machine does not exist: {{'vmId': '{vm_id}'}}"):
     """No VM of that id is known to this daemon."""
 
-    code, number, http, text = "no-such-vm", 1, 404, "Virtual machine does not exist: {{'vmId': '{vm_id}'}}"
     vm_id: str
 
 
-class VmExists(NodeError):
+class VmExists(NodeError, number=4, http=409, text="Virtual machine already exists: {{'vmId': '{vm_id}'}}"):
     """A VM of that id is already here."""
 
-    code, number, http, text = "vm-exists", 4, 409, "Virtual machine already exists: {{'vmId': '{vm_id}'}}"
     vm_id: str
 
 
-class VmIsDown(NodeError):
+class VmIsDown(NodeError, number=1, http=409, text="Virtual machine is down: {{'vmId': '{vm_id}'}}"):
     """The VM is down; only its exit information and `destroy` are left."""
 
-    code, number, http, text = "vm-is-down", 1, 409, "Virtual machine is down: {{'vmId': '{vm_id}'}}"
     vm_id: str
 
 
-class CreateFailed(NodeError):
+class CreateFailed(NodeError, number=9, http=400, text="Error creating the requested VM: {reason}"):
     """The VM cannot be created as described."""
 
-    code, number, http, text = "create-failed", 9, 400, "Error creating the requested VM: {reason}"
     reason: str
 
 
-class UnsupportedVmType(NodeError):
+class UnsupportedVmType(NodeError, number=5, http=400, text="Unsupported VM type: {vm_type}"):
     """Only `kvm` is a known kind of VM."""
 
-    code, number, http, text = "unsupported-vm-type", 5, 400, "Unsupported VM type: {vm_type}"
     vm_type: str
 
 
-class MissingParameter(NodeError):
+class MissingParameter(NodeError, number=11, http=400, text="Missing required parameter: {name}"):
     """A mandatory key is missing or empty."""
 
-    code, number, http, text = "missing-parameter", 11, 400, "Missing required parameter: {name}"
     name: str
 
 
-class WrongState(NodeError):
+class WrongState(NodeError, number=16, http=409, retry=True, text="{request} is not possible while the VM is {status}"):
     """The request does not fit what the VM is doing now."""
 
-    code, number, http, retry, text = "wrong-state", 16, 409, True, "{request} is not possible while the VM is {status}"
     request: str
     status: str
 
 
-class TicketFailed(NodeError):
+class TicketFailed(NodeError, number=18, http=409, text="Failed to set the display ticket: {reason}"):
     """The display's password could not be set."""
 
-    code, number, http, text = "ticket-failed", 18, 409, "Failed to set the display ticket: {reason}"
     reason: str
 
 
-class DestroyFailed(NodeError):
+class DestroyFailed(NodeError, number=42, retry=True, text="Failed to destroy VM {vm_id}: {reason}"):
     """The VM could not be ended; its qemu may be stuck in the kernel."""
 
-    code, number, http, retry, text = "destroy-failed", 42, 500, True, "Failed to destroy VM {vm_id}: {reason}"
     vm_id: str
     reason: str
 
 
-class ResetFailed(NodeError):
+class ResetFailed(NodeError, number=90, retry=True, text="Failed to reset VM {vm_id}: {reason}"):
     """The VM could not be reset."""
 
-    code, number, http, retry, text = "reset-failed", 90, 500, True, "Failed to reset VM {vm_id}: {reason}"
     vm_id: str
     reason: str
 
 
-class VmRequestFailed(NodeError):
+class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"):
     """The hypervisor refused a request on a VM."""
 
-    code, number, http, text = "vm-request-failed", 100, 409, "General Exception: ({reason!r},)"
     reason: str
 
 
-class HardwareInfoFailed(NodeError):
+class HardwareInfoFailed(NodeError, number=57, text="Failed to read hardware information: {reason}"):
     """The machine's identity could not be read."""
 
-    code, number, http, text = "hardware-info-failed", 57, 500, "Failed to read hardware information: {reason}"
     reason: str

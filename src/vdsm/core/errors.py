@@ -1,5 +1,6 @@
 """The one error family: a stable code, the facts' number, fields and one text; mapping to a wire is left to `wire`."""
 
+import re
 from dataclasses import dataclass, fields
 from typing import ClassVar, dataclass_transform
 
@@ -19,8 +20,10 @@ def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
 class NodeError(Exception):
     """A failure that a caller can act on. Subclasses declare the data; causes are chained with `from`.
 
-    `code` is the stable name, `number` the number that the oVirt dialects carry (facts: rpc §10, storage §12), `http`
-    the REST status, `retry` whether the same call may succeed later, `text` a template over the fields.
+    `number` is what the oVirt dialects carry (facts: rpc §10, storage §12), `http` the REST status, `retry` whether the
+    same call may succeed later. `text` is a template over the fields; after a colon at its end, all of them follow as
+    oVirt tells them: `Volume does not exist: ('…',)`. A long one stands in the body. `code` is the stable name: unless
+    given, the class's in lower case, with dashes. A class without a number only names fields that a family shares.
     """
 
     code: ClassVar[str] = "unexpected"
@@ -29,9 +32,18 @@ class NodeError(Exception):
     retry: ClassVar[bool] = False
     text: ClassVar[str] = "Unexpected failure"
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(
+        cls, *, number: int | None = None, http: int = 500, retry: bool = False, code: str = "", text: str = ""
+    ) -> None:
         super().__init_subclass__()
         dataclass(eq=False, repr=False)(cls)
+        if number is None:
+            return
+        cls.code = code or re.sub("(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+        cls.number, cls.http, cls.retry, cls.text = number, http, retry, text or cls.text
+        if cls.text.endswith(":"):
+            values = [f"{{{field.name}!r}}" for field in fields(cls)]  # type: ignore[arg-type]
+            cls.text += f" ({', '.join(values)}{',' * (len(values) == 1)})"
         known = ERRORS.setdefault(cls.code, cls)
         if known is not cls and known.__qualname__ != cls.__qualname__:
             raise TypeError(f"error code {cls.code!r} is declared twice: {known.__qualname__} and {cls.__qualname__}")
@@ -47,38 +59,33 @@ class NodeError(Exception):
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
-class GeneralFailure(NodeError):
+class GeneralFailure(NodeError, number=100, text="General Exception: {reason}"):
     """Something went wrong that has no name of its own."""
 
-    code, number, http, text = "general-failure", 100, 500, "General Exception: {reason}"
     reason: str
 
 
-class InvalidArgument(NodeError):
+class InvalidArgument(NodeError, number=91, http=400, text="{where}: {reason}"):
     """A parameter of a verb is missing, of the wrong type or out of bounds; nothing was changed."""
 
-    code, number, http, text = "invalid-argument", 91, 400, "{where}: {reason}"
     where: str
     reason: str
 
 
-class NotReady(NodeError):
+class NotReady(NodeError, number=99, http=503, retry=True, text="Recovering from crash or Initializing: {what}"):
     """The daemon still recovers its VMs, or one of its parts could not be started."""
 
-    code, number, http, retry, text = "not-ready", 99, 503, True, "Recovering from crash or Initializing: {what}"
     what: str = "virtual machines"
 
 
-class ResourceExhausted(NodeError):
+class ResourceExhausted(NodeError, number=1100, http=503, retry=True, text="Not enough resources: {what}"):
     """A queue or a pool is full; the request was not started."""
 
-    code, number, http, retry, text = "resource-exhausted", 1100, 503, True, "Not enough resources: {what}"
     what: str
 
 
-class NotAllowed(NodeError):
+class NotAllowed(NodeError, number=16, http=403, text="{verb} needs the right {right}"):
     """The caller does not hold the right that the verb needs."""
 
-    code, number, http, text = "not-allowed", 16, 403, "{verb} needs the right {right}"
     verb: str
     right: str

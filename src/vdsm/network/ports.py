@@ -7,10 +7,9 @@ from vdsm.core.errors import NodeError
 from vdsm.network.model import NetworkRecord, NetworkState
 
 
-class KernelSilent(NodeError):
+class KernelSilent(NodeError, number=100, http=504, retry=True, text="network devices cannot be read: {reason}"):
     """The kernel did not answer a question about its network devices in time, or refused it."""
 
-    code, number, http, retry, text = "kernel-silent", 100, 504, True, "network devices cannot be read: {reason}"
     reason: str
 
 

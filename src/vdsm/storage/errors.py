@@ -10,182 +10,159 @@ from contextlib import contextmanager
 from vdsm.core.errors import NodeError
 from vdsm.storage.ports import QemuImgFailed
 
-# Volumes and images ---------------------------------------------------------------------------------------------------
+# Families of failures by what they name -------------------------------------------------------------------------------
 
 
-class VolumeDoesNotExist(NodeError):
-    """No such volume in that image."""
+class OfVolume(NodeError):
+    """A failure that names a volume."""
 
-    code, number, http, text = "volume-does-not-exist", 201, 404, "Volume does not exist: ({volume_id!r},)"
     volume_id: str
 
 
-class IncorrectFormat(NodeError):
+class VolumeFailed(OfVolume):
+    """A failure that names a volume, and why."""
+
+    reason: str
+
+
+class OfDomain(NodeError):
+    """A failure that names a domain."""
+
+    domain_id: str
+
+
+class DomainFailed(OfDomain):
+    """A failure that names a domain, and why."""
+
+    reason: str
+
+
+class OfDomainInPool(OfDomain):
+    """A failure that names a domain and a pool."""
+
+    pool_id: str
+
+
+class OfPool(NodeError):
+    """A failure that names a pool."""
+
+    pool_id: str
+
+
+class OfPath(NodeError):
+    """A failure that names a file or a folder."""
+
+    path: str
+
+
+class PathFailed(OfPath):
+    """A failure that names a file or a folder, and why."""
+
+    reason: str
+
+
+# Volumes and images ---------------------------------------------------------------------------------------------------
+
+
+class VolumeDoesNotExist(OfVolume, number=201, http=404, text="Volume does not exist:"):
+    """No such volume in that image."""
+
+
+class IncorrectFormat(NodeError, number=202, http=400, text="Incorrect Volume format:"):
     """The volume format is unknown, or not allowed here."""
 
-    code, number, http, text = "incorrect-format", 202, 400, "Incorrect Volume format: ({format!r},)"
     format: str
 
 
-class VolumeImageHasChildren(NodeError):
+class VolumeImageHasChildren(NodeError, number=204, http=409):
     """The volume still has child layers."""
 
-    code, number, http = "volume-image-has-children", 204, 409
     text = "Cannot delete volume which has children (non-forced): (volume {volume_id!r}, children {children!r})"
     volume_id: str
     children: tuple[str, ...]
 
 
-class VolumeCreationError(NodeError):
+class VolumeCreationError(VolumeFailed, number=205, text="Error creating a new volume:"):
     """The volume could not be created; what was begun is undone."""
 
-    code, number, text = "volume-creation-error", 205, "Error creating a new volume: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class VolumeExtendingError(NodeError):
+class VolumeExtendingError(VolumeFailed, number=206, text="Error extending volume:"):
     """The volume could not be made larger; it is as it was."""
 
-    code, number, text = "volume-extending-error", 206, "Error extending volume: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class VolumeMetadataReadError(NodeError):
+class VolumeMetadataReadError(VolumeFailed, number=207, text="Error while reading volume metadata:"):
     """The volume's record could not be read from storage."""
 
-    code, number = "volume-metadata-read-error", 207
-    text = "Error while reading volume metadata: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class VolumeMetadataWriteError(NodeError):
+class VolumeMetadataWriteError(VolumeFailed, number=208, text="Error while writing volume metadata:"):
     """The volume's record could not be written; the old one is whole."""
 
-    code, number = "volume-metadata-write-error", 208
-    text = "Error while writing volume metadata: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class VolumeAccessError(NodeError):
+class VolumeAccessError(VolumeFailed, number=209, text="Unable to access volume:"):
     """The volume's data cannot be reached."""
 
-    code, number, text = "volume-access-error", 209, "Unable to access volume: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class VolumeAlreadyExists(NodeError):
+class VolumeAlreadyExists(OfVolume, number=212, http=409, text="Volume already exists:"):
     """The volume's id is already used in that image."""
 
-    code, number, http, text = "volume-already-exists", 212, 409, "Volume already exists: ({volume_id!r},)"
-    volume_id: str
 
-
-class VolumeNonShareable(NodeError):
+class VolumeNonShareable(OfVolume, number=214, http=409):
     """The parent is in another image and is neither a template nor able to become one."""
 
-    code, number, http = "volume-non-shareable", 214, 409
-    text = "Volume cannot be shared, it's not Shared/Template volume: ({volume_id!r},)"
-    volume_id: str
+    text = "Volume cannot be shared, it's not Shared/Template volume:"
 
 
-class CannotShareVolume(NodeError):
+class CannotShareVolume(VolumeFailed, number=218, text="Cannot share volume:"):
     """A template's volume could not be linked into another image."""
 
-    code, number, text = "cannot-share-volume", 218, "Cannot share volume: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class SharedVolumeNonWritable(NodeError):
+class SharedVolumeNonWritable(OfVolume, number=219, http=409, text="Shared volume is not writable:"):
     """A template's volume is never written again."""
 
-    code, number, http = "shared-volume-non-writable", 219, 409
-    text = "Shared volume is not writable: ({volume_id!r},)"
-    volume_id: str
 
-
-class InternalVolumeNonWritable(NodeError):
+class InternalVolumeNonWritable(OfVolume, number=220, http=409, text="Internal volume is not writable:"):
     """Only the top of a chain may be written so."""
 
-    code, number, http = "internal-volume-non-writable", 220, 409
-    text = "Internal volume is not writable: ({volume_id!r},)"
-    volume_id: str
 
-
-class CannotDeleteVolume(NodeError):
+class CannotDeleteVolume(VolumeFailed, number=222, text="Cannot delete volume:"):
     """The volume could not be removed; it is illegal from now on, and removing it again finishes the work."""
 
-    code, number, text = "cannot-delete-volume", 222, "Cannot delete volume: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class CannotDeleteSharedVolume(NodeError):
+class CannotDeleteSharedVolume(OfVolume, number=223, http=409, text="Shared Volume cannot be deleted:"):
     """A template's volume is only removed with force."""
 
-    code, number, http = "cannot-delete-shared-volume", 223, 409
-    text = "Shared Volume cannot be deleted: ({volume_id!r},)"
-    volume_id: str
 
-
-class CreateIllegalVolumeSnapshotError(NodeError):
+class CreateIllegalVolumeSnapshotError(OfVolume, number=226, http=409):
     """An illegal volume takes no new layer."""
 
-    code, number, http = "create-illegal-volume-snapshot-error", 226, 409
-    text = "Cannot create snapshot of illegal volume: ({volume_id!r},)"
-    volume_id: str
+    text = "Cannot create snapshot of illegal volume:"
 
 
-class PrepareIllegalVolumeError(NodeError):
+class PrepareIllegalVolumeError(OfVolume, number=227, http=409, text="Cannot prepare illegal volume:"):
     """An illegal volume is only prepared when the caller allows it."""
 
-    code, number, http = "prepare-illegal-volume-error", 227, 409
-    text = "Cannot prepare illegal volume: ({volume_id!r},)"
-    volume_id: str
 
-
-class IncorrectType(NodeError):
+class IncorrectType(NodeError, number=231, http=400, text="Incorrect Volume Preallocate Type:"):
     """The allocation policy is unknown, or not allowed here."""
 
-    code, number, http, text = "incorrect-type", 231, 400, "Incorrect Volume Preallocate Type: ({allocation!r},)"
     allocation: str
 
 
-class InvalidVolumeUpdate(NodeError):
+class InvalidVolumeUpdate(VolumeFailed, number=235, http=409, text="Invalid volume update:"):
     """The change of a volume's attributes does not fit what the volume is."""
 
-    code, number, http = "invalid-volume-update", 235, 409
-    text = "Invalid volume update: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class ImagePathError(NodeError):
+class ImagePathError(OfPath, number=254, http=404, text="Image path does not exist or cannot be accessed/created:"):
     """The image's directory is missing or cannot be used."""
 
-    code, number, http = "image-path-error", 254, 404
-    text = "Image path does not exist or cannot be accessed/created: ({path!r},)"
-    path: str
 
-
-class CopyImageError(NodeError):
+class CopyImageError(VolumeFailed, number=261, text="Low level image copy failed:"):
     """The data could not be copied; the target stays illegal, the source is untouched."""
 
-    code, number, text = "copy-image-error", 261, "Low level image copy failed: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class ImageIsNotLegalChain(NodeError):
+class ImageIsNotLegalChain(NodeError, number=262, http=409, text="Image is not a legal chain:"):
     """The image's chain is broken: a loop, a missing layer or an unusable one."""
 
-    code, number, http = "image-is-not-legal-chain", 262, 409
-    text = "Image is not a legal chain: ({image_id!r}, {reason!r})"
     image_id: str
     reason: str
 
@@ -193,457 +170,321 @@ class ImageIsNotLegalChain(NodeError):
 # Pools ----------------------------------------------------------------------------------------------------------------
 
 
-class StoragePoolMasterNotFound(NodeError):
+class StoragePoolMasterNotFound(NodeError, number=304, http=404):
     """The master domain is not on any connected server."""
 
-    code, number, http = "storage-pool-master-not-found", 304, 404
     text = "Cannot find master domain: ('spUUID={pool_id}, msdUUID={domain_id}',)"
     pool_id: str
     domain_id: str
 
 
-class StoragePoolUnknown(NodeError):
+class StoragePoolUnknown(OfPool, number=309, http=404, text="Unknown pool id, pool not connected:"):
     """The pool is not connected here."""
 
-    code, number, http, text = "storage-pool-unknown", 309, 404, "Unknown pool id, pool not connected: ({pool_id!r},)"
-    pool_id: str
 
-
-class StoragePoolNotConnected(NodeError):
+class StoragePoolNotConnected(NodeError, number=313, http=409, text="Storage pool not connected: ()"):
     """This host is connected to no pool."""
 
-    code, number, http, text = "storage-pool-not-connected", 313, 409, "Storage pool not connected: ()"
 
-
-class IsoCannotBeMasterDomain(NodeError):
+class IsoCannotBeMasterDomain(OfDomain, number=317, http=409, text="ISO domain cannot be a master storage domain:"):
     """A domain of ISO images cannot carry a pool."""
 
-    code, number, http = "iso-cannot-be-master-domain", 317, 409
-    text = "ISO domain cannot be a master storage domain: ({domain_id!r},)"
-    domain_id: str
 
-
-class BackupCannotBeMasterDomain(NodeError):
+class BackupCannotBeMasterDomain(OfDomain, number=319, http=409):
     """A backup domain cannot carry a pool."""
 
-    code, number, http = "backup-cannot-be-master-domain", 319, 409
-    text = "Backup domain cannot be a master storage domain: ({domain_id!r},)"
-    domain_id: str
+    text = "Backup domain cannot be a master storage domain:"
 
 
-class CannotConnectMultiplePools(NodeError):
+class CannotConnectMultiplePools(OfPool, number=323, http=409):
     """This host is connected to another pool."""
 
-    code, number, http = "cannot-connect-multiple-pools", 323, 409
-    text = "Cannot connect pool, already connected to another pool: ({pool_id!r},)"
-    pool_id: str
+    text = "Cannot connect pool, already connected to another pool:"
 
 
-class StoragePoolWrongMaster(NodeError):
+class StoragePoolWrongMaster(DomainFailed, number=324, http=409, text="Wrong Master domain or its version:"):
     """The named master is not this pool's master, or not of that version."""
 
-    code, number, http = "storage-pool-wrong-master", 324, 409
-    text = "Wrong Master domain or its version: ({domain_id!r}, {reason!r})"
-    domain_id: str
-    reason: str
 
-
-class StoragePoolConnected(NodeError):
+class StoragePoolConnected(NodeError, number=325, http=409):
     """Not possible while the pool is connected like this."""
 
-    code, number, http = "storage-pool-connected", 325, 409
-    text = "Cannot perform action while storage pool is connected: ({pool_id!r}, {reason!r})"
+    text = "Cannot perform action while storage pool is connected:"
     pool_id: str
     reason: str
 
 
-class StoragePoolDescriptionTooLongError(NodeError):
+class StoragePoolDescriptionTooLongError(NodeError, number=327, http=400, text="Storage pool description too long:"):
     """A pool's name has at most 50 characters."""
 
-    code, number, http = "storage-pool-description-too-long-error", 327, 400
-    text = "Storage pool description too long: ({length!r},)"
     length: int
 
 
-class TooManyDomainsInStoragePoolError(NodeError):
+class TooManyDomainsInStoragePoolError(NodeError, number=328, http=409):
     """The pool has as many domains as it may have."""
 
-    code, number, http = "too-many-domains-in-storage-pool-error", 328, 409
     text = "Too many domains in storage pool: (limit {limit!r},)"
     limit: int
 
 
-class ImagesNotSupportedError(NodeError):
+class ImagesNotSupportedError(OfDomain, number=329, http=409, text="Images are not supported:"):
     """The domain holds no disk images."""
-
-    code, number, http, text = "images-not-supported-error", 329, 409, "Images are not supported: ({domain_id!r},)"
-    domain_id: str
 
 
 # Domains --------------------------------------------------------------------------------------------------------------
 
 
-class StorageDomainBlockSizeMismatch(NodeError):
+class StorageDomainBlockSizeMismatch(NodeError, number=348, http=409):
     """The block size asked for or recorded is not the storage's."""
 
-    code, number, http = "storage-domain-block-size-mismatch", 348, 409
     text = "Block size does not match storage block size: (asked {block_size}, storage {storage_block_size})"
     block_size: int
     storage_block_size: int
 
 
-class DiscardIsNotSupported(NodeError):
+class DiscardIsNotSupported(OfDomain, number=349, http=409, text="Discard is not supported:"):
     """File storage discards nothing."""
 
-    code, number, http, text = "discard-is-not-supported", 349, 409, "Discard is not supported: ({domain_id!r},)"
-    domain_id: str
 
-
-class StorageDomainCreationError(NodeError):
+class StorageDomainCreationError(DomainFailed, number=351, text="Error creating a storage domain:"):
     """The domain could not be created; nothing is left of it."""
 
-    code, number = "storage-domain-creation-error", 351
-    text = "Error creating a storage domain: ({domain_id!r}, {reason!r})"
-    domain_id: str
-    reason: str
 
-
-class StorageDomainNotInPool(NodeError):
+class StorageDomainNotInPool(OfDomainInPool, number=353, http=409):
     """The domain does not belong to that pool."""
 
-    code, number, http = "storage-domain-not-in-pool", 353, 409
     text = "Storage domain not in pool: ('domain={domain_id}, pool={pool_id}',)"
-    domain_id: str
-    pool_id: str
 
 
-class StorageDomainDoesNotExist(NodeError):
+class StorageDomainDoesNotExist(OfDomain, number=358, http=404, text="Storage domain does not exist:"):
     """No connected server has that domain."""
 
-    code, number, http = "storage-domain-does-not-exist", 358, 404
-    text = "Storage domain does not exist: ({domain_id!r},)"
-    domain_id: str
 
-
-class StorageDomainFsNotMounted(NodeError):
+class StorageDomainFsNotMounted(OfPath, number=360, http=409, text="Storage domain remote path not mounted:"):
     """The server or directory of the domain is not connected."""
 
-    code, number, http = "storage-domain-fs-not-mounted", 360, 409
-    text = "Storage domain remote path not mounted: ({path!r},)"
-    path: str
 
-
-class StorageDomainNotEmpty(NodeError):
+class StorageDomainNotEmpty(OfPath, number=361, http=409, text="Storage domain not empty - requires cleaning:"):
     """The directory already holds a storage domain."""
 
-    code, number, http = "storage-domain-not-empty", 361, 409
-    text = "Storage domain not empty - requires cleaning: ({path!r},)"
-    path: str
 
-
-class StorageDomainMetadataNotFound(NodeError):
+class StorageDomainMetadataNotFound(DomainFailed, number=364, text="Storage domain metadata not found:"):
     """The domain's metadata file is missing or cannot be read."""
 
-    code, number = "storage-domain-metadata-not-found", 364
-    text = "Storage domain metadata not found: ({domain_id!r}, {reason!r})"
-    domain_id: str
-    reason: str
 
-
-class StorageDomainAlreadyExists(NodeError):
+class StorageDomainAlreadyExists(OfDomain, number=365, http=409, text="Storage domain already exists:"):
     """The domain's id is already used."""
 
-    code, number, http = "storage-domain-already-exists", 365, 409
-    text = "Storage domain already exists: ({domain_id!r},)"
-    domain_id: str
 
-
-class StorageDomainLayoutError(NodeError):
+class StorageDomainLayoutError(NodeError, number=371, text="Storage domain layout corrupted:"):
     """A part of the domain's directory tree is missing."""
 
-    code, number = "storage-domain-layout-error", 371
-    text = "Storage domain layout corrupted: ({domain_id!r}, {missing!r})"
     domain_id: str
     missing: str
 
 
-class StorageDomainTypeError(NodeError):
+class StorageDomainTypeError(NodeError, number=372, http=400, text="Storage domain type is not supported:"):
     """The kind of storage is unknown or not served."""
 
-    code, number, http = "storage-domain-type-error", 372, 400
-    text = "Storage domain type is not supported: ({type!r},)"
     type: str
 
 
-class StorageDomainNotMemberOfPool(NodeError):
+class StorageDomainNotMemberOfPool(NodeError, number=375, http=409):
     """The pool's map does not have the domain."""
 
-    code, number, http = "storage-domain-not-member-of-pool", 375, 409
     text = "Domain is not member in pool: ('pool={pool_id}, domain={domain_id}',)"
     pool_id: str
     domain_id: str
 
 
-class StorageDomainStatusError(NodeError):
+class StorageDomainStatusError(NodeError, number=376, http=400, text="Unknown storage domain status:"):
     """A status word that no domain can have."""
 
-    code, number, http, text = "storage-domain-status-error", 376, 400, "Unknown storage domain status: ({status!r},)"
     status: str
 
 
-class StorageDomainAccessError(NodeError):
+class StorageDomainAccessError(OfDomain, number=379):
     """The domain is partly or wholly out of reach."""
 
-    code, number = "storage-domain-access-error", 379
-    text = "Domain is either partially accessible or entirely inaccessible: ({domain_id!r},)"
-    domain_id: str
+    text = "Domain is either partially accessible or entirely inaccessible:"
 
 
-class StorageDomainAlreadyAttached(NodeError):
+class StorageDomainAlreadyAttached(OfDomainInPool, number=380, http=409):
     """The domain belongs to another pool."""
 
-    code, number, http = "storage-domain-already-attached", 380, 409
     text = "Storage domain already attached to pool: ('domain={domain_id}, pool={pool_id}',)"
-    domain_id: str
-    pool_id: str
 
 
-class FileStorageDomainStaleNfsHandle(NodeError):
+class FileStorageDomainStaleNfsHandle(NodeError, number=384, retry=True, text="Stale NFS file handle:"):
     """The NFS server no longer knows what the mount refers to."""
 
-    code, number, retry = "file-storage-domain-stale-nfs-handle", 384, True
-    text = "Stale NFS file handle: ({reason!r},)"
     reason: str
 
 
-class StorageDomainClassError(NodeError):
+class StorageDomainClassError(NodeError, number=386, http=400, text="Invalid storage domain class:"):
     """A domain class that does not exist."""
 
-    code, number, http = "storage-domain-class-error", 386, 400
-    text = "Invalid storage domain class: ({domain_class!r},)"
     domain_class: str
 
 
-class StorageDomainIllegalRemotePath(NodeError):
+class StorageDomainIllegalRemotePath(OfPath, number=390, http=400, text="Remote path is illegal:"):
     """A local domain's path is absolute and normalized."""
 
-    code, number, http, text = "storage-domain-illegal-remote-path", 390, 400, "Remote path is illegal: ({path!r},)"
-    path: str
 
-
-class UnsupportedDomainVersion(NodeError):
+class UnsupportedDomainVersion(NodeError, number=394, http=400, text="Domain version is unsupported:"):
     """The domain's on-disk version is not served."""
 
-    code, number, http, text = "unsupported-domain-version", 394, 400, "Domain version is unsupported: ({version!r},)"
     version: int
 
 
-class NoSpaceLeftOnDomain(NodeError):
+class NoSpaceLeftOnDomain(NodeError, number=397, http=507, text="No space left on domain:"):
     """The storage is full."""
 
-    code, number, http, text = "no-space-left-on-domain", 397, 507, "No space left on domain: ({reason!r},)"
     reason: str
 
 
-class CurrentVersionTooAdvancedError(NodeError):
+class CurrentVersionTooAdvancedError(NodeError, number=395, http=409):
     """The pool's master is newer than the version asked for."""
 
-    code, number, http = "current-version-too-advanced-error", 395, 409
     text = "Current domain version too advanced: ({domain_id!r}, version {version}, asked {wanted})"
     domain_id: str
     version: int
     wanted: int
 
 
-class MixedSdVersionError(NodeError):
+class MixedSdVersionError(NodeError, number=398, http=409):
     """All data domains of a pool are of its master's version."""
 
-    code, number, http = "mixed-sd-version-error", 398, 409
     text = "Domain version differs from its master: ({domain_id!r}, version {version}, master {master_version})"
     domain_id: str
     version: int
     master_version: int
 
 
-class StorageDomainTargetUnsupported(NodeError):
+class StorageDomainTargetUnsupported(OfPath, number=399, http=409, text="Storage domain target is unsupported:"):
     """The storage knows no direct I/O."""
-
-    code, number, http = "storage-domain-target-unsupported", 399, 409
-    text = "Storage domain target is unsupported: ({path!r},)"
-    path: str
 
 
 # Servers, SPM, locks, metadata, arguments -----------------------------------------------------------------------------
 
 
-class AccessTimeout(NodeError):
+class AccessTimeout(OfDomain, number=3, http=504, retry=True, text="Repository access timed out:"):
     """The storage did not answer in time; other domains are not affected."""
 
-    code, number, http, retry, text = "access-timeout", 3, 504, True, "Repository access timed out: ({domain_id!r},)"
-    domain_id: str
 
-
-class StorageServerAccessPermissionError(NodeError):
+class StorageServerAccessPermissionError(PathFailed, number=469, http=409):
     """The owner of disks may not use the directory."""
 
-    code, number, http = "storage-server-access-permission-error", 469, 409
-    text = "Permission settings on the specified path do not allow access to the storage: ({path!r}, {reason!r})"
-    path: str
-    reason: str
+    text = "Permission settings on the specified path do not allow access to the storage:"
 
 
-class ImageVerificationError(NodeError):
+class ImageVerificationError(VolumeFailed, number=484, http=409, text="Image verification failed:"):
     """The volume's data is not what its record says, or names what is not its own."""
 
-    code, number, http = "image-verification-error", 484, 409
-    text = "Image verification failed: ({volume_id!r}, {reason!r})"
-    volume_id: str
-    reason: str
 
-
-class AcquireLockFailure(NodeError):
+class AcquireLockFailure(NodeError, number=651, http=409, retry=True, text="Cannot obtain lock:"):
     """Another host or process is the pool's metadata writer."""
 
-    code, number, http, retry = "acquire-lock-failure", 651, 409, True
-    text = "Cannot obtain lock: ({lock_id!r}, {reason!r})"
     lock_id: str
     reason: str
 
 
-class ReleaseLockFailure(NodeError):
+class ReleaseLockFailure(NodeError, number=660, retry=True, text="Cannot release lock:"):
     """The domain's lease could not be given back."""
 
-    code, number, retry, text = "release-lock-failure", 660, True, "Cannot release lock: ({lock_id!r}, {reason!r})"
     lock_id: str
     reason: str
 
 
-class AcquireHostIdFailure(NodeError):
+class AcquireHostIdFailure(NodeError, number=661, retry=True):
     """This host could not join those that share the domain."""
 
-    code, number, retry = "acquire-host-id-failure", 661, True
     text = "Cannot acquire host id: ({domain_id!r}, {host_id}, {reason!r})"
     domain_id: str
     host_id: int
     reason: str
 
 
-class ReleaseHostIdFailure(NodeError):
+class ReleaseHostIdFailure(NodeError, number=662, retry=True):
     """This host could not leave those that share the domain."""
 
-    code, number, retry = "release-host-id-failure", 662, True
     text = "Cannot release host id: ({domain_id!r}, {host_id}, {reason!r})"
     domain_id: str
     host_id: int
     reason: str
 
 
-class ClusterLockInitError(NodeError):
+class ClusterLockInitError(NodeError, number=701, text="Could not initialize cluster lock:"):
     """A lease could not be made on the storage."""
 
-    code, number, text = "cluster-lock-init-error", 701, "Could not initialize cluster lock: ({reason!r},)"
     reason: str
 
 
-class SpmStatusError(NodeError):
+class SpmStatusError(OfPool, code="secure-error", number=654, http=409, text="Not SPM:"):
     """Only the SPM may do this, and this host is not."""
 
-    code, number, http, text = "secure-error", 654, 409, "Not SPM: ({pool_id!r},)"
-    pool_id: str
 
-
-class IsSpm(NodeError):
+class IsSpm(OfPool, number=656, http=409, text="Operation not allowed while SPM is active:"):
     """Not possible on the SPM."""
 
-    code, number, http, text = "is-spm", 656, 409, "Operation not allowed while SPM is active: ({pool_id!r},)"
-    pool_id: str
 
-
-class InvalidMetadata(NodeError):
+class InvalidMetadata(NodeError, number=751, text="Invalid metadata:"):
     """A metadata key is missing, or its value is bad."""
 
-    code, number, text = "invalid-metadata", 751, "Invalid metadata: ({key!r}, {reason!r})"
     key: str
     reason: str
 
 
-class MetaDataSealIsBroken(NodeError):
+class MetaDataSealIsBroken(NodeError, number=752):
     """The domain metadata does not match its checksum."""
 
-    code, number = "meta-data-seal-is-broken", 752
     text = "Meta Data seal is broken (checksum mismatch): ('cksum = {found}, computed_cksum = {computed}',)"
     found: str
     computed: str
 
 
-class MetaDataValidationError(NodeError):
+class MetaDataValidationError(NodeError, number=753, text="Meta data is invalid:"):
     """Metadata values contradict each other or make no sense."""
 
-    code, number, text = "meta-data-validation-error", 753, "Meta data is invalid: ({reason!r},)"
     reason: str
 
 
-class MetadataOverflowError(NodeError):
+class MetadataOverflowError(NodeError, number=756, http=400, text="Metadata is too big:"):
     """A volume's record has at most 512 bytes; a shorter description helps."""
 
-    code, number, http, text = "metadata-overflow-error", 756, 400, "Metadata is too big: ({length!r},)"
     length: int
 
 
-class ResourceTimeout(NodeError):
+class ResourceTimeout(NodeError, number=851, http=503, retry=True, text="Resource timeout:"):
     """Another operation held the domain, image or volume for too long."""
 
-    code, number, http, retry, text = "resource-timeout", 851, 503, True, "Resource timeout: ({resource!r},)"
     resource: str
 
 
-class InvalidParameterException(NodeError):
+class InvalidParameterException(NodeError, code="invalid-parameter", number=1000, http=400):
     """An argument is malformed or does not fit; nothing was changed."""
 
-    code, number, http, text = "invalid-parameter", 1000, 400, "Invalid parameter: ('{name}={value}',)"
+    text = "Invalid parameter: ('{name}={value}',)"
     name: str
     value: str
 
 
-class StorageDomainIsMemberOfPool(NodeError):
+class StorageDomainIsMemberOfPool(OfDomain, number=900, http=409, text="Storage domain is member of pool:"):
     """The domain is watched as one of the connected pool."""
 
-    code, number, http = "storage-domain-is-member-of-pool", 900, 409
-    text = "Storage domain is member of pool: ({domain_id!r},)"
-    domain_id: str
 
-
-class MiscFileReadException(NodeError):
+class MiscFileReadException(PathFailed, number=2001, retry=True, text="Internal file read failure:"):
     """A file on storage could not be read, or not in time."""
 
-    code, number, retry, text = (
-        "misc-file-read-exception",
-        2001,
-        True,
-        "Internal file read failure: ({path!r}, {reason!r})",
-    )
-    path: str
-    reason: str
 
-
-class MiscFileWriteException(NodeError):
+class MiscFileWriteException(PathFailed, number=2002, retry=True, text="Internal file write failure:"):
     """A file on storage could not be written."""
 
-    code, number, retry, text = (
-        "misc-file-write-exception",
-        2002,
-        True,
-        "Internal file write failure: ({path!r}, {reason!r})",
-    )
-    path: str
-    reason: str
 
-
-class UnsupportedOperation(NodeError):
+class UnsupportedOperation(NodeError, code="unsupported-storage-operation", number=2009, http=409):
     """Not supported in this situation."""
 
-    code, number, http = "unsupported-storage-operation", 2009, 409
-    text = "Operation not supported in this situation: ({reason!r},)"
+    text = "Operation not supported in this situation:"
     reason: str
 
 

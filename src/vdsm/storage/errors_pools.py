@@ -1,129 +1,84 @@
 """More of the storage family of failures: what the later life of pools and domains may meet (facts: storage §12.2)."""
 
 from vdsm.core.errors import NodeError
+from vdsm.storage.errors import DomainFailed, OfDomain, OfDomainInPool, OfPath, OfPool, PathFailed
 
 
-class MissingOvfFileFromVm(NodeError):
+class MissingOvfFileFromVm(NodeError, number=320, http=409, text="Missing OVF file from VM:"):
     """A VM's folder on the domain lacks a definition that can be read."""
 
-    code, number, http, text = "missing-ovf-file-from-vm", 320, 409, "Missing OVF file from VM: ({vm_id!r}, {reason!r})"
     vm_id: str
     reason: str
 
 
-class VmPathNotExists(NodeError):
+class VmPathNotExists(OfPath, number=322, http=409, text="vms dir not exists:"):
     """The domain has no place for VM definitions: it is no master and no active Backup domain."""
 
-    code, number, http, text = "vm-path-not-exists", 322, 409, "vms dir not exists: ({path!r},)"
-    path: str
 
-
-class GetFileStatsError(NodeError):
+class GetFileStatsError(DomainFailed, number=330, http=409, text="Failed to get file stats:"):
     """The files of an ISO domain could not be listed."""
 
-    code, number, http = "get-file-stats-error", 330, 409
-    text = "Failed to get file stats: ({domain_id!r}, {reason!r})"
-    domain_id: str
-    reason: str
 
-
-class TarCommandError(NodeError):
+class TarCommandError(NodeError, number=331, text="Copying the master's files failed:"):
     """The master's files could not be copied; the old master is still the master."""
 
-    code, number, text = "tar-command-error", 331, "Copying the master's files failed: ({reason!r},)"
     reason: str
 
 
-class StorageDomainIllegalStateError(NodeError):
+class StorageDomainIllegalStateError(NodeError, number=347, http=409):
     """The domain's status in the pool does not permit this."""
 
-    code, number, http = "storage-domain-illegal-state-error", 347, 409
     text = "Domain's status does not permit this: (domain {domain_id!r}, status {status!r})"
     domain_id: str
     status: str
 
 
-class StorageDomainNotActive(NodeError):
+class StorageDomainNotActive(OfDomain, number=369, http=409, text="Storage domain not active:"):
     """The domain must be active for this."""
 
-    code, number, http, text = "storage-domain-not-active", 369, 409, "Storage domain not active: ({domain_id!r},)"
-    domain_id: str
 
-
-class StorageDomainTypeNotBackup(NodeError):
+class StorageDomainTypeNotBackup(OfDomain, number=378, http=409, text="Storage domain type not backup:"):
     """Only a Backup domain will do."""
 
-    code, number, http = "storage-domain-type-not-backup", 378, 409
-    text = "Storage domain type not backup: ({domain_id!r},)"
-    domain_id: str
 
-
-class CannotDetachMasterStorageDomain(NodeError):
+class CannotDetachMasterStorageDomain(OfDomain, number=383, http=409):
     """The master stays as long as its pool; another domain must become the master first."""
 
-    code, number, http = "cannot-detach-master-storage-domain", 383, 409
-    text = "Illegal action: cannot detach the master domain: ({domain_id!r},)"
-    domain_id: str
+    text = "Illegal action: cannot detach the master domain:"
 
 
-class StorageDomainDescriptionTooLongError(NodeError):
+class StorageDomainDescriptionTooLongError(NodeError, number=387, http=400):
     """A domain's name has at most 50 characters."""
 
-    code, number, http = "storage-domain-description-too-long-error", 387, 400
-    text = "Storage domain description too long: ({length!r},)"
+    text = "Storage domain description too long:"
     length: int
 
 
-class CannotFormatAttachedStorageDomain(NodeError):
+class CannotFormatAttachedStorageDomain(OfDomainInPool, number=391, http=409):
     """The domain belongs to a pool."""
 
-    code, number, http = "cannot-format-attached-storage-domain", 391, 409
     text = "Cannot format attached storage domain: ({domain_id!r}, of pool {pool_id!r})"
-    domain_id: str
-    pool_id: str
 
 
-class CannotFormatStorageDomainInConnectedPool(NodeError):
+class CannotFormatStorageDomainInConnectedPool(OfDomain, number=392, http=409):
     """The domain is in the map of the pool that this host is connected to."""
 
-    code, number, http = "cannot-format-storage-domain-in-connected-pool", 392, 409
-    text = "Cannot format storage domain in connected pool: ({domain_id!r},)"
-    domain_id: str
+    text = "Cannot format storage domain in connected pool:"
 
 
-class PoolUpgradeInProgress(NodeError):
+class PoolUpgradeInProgress(OfPool, number=396, http=409, retry=True):
     """The pool's domains are being upgraded already."""
 
-    code, number, http, retry = "pool-upgrade-in-progress", 396, 409, True
-    text = "Cannot upgrade pool, an upgrade is running already: ({pool_id!r},)"
-    pool_id: str
+    text = "Cannot upgrade pool, an upgrade is running already:"
 
 
-class HostIdMismatch(NodeError):
+class HostIdMismatch(NodeError, number=700, http=409):
     """The pool is connected as another host."""
 
-    code, number, http, text = (
-        "host-id-mismatch",
-        700,
-        409,
-        "Host id mismatch: (connected as {connected!r}, not {given!r})",
-    )
+    text = "Host id mismatch: (connected as {connected!r}, not {given!r})"
     connected: int
     given: int
 
 
-class StorageDomainIsMemberOfPool(NodeError):
-    """The domain is in the map of the pool that this host is connected to."""
-
-    code, number, http = "storage-domain-is-member-of-pool", 900, 409
-    text = "Storage domain is a member of the pool: ('domain={domain_id}, pool={pool_id}',)"
-    domain_id: str
-    pool_id: str
-
-
-class MiscDirCleanupFailure(NodeError):
+class MiscDirCleanupFailure(PathFailed, number=2008, text="Directory cleanup failure:"):
     """The domain is gone, but some of its files are left; making a domain in that place removes them."""
-
-    code, number, text = "misc-dir-cleanup-failure", 2008, "Directory cleanup failure: ({path!r}, {reason!r})"
-    path: str
-    reason: str

@@ -38,10 +38,9 @@ class Unwatched:
 UNWATCHED = Unwatched()
 
 
-class QemuImgFailed(NodeError):
+class QemuImgFailed(NodeError, number=100, text="qemu-img failed: {reason}"):
     """qemu-img refused or failed; `full` when the storage has no space left."""
 
-    code, number, text = "qemu-img-failed", 100, "qemu-img failed: {reason}"
     reason: str
     full: bool = False
 
@@ -174,10 +173,9 @@ class Ownership(Protocol):
         """Whether qemu may read a file with this owner and mode."""
 
 
-class LeaseFailed(NodeError):
+class LeaseFailed(NodeError, code="sanlock-inquire-error", number=704, retry=True, text="sanlock: {reason} ({error})"):
     """sanlock refused, or does not run or answer; `number` is its reason, an errno or one of its own."""
 
-    code, number, retry, text = "sanlock-inquire-error", 704, True, "sanlock: {reason} ({error})"
     reason: str
     error: int = 0
 
@@ -256,10 +254,9 @@ class Leases(Protocol):
         """Who holds the lease, read from storage; a host that is dead holds nothing (facts: storage §6.2)."""
 
 
-class MountFailed(NodeError):
+class MountFailed(NodeError, code="mount-error", number=477, retry=True, text="Problem while trying to mount target:"):
     """A file system could not be mounted or unmounted, or does not answer."""
 
-    code, number, retry, text = "mount-error", 477, True, "Problem while trying to mount target: ({reason!r},)"
     reason: str
 
 

@@ -3,106 +3,85 @@
 from vdsm.core.errors import NodeError
 
 
-class UnknownTask(NodeError):
+class UnknownTask(NodeError, number=401, http=404, text="Task id unknown:"):
     """No task of that id is known: never started, cleared, or gone with the process that ran it."""
 
-    code, number, http, text = "unknown-task", 401, 404, "Task id unknown: ({task_id!r},)"
     task_id: str
 
 
-class TaskNotFinished(NodeError):
+class TaskNotFinished(NodeError, number=403, http=409, retry=True, text="Task is not finished:"):
     """Only a done task can be reverted."""
 
-    code, number, http, retry, text = "task-not-finished", 403, 409, True, "Task is not finished: ({task_id!r},)"
     task_id: str
 
 
-class AddTaskFailed(NodeError):
+class AddTaskFailed(NodeError, code="task-not-added", number=405, http=503, retry=True):
     """The queue of tasks is full, or a task of that id is already here; nothing was started."""
 
-    code, number, http, retry, text = "task-not-added", 405, 503, True, "Cannot add task: {reason}"
+    text = "Cannot add task: {reason}"
     reason: str
 
 
-class TaskSaveFailed(NodeError):
+class TaskSaveFailed(NodeError, number=407, retry=True, text="Cannot save task {task_id}: {reason}"):
     """The task's record could not be made durable; what depended on it was not done."""
 
-    code, number, http, retry, text = "task-save-failed", 407, 500, True, "Cannot save task {task_id}: {reason}"
     task_id: str
     reason: str
 
 
-class TaskLoadFailed(NodeError):
+class TaskLoadFailed(NodeError, number=408, text="Cannot load task {task_id}: {reason}"):
     """A task's folder holds no record that can be read."""
 
-    code, number, http, text = "task-load-failed", 408, 500, "Cannot load task {task_id}: {reason}"
     task_id: str
     reason: str
 
 
-class TaskDirectoryError(NodeError):
+class TaskDirectoryError(NodeError, number=409, retry=True, text="Task directory error: {path}: {reason}"):
     """The folder of tasks cannot be read."""
 
-    code, number, http, retry, text = "task-directory-error", 409, 500, True, "Task directory error: {path}: {reason}"
     path: str
     reason: str
 
 
-class TaskStateError(NodeError):
+class TaskStateError(NodeError, number=410, http=409):
     """The request does not fit the task's state."""
 
-    code, number, http, text = (
-        "task-state-error",
-        410,
-        409,
-        "Operation is not allowed in this task state: {request} in state {state}",
-    )
+    text = "Operation is not allowed in this task state: {request} in state {state}"
     request: str
     state: str
 
 
-class JobExists(NodeError):
+class JobExists(NodeError, number=100, http=409, text="Job already exists:"):
     """A job or task of that id is already here; nothing was started."""
 
-    code, number, http, text = "job-exists", 100, 409, "Job already exists: ({job_id!r},)"
     job_id: str
 
 
-class TaskAborted(NodeError):
+class TaskAborted(NodeError, number=411, http=409, text="Task is aborted: {reason}"):
     """The task was stopped before it came to its end."""
 
-    code, number, http, text = "task-aborted", 411, 409, "Task is aborted: {reason}"
     reason: str = "stopped on request"
 
 
-class InvalidRollback(NodeError):
+class InvalidRollback(NodeError, number=430, text="Invalid recovery: {reason}"):
     """A rollback cannot be written so that another host would read the same."""
 
-    code, number, http, text = "invalid-rollback", 430, 500, "Invalid recovery: {reason}"
     reason: str
 
 
-class TaskStateTransition(NodeError):
+class TaskStateTransition(NodeError, number=441, http=409):
     """The table of moves has no such move."""
 
-    code, number, http, text = (
-        "task-state-transition",
-        441,
-        409,
-        "Task state transition is not allowed: from {old} to {new}",
-    )
+    text = "Task state transition is not allowed: from {old} to {new}"
     old: str
     new: str
 
 
-class TaskHasReferences(NodeError):
+class TaskHasReferences(NodeError, number=442, http=409, retry=True, text="Task is still referenced:"):
     """Somebody still waits for the task."""
 
-    code, number, http, retry, text = "task-has-references", 442, 409, True, "Task is still referenced: ({task_id!r},)"
     task_id: str
 
 
-class ActionStopped(NodeError):
+class ActionStopped(NodeError, number=443, http=409, text="Action was stopped"):
     """A step of a task noticed that its task is to stop."""
-
-    code, number, http, text = "action-stopped", 443, 409, "Action was stopped"

@@ -8,35 +8,31 @@ from typing import Protocol
 from vdsm.core.errors import NodeError
 
 
-class HypervisorDown(NodeError):
+class HypervisorDown(NodeError, number=16, http=503, retry=True, text="libvirt is not reachable: {reason}"):
     """libvirt cannot be reached; running VMs are not affected."""
 
-    code, number, http, retry, text = "hypervisor-down", 16, 503, True, "libvirt is not reachable: {reason}"
     reason: str
 
 
-class HypervisorTimeout(NodeError):
+class HypervisorTimeout(NodeError, number=100, http=504, retry=True):
     """The VM's monitor did not answer before the deadline; its connection is written off."""
 
-    code, number, http, retry = "hypervisor-timeout", 100, 504, True
     text = "VM {vm_id}: {call} did not answer within {seconds} s"
     vm_id: str
     call: str
     seconds: float
 
 
-class HypervisorRefused(NodeError):
+class HypervisorRefused(NodeError, number=100, http=409, text="{reason}"):
     """libvirt refused the operation; `kind` is libvirt's error number."""
 
-    code, number, http, text = "hypervisor-refused", 100, 409, "{reason}"
     reason: str
     kind: int = 0
 
 
-class NoSuchDomain(NodeError):
+class NoSuchDomain(NodeError, number=1, http=404, text="Virtual machine does not exist: {{'vmId': '{vm_id}'}}"):
     """libvirt knows no domain of that id."""
 
-    code, number, http, text = "no-such-domain", 1, 404, "Virtual machine does not exist: {{'vmId': '{vm_id}'}}"
     vm_id: str
 
 

@@ -3,57 +3,49 @@
 from vdsm.core.errors import NodeError
 
 
-class ParseFailed(NodeError):
+class ParseFailed(NodeError, number=-32700, http=400, text="Parse error: {reason}"):
     """The body is not JSON, or nests deeper than the limit."""
 
-    code, number, http, text = "parse-failed", -32700, 400, "Parse error: {reason}"
     reason: str
 
 
-class InvalidRequest(NodeError):
+class InvalidRequest(NodeError, number=-32600, http=400, text="Invalid request: {reason}"):
     """The body is JSON, but no JSON-RPC 2.0 request."""
 
-    code, number, http, text = "invalid-request", -32600, 400, "Invalid request: {reason}"
     reason: str
 
 
-class MethodNotFound(NodeError):
+class MethodNotFound(NodeError, number=-32601, http=404, text="Method not found: {method}"):
     """No verb of that name exists in the dialect that was spoken."""
 
-    code, number, http, text = "method-not-found", -32601, 404, "Method not found: {method}"
     method: str
 
 
-class MethodNotAllowed(NodeError):
+class MethodNotAllowed(NodeError, number=-32601, http=405, text="Method not allowed: {method}"):
     """The resource is there, but does not take this HTTP method."""
 
-    code, number, http, text = "method-not-allowed", -32601, 405, "Method not allowed: {method}"
     method: str
 
 
-class BodyTooLarge(NodeError):
+class BodyTooLarge(NodeError, number=1100, http=413, text="the request body is larger than {most_bytes} bytes"):
     """An HTTP request's body is larger than its kind may be."""
 
-    code, number, http, text = "body-too-large", 1100, 413, "the request body is larger than {most_bytes} bytes"
     most_bytes: int
 
 
-class ForeignOrigin(NodeError):
+class ForeignOrigin(NodeError, number=16, http=403, text="requests for pages of {origin} are refused"):
     """A browser sent this for a page that is not the daemon's."""
 
-    code, number, http, text = "foreign-origin", 16, 403, "requests for pages of {origin} are refused"
     origin: str
 
 
-class InvalidParams(NodeError):
+class InvalidParams(NodeError, number=-32602, http=400, text="Invalid parameters: {reason}"):
     """The parameters do not fit the verb's declaration."""
 
-    code, number, http, text = "invalid-params", -32602, 400, "Invalid parameters: {reason}"
     reason: str
 
 
-class InternalCallError(NodeError):
+class InternalCallError(NodeError, number=-32603, text="Internal JSON-RPC error: {{'reason': {reason!r}}}"):
     """Something failed in the machinery of the call that has no better name."""
 
-    code, number, http, text = "internal-call-error", -32603, 500, "Internal JSON-RPC error: {{'reason': {reason!r}}}"
     reason: str

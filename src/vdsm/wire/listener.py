@@ -30,10 +30,9 @@ NO_PROTOCOL = (
 )
 
 
-class CannotListen(NodeError):
+class CannotListen(NodeError, number=101, text="Cannot listen on {address}: {reason}"):
     """An address cannot be listened on; the daemon must not start."""
 
-    code, number, http, text = "cannot-listen", 101, 500, "Cannot listen on {address}: {reason}"
     address: str
     reason: str
 

@@ -21,8 +21,7 @@ from vdsm.testing.tasks import MemoryTaskStore
 ONE, TWO = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "12")
 
 
-class GenerationDiffers(NodeError):
-    code, number, text = "test-generation", 911, "generation {found}"
+class GenerationDiffers(NodeError, code="test-generation", number=911, text="generation {found}"):
     found: int
 
 

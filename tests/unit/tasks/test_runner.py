@@ -31,8 +31,7 @@ from vdsm.testing.tasks import MemoryTaskStore
 Run = Callable[[JobContext], Awaitable[str | None]]
 
 
-class VolumeExists(NodeError):
-    code, number, text = "test-volume-exists", 212, "Volume already exists: {volume}"
+class VolumeExists(NodeError, code="test-volume-exists", number=212, text="Volume already exists: {volume}"):
     volume: str
 
 

@@ -15,6 +15,7 @@ from vdsm.storage.errors import (
     SpmStatusError,
     StorageDomainAccessError,
     StorageDomainAlreadyAttached,
+    StorageDomainIsMemberOfPool,
     StorageDomainNotMemberOfPool,
     TooManyDomainsInStoragePoolError,
     io_failing_as,
@@ -26,7 +27,6 @@ from vdsm.storage.errors_pools import (
     HostIdMismatch,
     MiscDirCleanupFailure,
     StorageDomainIllegalStateError,
-    StorageDomainIsMemberOfPool,
 )
 from vdsm.storage.metadata import demoted_keys, detached_keys
 from vdsm.storage.model import DomainClass, DomainStatus, SpmRole
@@ -115,7 +115,7 @@ class Members:
         with self._locks.hold(locks.connection(), locks.domain(domain_id)):
             pool = self._pools.find_member(domain_id)
             if pool is not None:
-                raise StorageDomainIsMemberOfPool(domain_id, pool.pool_id)
+                raise StorageDomainIsMemberOfPool(domain_id)
             self._leave(None, self._domains.get_in_time(domain_id), RESERVED_HOST_ID)
         log.info("Detached domain %s from all pools", domain_id)
 

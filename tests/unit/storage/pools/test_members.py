@@ -15,6 +15,7 @@ from vdsm.storage.errors import (
     StorageDomainAccessError,
     StorageDomainAlreadyAttached,
     StorageDomainDoesNotExist,
+    StorageDomainIsMemberOfPool,
     StorageDomainNotMemberOfPool,
     StorageDomainStatusError,
     StoragePoolConnected,
@@ -29,7 +30,6 @@ from vdsm.storage.errors_pools import (
     HostIdMismatch,
     StorageDomainDescriptionTooLongError,
     StorageDomainIllegalStateError,
-    StorageDomainIsMemberOfPool,
 )
 from vdsm.storage.model import DomainClass, DomainStatus, DomainType
 from vdsm.testing.qemuimg import FakeQemuImg
