@@ -177,7 +177,7 @@ async def test_tasks_are_told_too(daemon: Running) -> None:
         async def work() -> None:
             pass
 
-        task_id = await daemon.node.storage.pools._work.start_in_memory("nothing", work)
+        task_id = await daemon.node.storage.pools._work.start_in_memory("nothing", "", work)
         states = []
         while "finished" not in states:
             name, data = await stream.get()

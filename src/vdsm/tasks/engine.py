@@ -16,6 +16,7 @@ from vdsm.core.errors import NodeError
 from vdsm.tasks.entry import EntryRollbacks, TaskEntry, TaskSnapshot
 from vdsm.tasks.errors import TaskAborted, TaskSaveFailed, TaskStateTransition
 from vdsm.tasks.model import SENTINEL, LoadedAction, TaskRecord, TaskState
+from vdsm.tasks.places import Places
 from vdsm.tasks.ports import Recover
 from vdsm.tasks.threads import Threads
 from vdsm.tasks.work import JobContext
@@ -23,12 +24,14 @@ from vdsm.tasks.work import JobContext
 log = logging.getLogger("storage.TaskManager")
 
 GENERAL_FAILURE = 100
+RECOVERY = "recovery"
+"""These have places of their own: the task that starts the SPM holds one while it waits for them."""
 Course = Callable[[], Coroutine[object, object, None]]
 
 
 class Engine:
-    """Drives entries, at most `worker_count` of each kind at once; `on_change` hears, on the loop, of all that can be
-    seen. Kinds have places of their own: copies that take hours hold up neither the pool's tasks nor the SPM."""
+    """Drives entries, `worker_count` of a kind and owner at once at most; `on_change` hears, on the loop, of all that
+    can be seen. Kinds have places of their own: copies that take hours hold up neither the pool's tasks nor the SPM."""
 
     def __init__(
         self, recover: Recover, clock: Clock, worker_count: int, on_change: Callable[[TaskSnapshot], None] | None
@@ -39,9 +42,7 @@ class Engine:
         """New tasks that have no worker's place yet."""
         self.is_open = True
         self._clock = clock
-        self._places: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(worker_count))
-        # Recoveries have places of their own: the task that starts the SPM holds one while it waits for them.
-        self._recovery_places = asyncio.Semaphore(worker_count)
+        self._places: dict[str, Places] = defaultdict(lambda: Places(worker_count))
         self._on_change = on_change
         self._group = asyncio.TaskGroup()
         self._driven: set[TaskEntry] = set()
@@ -119,9 +120,8 @@ class Engine:
         """However its course ended: nothing drives the entry now."""
         self._driven.discard(entry)
         self.waiting.discard(entry)
-        if entry.place is not None:
-            entry.place.release()
-            entry.place = None
+        while entry.places:
+            entry.places.pop().release()
         entry.ended_s = self._clock.monotonic()
         entry.settled.set()
         self._tell(entry)
@@ -136,7 +136,7 @@ class Engine:
         await self._clean(entry)
 
     async def _recover(self, entry: TaskEntry, action: LoadedAction) -> None:
-        await self._interruptibly(entry, partial(self._take_place, entry, self._recovery_places))
+        await self._interruptibly(entry, partial(self._take_place, entry, RECOVERY))
         try:
             if action is LoadedAction.GIVE_UP:
                 await self.change(entry, TaskRecord.give_up)
@@ -156,16 +156,22 @@ class Engine:
         return None if entry.work.cancelled() else entry.work.result()
 
     async def _work(self, entry: TaskEntry) -> None:
-        await self._take_place(entry, self._places[entry.record.kind.tag])
+        await self._take_place(entry, entry.record.kind.tag)
         result = ""
         for number, job in enumerate(entry.jobs, start=1):
             await self.change(entry, partial(TaskRecord.begin_job, number=number))
             result = await job.run(self._context(entry, number)) or ""
         await self.change(entry, partial(TaskRecord.finish, result=result))
 
-    async def _take_place(self, entry: TaskEntry, places: asyncio.Semaphore) -> None:
-        await places.acquire()
-        entry.place = places
+    async def _take_place(self, entry: TaskEntry, kind: str) -> None:
+        def tell(reason: str) -> None:
+            entry.waits_for = reason
+            self._tell(entry)
+
+        try:
+            await self._places[kind].take(entry.owner, entry.places, tell)
+        finally:
+            entry.waits_for = ""
         self.waiting.discard(entry)
 
     async def _abort(self, entry: TaskEntry, failure: BaseException) -> None:

@@ -36,15 +36,19 @@ class TaskSnapshot:
 class TaskEntry:
     """A record with what drives it. `change` may be called from any thread; the rest belongs to the loop."""
 
-    def __init__(self, record: TaskRecord, store: TaskStore | None, jobs: tuple[Job, ...] = ()) -> None:
+    def __init__(self, record: TaskRecord, store: TaskStore | None, owner: str, jobs: tuple[Job, ...] = ()) -> None:
         self.record = record
         self.store = store
+        self.owner = owner
+        """Whose places it takes: what it hangs on, others of this owner hang on, too."""
         self.jobs = jobs
         self.stopping = threading.Event()
         self.settled = asyncio.Event()
         self.references = 0
-        self.place: asyncio.Semaphore | None = None
+        self.places: list[asyncio.Semaphore] = []
         """What gave the task its place among the workers, to be given back."""
+        self.waits_for = ""
+        """Why it has no place yet."""
         self.driver: asyncio.Task[None] | None = None
         self.work: asyncio.Task[BaseException | None] | None = None
         self.progress_percent: float | UnsetType = UNSET
@@ -74,7 +78,7 @@ class TaskEntry:
             tag=record.kind.tag,
             state=record.state,
             code=record.code,
-            message=record.message,
+            message=self.waits_for or record.message,
             result=record.result,
             progress_percent=progress_percent,
             failure=self.failure,

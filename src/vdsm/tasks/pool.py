@@ -1,5 +1,6 @@
 """Long work of storage as tasks: in memory, or of the pool whose SPM this host is; the work is left to storage."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -20,19 +21,20 @@ R = TypeVar("R")
 class PoolTasks:
     """Starts tasks for the storage services. Persistent ones need the master's folder, which `take_over` opens."""
 
-    def __init__(self, runner: TaskRunner, owner: tuple[int, int] | None) -> None:
+    def __init__(self, runner: TaskRunner, owner: tuple[int, int] | None, patience_s: float = 60.0) -> None:
         self._runner = runner
+        self._patience_s = patience_s
         self._owner = owner
         self._journal: Journal | None = None
         self._loaded: Journal | None = None
 
-    async def start_in_memory(self, name: str, work: Callable[[], Awaitable[None]]) -> str:
+    async def start_in_memory(self, name: str, owner: str, work: Callable[[], Awaitable[None]]) -> str:
         """A task that is gone with the process; returns its id."""
 
         async def run(_context: JobContext) -> None:
             await work()
 
-        return await self._runner.start(name, [Job(name, run)])
+        return await self._runner.start(name, [Job(name, run)], owner=owner)
 
     def require_master(self) -> Journal:
         """Raises AddTaskFailed while no task of the pool can begin."""
@@ -43,27 +45,33 @@ class PoolTasks:
     async def start_persistent(
         self,
         name: str,
+        owner: str,
         work: Callable[[Rollbacks, JobContext], None],
         then: Callable[[], Awaitable[None]] | None = None,
         *,
         job: str | None = None,
     ) -> str:
-        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed without a master."""
+        """A task on the pool's master, on disk when its id is returned.
+
+        Raises AddTaskFailed without a master, or while what an earlier SPM left there of the same owner is not undone.
+        """
+        master = self.require_master()
+        self._runner.check_undone(master, owner)
 
         async def run(context: JobContext) -> None:
             await context.run_in_thread(work, context.rollbacks, context)
             if then is not None:
                 await then()
 
-        return await self._runner.start(name, [Job(job or name, run)], kind=SPM, store=self.require_master())
+        return await self._runner.start(name, [Job(job or name, run)], owner=owner, kind=SPM, store=master)
 
-    async def start_job(self, job_id: str, name: str, work: Callable[[JobContext], None]) -> None:
+    async def start_job(self, job_id: str, name: str, owner: str, work: Callable[[JobContext], None]) -> None:
         """A task in memory that its caller follows by the id that it gave. Raises JobExists, AddTaskFailed."""
 
         async def run(context: JobContext) -> None:
             await context.run_in_thread(work, context)
 
-        await self._runner.start(name, [Job(name, run)], kind=SDM, task_id=job_id)
+        await self._runner.start(name, [Job(name, run)], owner=owner, kind=SDM, task_id=job_id)
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
@@ -74,12 +82,18 @@ class PoolTasks:
         return contextlib.nullcontext() if self._journal is None else self._journal.gate
 
     async def take_over(self, folder: Path) -> None:
-        """Finish or undo what an earlier SPM left in this folder, then let tasks of the pool begin."""
+        """Finish or undo what an earlier SPM left in this folder, then let tasks of the pool begin.
+
+        What is not undone after a while hangs on a sick domain, whose tasks alone go on to be refused.
+        """
         self._loaded = Journal(folder, self._owner)
         await self._runner.load(self._loaded)
-        for task_id in self._runner.recover_loaded(self._loaded):
-            with contextlib.suppress(UnknownTask):  # recovered, and cleared by a client already
-                await self._runner.wait(task_id)
+        begun = self._runner.recover_loaded(self._loaded)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_s):
+                for task_id in begun:
+                    with contextlib.suppress(UnknownTask):  # recovered, and cleared by a client already
+                        await self._runner.wait(task_id)
         self._journal = self._loaded
 
     async def release(self) -> None:

@@ -32,9 +32,10 @@ class TaskRunner:
     """All tasks of this process. Runs while it is entered; leaving it stops tasks where they are.
 
     Persisted tasks then wait on disk for the next SPM, others are gone. `recover` runs one rollback. At most
-    `worker_count` tasks work at once, at most `queue_length` more wait. `on_change` hears, on the loop, of every change
-    that can be seen. Of done tasks that live in memory only, the last `kept_count` are remembered, done jobs (tasks of
-    the kind SDM, under an id of their caller's) for `job_kept_s` at most; a negative one keeps them.
+    `worker_count` tasks of a kind and owner work at once, and `queue_length` of an owner may wait, less when others do.
+    `on_change` hears, on the loop, of every change that can be seen. Of done tasks that live in memory only, the last
+    `kept_count` are remembered, done jobs (tasks of the kind SDM, under an id of their caller's) for `job_kept_s` at
+    most; a negative one keeps them.
     """
 
     def __init__(
@@ -83,23 +84,25 @@ class TaskRunner:
         name: str,
         jobs: Sequence[Job],
         *,
+        owner: str = "",
         kind: TaskKind = HSM,
         store: TaskStore | None = None,
         task_id: str | None = None,
     ) -> str:
         """Queue a task and return its id; a persistent one (with a store) is on disk by then.
 
-        `name` is the internal verb name of facts §8.4. Raises AddTaskFailed when the queue is full, TaskSaveFailed when
-        the record cannot be written, JobExists when the given id is in use; nothing runs then.
+        `name` is the internal verb name of facts §8.4, `owner` names what it works on. Raises AddTaskFailed when the
+        owner's queue is full, TaskSaveFailed when the record cannot be written, JobExists when the given id is in use;
+        nothing runs then.
         """
         self._forget_expired()
         task_id = task_id or str(uuid.uuid4())
         if task_id in self._entries:
             raise JobExists(job_id=task_id)
-        self._check_room()
+        self._check_room(owner)
         location = store.location if store is not None else ""
         record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
-        entry = TaskEntry(record, store, tuple(jobs))
+        entry = TaskEntry(record, store, owner, tuple(jobs))
         self._entries[task_id] = entry
         self._engine.waiting.add(entry)
         self._forget_oldest()
@@ -191,7 +194,7 @@ class TaskRunner:
             if known is not None and (known.is_driven or known.store is None):
                 log.warning("task %s is already here; its record in %s is left alone", record.task_id, store.location)
                 continue
-            entry = TaskEntry(record.complete(), store)
+            entry = TaskEntry(record.complete(), store, record.task_id)
             if plan_loaded(record.state) is LoadedAction.NOTHING:
                 entry.settled.set()
             self._entries[record.task_id] = entry
@@ -214,6 +217,13 @@ class TaskRunner:
             begun.append(record.task_id)
         return begun
 
+    def check_undone(self, store: TaskStore, owner: str) -> None:
+        """Raises AddTaskFailed while a loaded task that is being undone speaks of what `owner` names, word by word."""
+        for entry in self._list_of(store):
+            params = ",".join(param for rollback in entry.record.rollbacks for param in rollback.params)
+            if not entry.jobs and entry.is_driven and any(name in params for name in owner.split()):
+                raise AddTaskFailed(reason=f"task {entry.record.task_id} of an earlier SPM is not undone yet")
+
     async def release(self, store: TaskStore) -> None:
         """The SPM role ends: stop this store's tasks where they are and forget them; on disk they wait for the next.
 
@@ -235,12 +245,13 @@ class TaskRunner:
 
     # Small parts.
 
-    def _check_room(self) -> None:
-        waiting_count = len(self._engine.waiting)
+    def _check_room(self, owner: str) -> None:
+        own_count = sum(entry.owner == owner for entry in self._engine.waiting)
         if not self._engine.is_open:
             raise AddTaskFailed(reason="the daemon is stopping")
-        if waiting_count >= self._queue_length:
-            raise AddTaskFailed(reason=f"{waiting_count} tasks are waiting")
+        # Nobody has more room than is left to others, so that there always is some.
+        if own_count >= 2 * self._queue_length - len(self._engine.waiting):
+            raise AddTaskFailed(reason=f"{own_count} tasks of {owner or 'its kind'} are waiting")
 
     def _entry(self, task_id: str) -> TaskEntry:
         try:

@@ -43,7 +43,7 @@ class Jobs:
         return [event for event in self.events if isinstance(event, JobEnded)]
 
     async def start(self, job_id: str, work: Callable[[JobContext], None]) -> None:
-        await self.work.start_job(job_id, "copy_data", work)
+        await self.work.start_job(job_id, "copy_data", "", work)
 
 
 async def _no_rollbacks(module: str, object: str, function: str, params: tuple[str, ...]) -> None:

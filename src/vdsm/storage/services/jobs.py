@@ -1,5 +1,7 @@
 """Answers the verbs that start jobs on volumes."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
@@ -44,17 +46,14 @@ class SdmService:
     def __init__(self, repository: Repository, work: LongWork) -> None:
         self._jobs = repository.jobs
         self._merges = repository.merges
-        self._start = work.start_job
+        self._start_job = work.start_job
 
     async def copy_data(
         self, job_id: str, source: api.DataEndpoint, target: api.DataEndpoint, copy_bitmaps: bool = False
     ) -> None:
         ends = _read_endpoint("source", source), _read_endpoint("destination", target)
-
-        def work(watch: Watch) -> None:
-            self._jobs.copy_data(*ends, copy_bitmaps=copy_bitmaps, watch=watch)
-
-        await self._start(job_id, "copy_data", work)
+        owner, copy = " ".join(end.domain_id for end in ends), partial(self._jobs.copy_data, *ends)
+        await self._start_job(job_id, "copy_data", owner, lambda watch: copy(copy_bitmaps=copy_bitmaps, watch=watch))
 
     async def update_volume(self, job_id: str, volume: api.VolumeEndpoint, attributes: api.VolumeAttributes) -> None:
         legality, role = _known(attributes.legality), _known(attributes.role)
@@ -65,32 +64,32 @@ class SdmService:
             generation=_known(attributes.generation),
         )
         target = _read_volume(volume)
-        await self._start(job_id, "update_volume", lambda watch: self._jobs.update_volume(target, change))
+        await self._start(job_id, "update_volume", target, lambda _: self._jobs.update_volume(target, change))
 
     async def merge(self, job_id: str, subchain: storage_types.Subchain, merge_bitmaps: bool = False) -> None:
         pair = read_subchain(subchain)
-
-        def work(watch: Watch) -> None:
-            self._merges.merge(pair, merge_bitmaps=merge_bitmaps, watch=watch)
-
-        await self._start(job_id, "merge_subchain", work)
+        merge = partial(self._merges.merge, pair, merge_bitmaps=merge_bitmaps)
+        await self._start(job_id, "merge_subchain", pair.base, lambda watch: merge(watch=watch))
 
     async def amend_volume(self, job_id: str, volume: api.VolumeEndpoint, attributes: api.Qcow2Attributes) -> None:
-        target, compat = _read_volume(volume), _known(attributes.compat)
-        await self._start(job_id, "amend_volume", lambda watch: self._jobs.amend_volume(target, compat, watch=watch))
+        target, amend = _read_volume(volume), partial(self._jobs.amend_volume, compat=_known(attributes.compat))
+        await self._start(job_id, "amend_volume", target, lambda watch: amend(target, watch=watch))
 
     async def sparsify_volume(self, job_id: str, volume: api.VolumeEndpoint) -> None:
-        target = _read_volume(volume)
-        await self._start(job_id, "sparsify_volume", lambda watch: self._jobs.sparsify_volume(target, watch=watch))
+        target, sparsify = _read_volume(volume), self._jobs.sparsify_volume
+        await self._start(job_id, "sparsify_volume", target, lambda watch: sparsify(target, watch=watch))
 
     async def add_bitmap(self, job_id: str, volume: api.VolumeEndpoint, bitmap: str) -> None:
         target = _read_volume(volume)
-        await self._start(job_id, "add_bitmap", lambda watch: self._jobs.add_bitmap(target, bitmap))
+        await self._start(job_id, "add_bitmap", target, lambda _: self._jobs.add_bitmap(target, bitmap))
 
     async def remove_bitmap(self, job_id: str, volume: api.VolumeEndpoint, bitmap: str) -> None:
         target = _read_volume(volume)
-        await self._start(job_id, "remove_bitmap", lambda watch: self._jobs.remove_bitmap(target, bitmap))
+        await self._start(job_id, "remove_bitmap", target, lambda _: self._jobs.remove_bitmap(target, bitmap))
 
     async def clear_bitmaps(self, job_id: str, volume: api.VolumeEndpoint) -> None:
         target = _read_volume(volume)
-        await self._start(job_id, "clear_bitmaps", lambda watch: self._jobs.clear_bitmaps(target))
+        await self._start(job_id, "clear_bitmaps", target, lambda _: self._jobs.clear_bitmaps(target))
+
+    async def _start(self, job_id: str, name: str, target: VolumeRef, work: Callable[[Watch], None]) -> None:
+        await self._start_job(job_id, name, target.domain_id, work)

@@ -39,13 +39,13 @@ class LeaseService:
         kept = None if metadata is None else _parse(metadata)
         self._check(lease)
         return await self._work.start_persistent(
-            "create_lease", lambda *_: self._leases.create(lease.domain_id, lease.lease_id, kept)
+            "create_lease", lease.domain_id, lambda *_: self._leases.create(lease.domain_id, lease.lease_id, kept)
         )
 
     async def delete(self, lease: api.LeaseName) -> str:
         self._check(lease)
         return await self._work.start_persistent(
-            "delete_lease", lambda *_: self._leases.delete(lease.domain_id, lease.lease_id)
+            "delete_lease", lease.domain_id, lambda *_: self._leases.delete(lease.domain_id, lease.lease_id)
         )
 
     async def get_info(self, lease: api.LeaseName) -> api.LeaseInfo:
@@ -70,7 +70,9 @@ class LeaseService:
     async def rebuild(self, domain_id: str) -> str:
         checks.check_ids(sd_id=domain_id)
         self._leases.require_spm()
-        return await self._work.start_persistent("rebuild_leases", lambda *_: self._leases.rebuild(domain_id))
+        return await self._work.start_persistent(
+            "rebuild_leases", domain_id, lambda *_: self._leases.rebuild(domain_id)
+        )
 
     def _check(self, lease: api.LeaseName) -> None:
         checks.check_ids(sd_id=lease.domain_id)

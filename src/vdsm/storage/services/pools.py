@@ -162,7 +162,7 @@ class PoolService:
             raise IsSpm(pool_id)
         log.info("spmStart of pool %s: previous id %d, lease %d", pool_id, previous_id, previous_lease_version)
         return await self._work.start_in_memory(
-            "spmStart", partial(self._start, pool_id, domain_version, maximum_host_id)
+            "spmStart", pool_id, partial(self._start, pool_id, domain_version, maximum_host_id)
         )
 
     async def spm_stop(self, pool_id: str) -> None:
@@ -185,7 +185,8 @@ class PoolService:
         def migrate(_rollbacks: Rollbacks, _watch: Watch) -> None:
             self._repository.spm.migrate(pool_id, old_id, new_id, version, self._work.hold)
 
-        return await self._work.start_persistent("switchMaster", migrate, partial(self.remember_master, pool_id))
+        then = partial(self.remember_master, pool_id)
+        return await self._work.start_persistent("switchMaster", f"{old_id} {new_id}", migrate, then)
 
     async def migrate_at_once(self, pool_id: str, old_id: str, new_id: str, version: int) -> None:
         """`migrate` without a task, for the caller who waits."""
@@ -238,12 +239,14 @@ class PoolService:
     async def prepare_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, prepare = read_subchain(subchain), self._repository.merges.prepare
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent("prepareMerge", lambda rollbacks, _: prepare(pool_id, pair, rollbacks))
+        return await self._work.start_persistent(
+            "prepareMerge", pair.domain_id, lambda rollbacks, _: prepare(pool_id, pair, rollbacks)
+        )
 
     async def finalize_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, finalize = read_subchain(subchain), self._repository.merges.finalize
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent("finalizeMerge", lambda *_: finalize(pool_id, pair))
+        return await self._work.start_persistent("finalizeMerge", pair.domain_id, lambda *_: finalize(pool_id, pair))
 
     def require_spm(self) -> None:
         """Raises SpmStatusError where this host is the SPM of no pool."""

@@ -12,9 +12,10 @@ R = TypeVar("R")
 
 
 class LongWork(Protocol):
-    """Runs what outlives its verb; each start returns the task's id."""
+    """Runs what outlives its verb; each start returns the task's id. `owner` names, with blanks between, the domains or
+    the pool that the work may hang on: so many of an owner run at once, and hold up no other's."""
 
-    async def start_in_memory(self, name: str, work: Callable[[], Awaitable[None]]) -> str:
+    async def start_in_memory(self, name: str, owner: str, work: Callable[[], Awaitable[None]]) -> str:
         """A task that is gone with the process."""
 
     def require_master(self) -> object:
@@ -23,6 +24,7 @@ class LongWork(Protocol):
     async def start_persistent(
         self,
         name: str,
+        owner: str,
         work: Callable[[Rollbacks, Watch], None],
         then: Callable[[], Awaitable[None]] | None = None,
         *,
@@ -33,7 +35,7 @@ class LongWork(Protocol):
         `then` follows on the loop, as part of the task. Its one job is named like the task where `job` is not given.
         """
 
-    async def start_job(self, job_id: str, name: str, work: Callable[[Watch], None]) -> None:
+    async def start_job(self, job_id: str, name: str, owner: str, work: Callable[[Watch], None]) -> None:
         """A task in memory under its caller's id; `work` blocks and runs in a thread. An id in use is refused."""
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

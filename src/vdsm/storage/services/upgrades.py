@@ -28,7 +28,7 @@ class PoolUpgrades:
     async def begin(self, pool_id: str) -> None:
         """Begin, in a task of this process's memory. Raises PoolUpgradeInProgress, AddTaskFailed."""
         self.check_idle(pool_id)
-        await self._work.start_in_memory("upgradeStoragePool", partial(self._run, pool_id))
+        await self._work.start_in_memory("upgradeStoragePool", pool_id, partial(self._run, pool_id))
 
     async def _run(self, pool_id: str) -> None:
         upgrades = self._repository.upgrades

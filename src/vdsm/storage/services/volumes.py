@@ -124,7 +124,7 @@ class VolumeService:
         checks.check_volume_request(request)
         self._repository.pools.require_spm(pool_id)
         return await self._work.start_persistent(
-            "createVolume", lambda rollbacks, _: self._repository.volumes.create(request, rollbacks)
+            "createVolume", domain_id, lambda rollbacks, _: self._repository.volumes.create(request, rollbacks)
         )
 
     async def get_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeInfo:
@@ -206,13 +206,14 @@ class VolumeService:
         checks.check_copy(source, request, VolumeRole(role))
         self._repository.pools.require_spm(pool_id)
         copy = partial(self._repository.whole_images.copy, source, request, VolumeRole(role), force)
-        return await self._work.start_persistent("copyImage", copy, job=f"copyImage_{target_image_id}")
+        owner = f"{domain_id} {target_ids[0]}"
+        return await self._work.start_persistent("copyImage", owner, copy, job=f"copyImage_{target_image_id}")
 
     async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
         target, extend = VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
         self._repository.pools.require_spm(pool_id)
         return await self._work.start_persistent(
-            "extendVolumeSize", lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
+            "extendVolumeSize", domain_id, lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
         )
 
     async def delete(
@@ -235,7 +236,7 @@ class VolumeService:
 
         delete = partial(self._repository.volumes.delete, pool_id, domain_id, image_id, volume_ids)
         return await self._work.start_persistent(
-            "deleteVolume", lambda rollbacks, _: delete(force=force, discard=discard, rollbacks=rollbacks)
+            "deleteVolume", domain_id, lambda rollbacks, _: delete(force=force, discard=discard, rollbacks=rollbacks)
         )
 
 
@@ -291,7 +292,7 @@ class ImageService:
         template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)
         finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
         job = f"{'zero' if zero else 'purge'}Image_{image_id}"
-        return await self._work.start_persistent("deleteImage", lambda *_: finish(), job=job)
+        return await self._work.start_persistent("deleteImage", domain_id, lambda *_: finish(), job=job)
 
     async def delete_volumes(
         self,
