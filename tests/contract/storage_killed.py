@@ -51,10 +51,10 @@ class RollbacksOnDisk:
         self.entries.append(Rollback(name, module, object, function, params))
         self._save()
 
-    def replace_down_to_sentinel(self, entry: Rollback) -> None:
+    def replace_down_to_sentinel(self, *entries: Rollback) -> None:
         while self.entries and self.entries.pop().name != SENTINEL:
             pass
-        self.entries.append(entry)
+        self.entries.extend(entries)
         self._save()
 
     def acknowledge(self) -> None:

@@ -10,6 +10,7 @@ from vdsm.api.storage_types import (
     DOMAIN_CLASS_WORDS,
     DOMAIN_STATUS_WORDS,
     DOMAIN_TYPE_WORDS,
+    IMAGE_OPERATION_WORDS,
     VOLUME_FORMAT_WORDS,
     VOLUME_ROLE_WORDS,
     Allocation,
@@ -21,11 +22,13 @@ from vdsm.api.storage_types import (
     DomainStats,
     DomainStatus,
     DomainType,
+    ImageOperation,
     PoolFullInfo,
     PreparedImage,
     QemuImageInfo,
     SpmStatus,
     Subchain,
+    SyncedVolumes,
     VolumeFormat,
     VolumeInfo,
     VolumeLegality,
@@ -39,6 +42,7 @@ from vdsm.core.ids import BLANK_UUID, DomainId, ImageId, PoolId, TaskId, Uuid, V
 _Pool = Annotated[PoolId, ovirt("storagepoolID"), "the pool's id"]
 _Domain = Annotated[DomainId, ovirt("storagedomainID"), "the domain's id"]
 _Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
+_Target = Annotated[DomainId, ovirt("dstSdUUID"), "the other domain"]
 _Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
 _Format = Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"]
 _Allocation = Annotated[Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"]
@@ -51,6 +55,7 @@ _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
 _POOL = ("storage-pool-unknown", "invalid-parameter")
 _VOLUME = (*_DOMAIN, "volume-does-not-exist", "image-path-error")
 _SPM = ("secure-error", "storage-pool-unknown")
+_MOVE = (*_DOMAIN, "image-does-not-exist-in-sd", "image-is-not-legal-chain")
 
 
 @group("pool", invalid="invalid-parameter")
@@ -582,6 +587,59 @@ class ImageApi(Protocol):
         discard: Annotated[bool, ovirt("discard"), "discard its blocks (block storage)"] = False,
     ) -> TaskId:
         """Remove an image with all its volumes: gone when this returns, its space is freed by the task (SPM only)."""
+
+    @verb(
+        "Image.move",
+        "POST /storage/domains/{domain_id}/images/{image_id}/move",
+        xmlrpc(
+            "moveImage", "pool_id domain_id target_domain_id image_id _ operation zero force discard", member="uuid"
+        ),
+        task=True,
+        fails=(*_SPM, *_MOVE, "overwrite-image-error", "copy-image-error", "move-template-image-error"),
+    )
+    async def move(
+        self,
+        image_id: _Image,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        target_domain_id: _Target,
+        operation: Annotated[
+            ImageOperation, ovirt("operation", words=IMAGE_OPERATION_WORDS), "COPY (1), or MOVE (2): the source goes"
+        ],
+        zero: Annotated[bool, ovirt("postZero"), "overwrite what goes (block storage)"] = False,
+        force: Annotated[bool, ovirt("force"), "replace an image in its place"] = False,
+        discard: Annotated[bool, ovirt("discard"), "discard what goes (block storage)"] = False,
+    ) -> TaskId:
+        """Make an image anew on another domain of the pool, volumes under their ids (SPM only)."""
+
+    @verb(
+        "Image.cloneStructure",
+        "POST /storage/domains/{domain_id}/images/{image_id}/clone-structure",
+        xmlrpc("cloneImageStructure", "pool_id domain_id image_id target_domain_id", member="uuid"),
+        task=True,
+        fails=(*_SPM, *_MOVE),
+    )
+    async def clone_structure(
+        self, image_id: _Image, pool_id: _Pool, domain_id: _Domain, target_domain_id: _Target
+    ) -> TaskId:
+        """Make an image's volumes anew on another domain, without their data (SPM only)."""
+
+    @verb(
+        "Image.syncData",
+        "POST /storage/domains/{domain_id}/images/{image_id}/sync-data",
+        xmlrpc("syncImageData", "pool_id domain_id image_id target_domain_id which", member="uuid"),
+        task=True,
+        fails=(*_SPM, *_MOVE, "copy-image-error"),
+    )
+    async def sync_data(
+        self,
+        image_id: _Image,
+        pool_id: _Pool,
+        domain_id: _Domain,
+        target_domain_id: _Target,
+        which: Annotated[SyncedVolumes, ovirt("syncType"), "ALL, INTERNAL: all but the leaf, or LEAF"],
+    ) -> TaskId:
+        """Copy an image's data into the volumes that `cloneStructure` made (SPM only)."""
 
     @verb(
         "Image.deleteVolumes",

@@ -27,6 +27,9 @@ VolumeRole = Literal["SHARED", "INTERNAL", "LEAF"]
 VOLUME_ROLE_WORDS = {"6": "SHARED", "7": "INTERNAL", "8": "LEAF"}
 Allocation = Literal["PREALLOCATED", "SPARSE"]
 ALLOCATION_WORDS = {"1": "PREALLOCATED", "2": "SPARSE"}
+ImageOperation = Literal["UNKNOWN", "COPY", "MOVE"]
+IMAGE_OPERATION_WORDS = {"0": "UNKNOWN", "1": "COPY", "2": "MOVE"}
+SyncedVolumes = Literal["ALL", "INTERNAL", "LEAF"]
 
 
 class Connection(Struct, frozen=True, kw_only=True):

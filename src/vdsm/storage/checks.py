@@ -163,13 +163,13 @@ def check_copy(source: VolumeRef, request: VolumeRequest, role: VolumeRole) -> N
         raise InvalidParameterException("volType", role)
 
 
-def check_parent(request: VolumeRequest, parent: VolumeMetadata) -> None:
-    """Whether the parent takes this layer."""
-    if parent.legality is Legality.ILLEGAL:
+def check_parent(request: VolumeRequest, parent: VolumeMetadata, *, on_illegal: bool = False) -> None:
+    """Whether the parent takes this layer; with `on_illegal` also an illegal one of the same image."""
+    in_other_image = request.source_image_id != request.image_id
+    if parent.legality is Legality.ILLEGAL and (in_other_image or not on_illegal):
         raise CreateIllegalVolumeSnapshotError(request.parent_id)
     if request.capacity_bytes < check_capacity(parent):
         raise InvalidParameterException("size", f"{request.capacity_bytes} < {parent.capacity_bytes} of the parent")
-    in_other_image = request.source_image_id != request.image_id
     if (
         in_other_image
         and parent.role is not VolumeRole.SHARED

@@ -23,6 +23,12 @@ class OverwriteImageError(NodeError, number=265, http=409, text="Cannot overwrit
     image_id: str
 
 
+class MoveTemplateImageError(NodeError, number=266, http=409, text="Can't move template image:"):
+    """A template that other images use stays where they are."""
+
+    image_id: str
+
+
 class ImageDoesNotExistInSD(NodeError, number=268, http=404):
     """The domain does not have the image."""
 

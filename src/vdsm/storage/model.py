@@ -221,6 +221,21 @@ class VolumeRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageMove:
+    """An image that is to be on another domain of its pool (facts: storage §9.6)."""
+
+    pool_id: str
+    source_id: str
+    target_id: str
+    image_id: str
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        """The image, from where, and where to."""
+        return self.image_id, self.source_id, self.target_id
+
+
+@dataclass(frozen=True, slots=True)
 class Subchain:
     """Two layers of one image of which the upper is to be merged into the lower (facts: storage §9.7)."""
 

@@ -318,8 +318,8 @@ class Rollbacks(Protocol):
 
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None: ...
 
-    def replace_down_to_sentinel(self, entry: Rollback) -> None:
-        """Replace the entries from the last one back to the `rollback sentinel`, included, by this one, at once."""
+    def replace_down_to_sentinel(self, *entries: Rollback) -> None:
+        """Replace the entries from the last one back to the `rollback sentinel`, included, by these, at once."""
 
 
 @dataclass(frozen=True, slots=True)

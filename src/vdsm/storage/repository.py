@@ -17,6 +17,7 @@ from vdsm.storage.images.inspection import Inspection
 from vdsm.storage.images.inventory import Inventory
 from vdsm.storage.images.jobs import DataJobs
 from vdsm.storage.images.merge import Merges
+from vdsm.storage.images.moving import Moves
 from vdsm.storage.images.operation import Operations
 from vdsm.storage.images.volume import Volumes
 from vdsm.storage.images.whole_images import WholeImages
@@ -90,6 +91,17 @@ class Repository:
         self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
         self.whole_images = WholeImages(
             self.domains, self.pools, operations, self.volumes, self.jobs, locks, short, qemu_img, steps
+        )
+        self.moves = Moves(
+            self.domains,
+            self.pools,
+            self.recovery,
+            self.whole_images,
+            self.volumes,
+            self.jobs,
+            locks,
+            layout,
+            steps,
         )
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         quick = Operations(self.domains, short, qemu_img, steps)

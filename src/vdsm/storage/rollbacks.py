@@ -21,10 +21,10 @@ class RollbacksInMemory:
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
         self.entries.append(Rollback(name, module, object, function, params))
 
-    def replace_down_to_sentinel(self, entry: Rollback) -> None:
+    def replace_down_to_sentinel(self, *entries: Rollback) -> None:
         while self.entries and self.entries.pop().name != SENTINEL:
             pass
-        self.entries.append(entry)
+        self.entries.extend(entries)
 
     def run(self, recover: Recover) -> None:
         """Run the entries, last recorded first."""
@@ -51,7 +51,10 @@ class VolumeRollbacks:
 
     def push_sentinel(self) -> None:
         """Mark where this volume's entries begin; no effect."""
-        self._push(self._make(SENTINEL, "startCreateVolumeRollback", *self._ids))
+        self._push(self.make_sentinel())
+
+    def make_sentinel(self) -> Rollback:
+        return self._make(SENTINEL, "startCreateVolumeRollback", *self._ids)
 
     def push_data(self, path: Path) -> None:
         """Remove the data if it has no record."""
@@ -69,13 +72,14 @@ class VolumeRollbacks:
 
     def push_removal(self, repository: Path, folder: Path) -> None:
         """Remove the volume as a whole, and its image when it was the last."""
-        self._push(self._make_removal(repository, folder))
+        self._push(self.make_removal(repository, folder))
 
     def replace_by_removal(self, repository: Path, folder: Path) -> None:
         """The volume is whole: from now on one entry takes it back."""
-        self._rollbacks.replace_down_to_sentinel(self._make_removal(repository, folder))
+        self._rollbacks.replace_down_to_sentinel(self.make_removal(repository, folder))
 
-    def _make_removal(self, repository: Path, folder: Path) -> Rollback:
+    def make_removal(self, repository: Path, folder: Path) -> Rollback:
+        """Remove the volume as a whole, and its image when it was the last."""
         params = (str(repository), *self._ids, str(folder))
         return self._make("Create volume rollback", "createVolumeRollback", *params)
 

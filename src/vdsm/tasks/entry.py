@@ -136,13 +136,14 @@ class EntryRollbacks:
         self._entry = entry
 
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
-        self._change(TaskRecord.push, Rollback(name, module, object, function, params))
+        rollback = Rollback(name, module, object, function, params)
+        self._change(lambda record: record.push(rollback))
 
-    def replace_down_to_sentinel(self, entry: RollbackEntry) -> None:
-        rollback = Rollback(entry.name, entry.module, entry.object, entry.function, entry.params)
-        self._change(TaskRecord.replace_down_to_sentinel, rollback)
+    def replace_down_to_sentinel(self, *entries: RollbackEntry) -> None:
+        rollbacks = [Rollback(one.name, one.module, one.object, one.function, one.params) for one in entries]
+        self._change(lambda record: record.replace_down_to_sentinel(*rollbacks))
 
-    def _change(self, step: Callable[[TaskRecord, Rollback], TaskRecord], rollback: Rollback) -> None:
+    def _change(self, step: Callable[[TaskRecord], TaskRecord]) -> None:
         if self._entry.stopping.is_set():
             raise ActionStopped()
-        self._entry.change(lambda record: step(record, rollback))
+        self._entry.change(step)

@@ -243,12 +243,12 @@ class TaskRecord:
     def push(self, rollback: Rollback) -> Self:
         return replace(self, rollbacks=(*self.rollbacks, rollback))
 
-    def replace_down_to_sentinel(self, rollback: Rollback) -> Self:
+    def replace_down_to_sentinel(self, *rollbacks: Rollback) -> Self:
         """The record with all entries from the last sentinel on replaced; none there raises InvalidRollback."""
         positions = [number for number, entry in enumerate(self.rollbacks) if entry.name == SENTINEL]
         if not positions:
             raise InvalidRollback(reason=f"task {self.task_id} has no {SENTINEL!r}")
-        return replace(self, rollbacks=(*self.rollbacks[: positions[-1]], rollback))
+        return replace(self, rollbacks=(*self.rollbacks[: positions[-1]], *rollbacks))
 
     def drop_rollback(self, position: int) -> Self:
         return replace(self, rollbacks=self.rollbacks[:position] + self.rollbacks[position + 1 :])

@@ -42,8 +42,8 @@ class Rollbacks(Protocol):
     def push(self, name: str, module: str, object: str, function: str, params: tuple[str, ...]) -> None:
         """Register a rollback; it runs before all that were registered earlier."""
 
-    def replace_down_to_sentinel(self, entry: RollbackEntry) -> None:
-        """Put one entry in the place of all down to and including the last `rollback sentinel`, in one durable step."""
+    def replace_down_to_sentinel(self, *entries: RollbackEntry) -> None:
+        """Put these in the place of all down to and including the last `rollback sentinel`, in one durable step."""
 
 
 class TaskStore(Protocol):

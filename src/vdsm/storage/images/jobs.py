@@ -60,12 +60,25 @@ class DataJobs:
                 self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
         log.info("Copied %s to %s", source, target)
 
-    def fill_volume(self, source: VolumeRef, target: VolumeRef, role: VolumeRole, *, watch: Watch = UNWATCHED) -> None:
-        """`copy_data` into an illegal volume that was made for it: it becomes legal and gets its role in one write."""
-        with self._hold(source, target) as (layer, domain, record, parent):
+    def fill_volume(
+        self,
+        source: VolumeRef,
+        target: VolumeRef,
+        role: VolumeRole,
+        *,
+        as_layer: bool = False,
+        watch: Watch = UNWATCHED,
+    ) -> None:
+        """`copy_data` into an illegal volume that was made for it: it becomes legal and gets its role in one write.
+
+        With `as_layer` it becomes what the source is, with its bitmaps, and the caller has both images locked.
+        """
+        with self._hold(source, target, as_layer) as (layer, domain, record, parent):
             if record.legality is not Legality.ILLEGAL:
                 raise UnexpectedVolumeState(target.volume_id, f"it is {record.legality} already")
-            self._copy(layer, domain, target, record, parent, False, watch)
+            can_have = as_layer and domain.metadata.version >= 4 and record.format is VolumeFormat.COW
+            copy_bitmaps = can_have and bool(list_bitmaps(self._qemu_img, layer))
+            self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
             self._step("write record")
             changed = replace(domain.images.read(target.image_id, target.volume_id), legality=Legality.LEGAL, role=role)
             domain.images.change(target.image_id, target.volume_id, changed)
@@ -73,24 +86,26 @@ class DataJobs:
 
     @contextmanager
     def _hold(
-        self, source: VolumeRef, target: VolumeRef
+        self, source: VolumeRef, target: VolumeRef, as_layer: bool = False
     ) -> Iterator[tuple[Layer, Domain, VolumeMetadata, VolumeMetadata | None]]:
-        """Both ends of a copy: the source as qemu may read it, the target's domain, record and parent's record."""
+        """Both ends of a copy: the source as qemu may read it, the target's domain, record and parent's record.
+
+        With `as_layer` they are locked already, and what is below may be a fake: it is not read.
+        """
         where = (source.domain_id, source.image_id)
-        if where == (target.domain_id, target.image_id):
-            others: tuple[locks.Resource, ...] = ()
-        else:
-            others = (locks.domain(source.domain_id, shared=True), locks.image(*where, shared=True))
-        with self._operations.hold(target, *others) as domain:
+        in_one_image = where == (target.domain_id, target.image_id)
+        others = () if in_one_image else (locks.domain(where[0], shared=True), locks.image(*where, shared=True))
+        held = self._operations.lease(target) if as_layer else self._operations.hold(target, *others)
+        with held as domain:
             source_domain = self._domains.get_with_images(source.domain_id)
-            chain = self._operations.open_chain(source_domain, source.image_id, source.volume_id)
+            chain = self._operations.open_chain(source_domain, source.image_id, source.volume_id, fakes=as_layer)
             check_generation(source, chain[0][1])
-            if not others and target.volume_id in dict(chain):
+            if in_one_image and target.volume_id in dict(chain):
                 raise InvalidParameterException("destination", "is the source, or below it")
             record = self._operations.read(domain, target)
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
-            parent = self._read_parent(domain, target, record)
+            parent = self._read_parent(domain, target, record, fakes=as_layer)
             layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
             yield layer, domain, record, parent
 
@@ -114,12 +129,15 @@ class DataJobs:
                 self._copy(Layer(path.absolute(), format.qemu), domain, target, record, parent, False, watch)
         log.info("Imported %s into %s", path, target)
 
-    def _read_parent(self, domain: Domain, target: VolumeRef, record: VolumeMetadata) -> VolumeMetadata | None:
+    def _read_parent(
+        self, domain: Domain, target: VolumeRef, record: VolumeMetadata, *, fakes: bool = False
+    ) -> VolumeMetadata | None:
         """The parent of a target whose data is there; what the target has in it is not looked at."""
         domain.images.get_usable_chain(target.image_id, target.volume_id, allow_illegal=True)
         if not record.has_parent:
             return None
-        return self._operations.open_chain(domain, target.image_id, record.parent_id, allow_illegal=True)[0][1]
+        ids = (target.image_id, record.parent_id)
+        return self._operations.open_chain(domain, *ids, allow_illegal=True, fakes=fakes)[0][1]
 
     def _copy(
         self,

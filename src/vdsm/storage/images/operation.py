@@ -39,10 +39,15 @@ class Operations:
         ids = {"sd_id": target.domain_id, "img_id": target.image_id, "vol_id": target.volume_id}
         checks.check_real_ids(**ids)
         own = (locks.domain(target.domain_id, shared=True), locks.image(target.domain_id, target.image_id))
-        with self._locks.hold(*own, *others):
-            domain = self._domains.get_with_images(target.domain_id)
-            with domain.backend.volumes.hold_lease(target.image_id, target.volume_id):
-                yield domain
+        with self._locks.hold(*own, *others), self.lease(target) as domain:
+            yield domain
+
+    @contextmanager
+    def lease(self, target: VolumeRef) -> Iterator[Domain]:
+        """`hold` for who has the locks already."""
+        domain = self._domains.get_with_images(target.domain_id)
+        with domain.backend.volumes.hold_lease(target.image_id, target.volume_id):
+            yield domain
 
     @contextmanager
     def count(self, domain: Domain, target: VolumeRef, *, illegal: bool = False) -> Iterator[VolumeMetadata]:
@@ -72,15 +77,18 @@ class Operations:
             raise SharedVolumeNonWritable(target.volume_id)
         return record
 
-    def open_chain(self, domain: Domain, image_id: str, volume_id: str, *, allow_illegal: bool = False) -> Chain:
+    def open_chain(
+        self, domain: Domain, image_id: str, volume_id: str, *, allow_illegal: bool = False, fakes: bool = False
+    ) -> Chain:
         """A volume and all below it, top first, ready for qemu: none leads it out of the chain.
 
-        Raises what `Images.get_usable_chain` raises, ImageIsNotLegalChain (262) for a header that does not fit.
+        With `fakes` the data of templates is not going to be read. Raises what `Images.get_usable_chain` raises,
+        ImageIsNotLegalChain (262) for a header that does not fit.
         """
         chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
         parents = [record for _, record in chain[1:]]
         for (chained_id, record), parent in zip(chain, [*parents, None], strict=True):
-            if record.legality is Legality.FAKE:
+            if record.legality is Legality.FAKE and not fakes:
                 raise ImageIsNotLegalChain(image_id, f"{chained_id} is a fake")
             if record.format is VolumeFormat.RAW:
                 continue  # it is opened as raw, whatever a guest wrote into its beginning

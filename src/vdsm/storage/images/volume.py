@@ -101,12 +101,18 @@ class Volumes:
             locks.image(request.domain_id, request.source_image_id),
             locks.writing(request.pool_id, shared=True),
         ):
-            own = RollbacksInMemory()
-            creation = self._check(request, rollbacks or own)
-            with Undo() as undo:
-                undo.push(own.run, self._recovery.undo)
-                self._create(creation)
-                undo.forget()
+            self.create_held(request, rollbacks)
+
+    def create_held(
+        self, request: VolumeRequest, rollbacks: Rollbacks | None = None, *, on_illegal: bool = False
+    ) -> None:
+        """`create` for who has the locks and has checked the request; the parent in its image may be illegal, too."""
+        own = RollbacksInMemory()
+        creation = self._check(request, rollbacks or own, on_illegal)
+        with Undo() as undo:
+            undo.push(own.run, self._recovery.undo)
+            self._create(creation)
+            undo.forget()
         log.info("Created volume %s of image %s on %s", request.volume_id, request.image_id, request.domain_id)
 
     def delete(
@@ -189,7 +195,7 @@ class Volumes:
         self.get_metadata(domain_id, image_id, volume_id)
         return self._domains.get_backend(domain_id).data.get_size(image_id, volume_id)
 
-    def _check(self, request: VolumeRequest, rollbacks: Rollbacks) -> _Creation:
+    def _check(self, request: VolumeRequest, rollbacks: Rollbacks, on_illegal: bool) -> _Creation:
         domain = self._get_writable(request.pool_id, request.domain_id)
         version = domain.metadata.version
         if version < 4 and (request.add_bitmaps or request.bitmap is not None):
@@ -201,7 +207,7 @@ class Volumes:
         parent = None
         if request.has_parent:
             parent = domain.images.read(request.source_image_id, request.parent_id)
-            checks.check_parent(request, parent)
+            checks.check_parent(request, parent, on_illegal=on_illegal)
         metadata = self._make_metadata(request)
         record = format_volume_metadata(metadata, version)
         ids = (request.domain_id, request.image_id, request.volume_id)

@@ -105,7 +105,9 @@ class WholeImages:
             top = self._read_source(source)
             found = replace(request, capacity_bytes=top.capacity_bytes, disk_type=top.disk_type, legal=False)
             request = checks.check_volume_request(found)
-            domain = self._make_room(request, force)
+            own = (locks.domain(target.domain_id, shared=True), locks.image(target.domain_id, target.image_id))
+            with self.locks.hold(*own):
+                domain = self.make_room(request, force)
             self.volumes.create(request, rollbacks)
             self.jobs.fill_volume(source, target, role, watch=watch)
             ids = (target.image_id, target.volume_id)
@@ -123,24 +125,24 @@ class WholeImages:
                     raise ImageIsNotLegalChain(source.image_id, f"{volume_id} is {record.legality}")
             return self.operations.open_chain(domain, source.image_id, source.volume_id)[0][1]
 
-    def _make_room(self, request: VolumeRequest, force: bool) -> Domain:
+    def make_room(self, request: VolumeRequest, force: bool) -> Domain:
+        """Remove what is in the place of a new image that the caller has locked; 265 and 223 as `copy` tells."""
         image_id = request.image_id
-        with self.locks.hold(locks.domain(request.domain_id, shared=True), locks.image(request.domain_id, image_id)):
-            domain = require_writer(self.pools, request.pool_id, self.domains.get_with_images(request.domain_id))
-            images, volumes = domain.images, domain.backend.volumes
-            if not volumes.list_records(image_id):
-                return domain
-            own = [record for record in images.read_all(image_id).values() if record.image_id == image_id]
-            if not force and all(record.legality is Legality.LEGAL for record in own):
-                raise OverwriteImageError(image_id)
-            template_id = find_used_template(images, image_id)
-            if template_id is not None and images.read(image_id, template_id).legality is not Legality.FAKE:
-                raise CannotDeleteSharedVolume(template_id)
-            self.step("set aside")
-            volumes.set_aside(image_id)
-            self.step("purge")
-            volumes.purge(image_id)
+        domain = require_writer(self.pools, request.pool_id, self.domains.get_with_images(request.domain_id))
+        images, volumes = domain.images, domain.backend.volumes
+        if not volumes.list_records(image_id):
             return domain
+        own = [record for record in images.read_all(image_id).values() if record.image_id == image_id]
+        if not force and all(record.legality is Legality.LEGAL for record in own):
+            raise OverwriteImageError(image_id)
+        template_id = find_used_template(images, image_id)
+        if template_id is not None and images.read(image_id, template_id).legality is not Legality.FAKE:
+            raise CannotDeleteSharedVolume(template_id)
+        self.step("set aside")
+        volumes.set_aside(image_id)
+        self.step("purge")
+        volumes.purge(image_id)
+        return domain
 
     def _replace_by_fake(self, domain: Domain, image_id: str, volume_id: str) -> None:
         # The record goes first: what is fake is not read any more, whatever its data is.

@@ -8,10 +8,12 @@ from msgspec import UNSET
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks
+from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import (
     CAPACITY_UNIT_BYTES,
     Allocation,
+    ImageMove,
     Legality,
     PreparedImage,
     VolumeFormat,
@@ -21,7 +23,7 @@ from vdsm.storage.model import (
     VolumeRequest,
     VolumeRole,
 )
-from vdsm.storage.ports import ImageFile
+from vdsm.storage.ports import ImageFile, Rollbacks, Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.services.ports import LongWork
 
@@ -293,6 +295,40 @@ class ImageService:
         finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
         job = f"{'zero' if zero else 'purge'}Image_{image_id}"
         return await self._work.start_persistent("deleteImage", domain_id, lambda *_: finish(), job=job)
+
+    async def move(
+        self,
+        image_id: str,
+        pool_id: str,
+        domain_id: str,
+        target_domain_id: str,
+        operation: str,
+        zero: bool,
+        force: bool,
+        discard: bool = False,
+    ) -> str:
+        if operation == "UNKNOWN":
+            raise InvalidParameterException("operation", operation)
+        self._repository.pools.require_spm(pool_id)
+        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        transfer = partial(self._repository.moves.transfer, moved, keep=operation == "COPY", force=force)
+
+        def work(rollbacks: Rollbacks, watch: Watch) -> None:
+            transfer(discard=discard, rollbacks=rollbacks, watch=watch)
+
+        return await self._work.start_persistent("moveImage", work, job=f"moveImage_{image_id}")
+
+    async def clone_structure(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str) -> str:
+        self._repository.pools.require_spm(pool_id)
+        clone = self._repository.moves.clone_structure
+        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        return await self._work.start_persistent("cloneImageStructure", lambda rollbacks, _: clone(moved, rollbacks))
+
+    async def sync_data(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str, which: str) -> str:
+        self._repository.pools.require_spm(pool_id)
+        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        sync = partial(self._repository.moves.sync_data, moved, inner=which != "LEAF", leaf=which != "INTERNAL")
+        return await self._work.start_persistent("syncImageData", lambda _, watch: sync(watch=watch))
 
     async def delete_volumes(
         self,
