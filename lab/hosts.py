@@ -92,6 +92,11 @@ libvirtd_options="{" ".join(self._options)}"
         """Its libvirtd, for clients on other hosts, over the network."""
         return f"qemu+tcp://{self.address}/system"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is turned on."""
+        return self.namespaces.init_pid != 0
+
     def start(self) -> None:
         """Turn it on; libvirtd answers when this returns."""
         self.namespaces.launch()

@@ -1,13 +1,16 @@
 """What tests of the real daemon repeat beyond calling it: kills at any moment, a pool of one local domain, volumes."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from lab.commands import run
 from lab.commands import wait_for as poll
 from lab.vdsmd import (
     LIMIT_S,
@@ -22,6 +25,7 @@ from lab.vdsmd import (
 from vdsm.core.ids import BLANK_UUID
 
 __all__ = [
+    "FORMATS",
     "LIMIT_S",
     "NOT_READY",
     "CallFailed",
@@ -37,11 +41,14 @@ __all__ = [
 ]
 
 OWNER = (36, 36)
+FORMATS = {"COW": "qcow2", "RAW": "raw"}
 
 
-def kill_during(daemon: Vdsmd, life_s: float, work: Callable[[], None]) -> None:
-    """Do the work in a daemon that is killed after so many seconds; its end may come first."""
-    timer = threading.Timer(life_s, daemon.process.kill)
+def kill_during(
+    daemon: Vdsmd, life_s: float, work: Callable[[], None], kill: Callable[[], object] | None = None
+) -> None:
+    """Do the work in a daemon that is killed after so many seconds, perhaps with more; its end may come first."""
+    timer = threading.Timer(life_s, kill or partial(os.kill, daemon.spawned.pid, signal.SIGKILL))
     timer.start()
     try:
         work()
@@ -176,6 +183,75 @@ class Pool:
     def begin_delete(self, volume: "Volume") -> str:
         """Ask for a volume's removal; the task's id."""
         return str(self.vdsmd.call("Volume.delete", **self.place(volume), postZero=False, force=False))
+
+    def begin_delete_image(self, image_id: str) -> str:
+        """Remove an image with all its volumes; the id of the task that frees their space."""
+        ids = {"storagepoolID": self.pool_id, "storagedomainID": self.domain_id, "imageID": image_id}
+        return str(self.vdsmd.call("Image.delete", **ids, postZero=False, force=False))
+
+    def begin_copy(self, source: "Volume", target: "Volume") -> str:
+        """Ask for a new volume of all that the source reads as; the task's id."""
+        return str(
+            self.vdsmd.call(
+                "Volume.copy",
+                **self.place(source),
+                dstSdUUID=self.domain_id,
+                dstImgUUID=target.image_id,
+                dstVolUUID=target.volume_id,
+                desc="a copy",
+                volType="LEAF",
+                volFormat=target.format,
+                preallocate=target.allocation,
+                postZero=False,
+                force=False,
+            )
+        )
+
+    def begin_merge_step(self, step: str, top: "Volume", base: "Volume") -> str:
+        """Ask for `prepareMerge` or `finalizeMerge`; the task's id."""
+        subchain = self._describe_subchain(top, base)
+        return str(self.vdsmd.call(f"StoragePool.{step}", storagepoolID=self.pool_id, subchainInfo=subchain))
+
+    def merge_data(self, top: "Volume", base: "Volume", generation: int) -> None:
+        """Write the top's data into its base."""
+        subchain = {**self._describe_subchain(top, base), "base_generation": generation}
+        self._run_job("merge", subchain_info=subchain)
+
+    def copy_data(self, source: "Volume", target: "Volume", generation: int) -> None:
+        """Copy what the source reads as into a volume that exists."""
+        ends = [{"endpoint_type": "div", **self._describe(volume)} for volume in (source, target)]
+        self._run_job("copy_data", source=ends[0], destination={**ends[1], "generation": generation})
+
+    def write(self, volume: "Volume", *commands: str) -> None:
+        """Let a guest on the daemon's host write: commands of qemu-io. Raises PartFailed."""
+        words = [word for command in (*commands, "flush") for word in ("-c", command)]
+        self.run_on_host("qemu-io", "-f", FORMATS[volume.format], *words, self.get_mounted_path(volume))
+
+    def run_on_host(self, *command: str | Path) -> str:
+        """What a command prints on the daemon's host. Raises PartFailed."""
+        return run(*command)
+
+    def get_mounted_path(self, volume: "Volume") -> Path:
+        """The volume's data as the daemon's host sees it."""
+        return self.folder / self.domain_id / "images" / volume.image_id / volume.volume_id
+
+    def _run_job(self, verb: str, **params: object) -> None:
+        job_id = make_id()
+        self.vdsmd.call(f"SDM.{verb}", job_id=job_id, **params)
+
+        def look() -> dict[str, Any] | None:
+            job: dict[str, Any] = self.vdsmd.call("Host.getJobs", job_ids=[job_id])[job_id]
+            return job if job["status"] in ("done", "failed", "aborted") else None
+
+        job = poll(look, f"{verb} is done")
+        assert job["status"] == "done", job
+
+    def _describe(self, volume: "Volume") -> dict[str, str]:
+        return {"sd_id": self.domain_id, "img_id": volume.image_id, "vol_id": volume.volume_id}
+
+    def _describe_subchain(self, top: "Volume", base: "Volume") -> dict[str, str]:
+        ids = {"sd_id": self.domain_id, "img_id": base.image_id}
+        return {**ids, "top_id": top.volume_id, "base_id": base.volume_id}
 
     def create_volume(self, volume: "Volume | None" = None, size_bytes: int = 1 << 20) -> "Volume":
         volume = volume or Volume()

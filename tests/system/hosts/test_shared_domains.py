@@ -1,129 +1,17 @@
 """Two hosts and their daemons on one Gluster domain, real mounts and real sanlock: layout, leases, one writer."""
 
-import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
-import lab.gluster
-import lab.sanlock
 from lab.commands import wait_for
-from lab.gluster import GlusterVolume
-from lab.hosts import Hosts
-from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
-from lab.vdsmd import HostVdsmd, make_id
-from tests.system.vdsmd import Pool, Volume
-
-_missing = lab.sanlock.why_not() or lab.gluster.why_not()
-pytestmark = pytest.mark.skipif(_missing is not None, reason=str(_missing))
+from lab.sanlock import TAKE_OVER_AFTER_S
+from lab.vdsmd import make_id
+from tests.shared_pool import SharedPool
+from tests.system.vdsmd import Volume
 
 MIB = 1 << 20
 TAKE_OVER_S = 10.0
-SETTINGS = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": 0.2}}
-
-
-@dataclass
-class SharedPool(Pool):
-    """A pool of one Gluster domain, as one of its hosts works with it."""
-
-    host_id: int = 1
-    source: str = ""
-    sanlock: Sanlock = field(kw_only=True)
-
-    def connect_server(self) -> None:
-        place = {"id": make_id(), "connection": self.source, "vfs_type": "glusterfs"}
-        [answer] = self.vdsmd.call(
-            "StoragePool.connectStorageServer",
-            storagepoolID=self.pool_id,
-            domainType="GLUSTERFS",
-            connectionParams=[place],
-        )
-        assert answer["status"] == 0, answer
-
-    def make(self) -> None:
-        self.vdsmd.call(
-            "StorageDomain.create",
-            storagedomainID=self.domain_id,
-            domainType="GLUSTERFS",
-            typeArgs={"remotePath": self.source},
-            name="shared",
-            domainClass="Data",
-            version=5,
-            maxHosts=250,
-        )
-        master = {"storagepoolID": self.pool_id, "masterSdUUID": self.domain_id, "masterVersion": 1}
-        self.vdsmd.call("StoragePool.create", **master, name="pool", domainList=[self.domain_id])
-
-    def connect(self) -> None:
-        self.vdsmd.call(
-            "StoragePool.connect",
-            storagepoolID=self.pool_id,
-            hostID=self.host_id,
-            scsiKey="",
-            masterSdUUID=self.domain_id,
-            masterVersion=1,
-            domainDict={self.domain_id: "Active"},
-        )
-
-    def get_spm_status(self) -> dict[str, object]:
-        return dict(self.vdsmd.call("StoragePool.getSpmStatus", storagepoolID=self.pool_id))
-
-    def wait_spm_told(self, host_id: int) -> None:
-        """Until this host tells who is the SPM; sanlock needs a moment to know the others."""
-        wait_for(lambda: self._tell_spm() == host_id, f"host {self.host_id} knows that host {host_id} is the SPM")
-
-    def _tell_spm(self) -> object:
-        info = self.vdsmd.call("StoragePool.getInfo", storagepoolID=self.pool_id)
-        return info["info"]["spm_id"]
-
-    def dump(self, file: str, offset: str = "") -> list[str]:
-        """The lines of sanlock's own view of a file of the domain."""
-        path = str(self.folder / self.domain_id / file).replace(":", "\\:")
-        said = str(self.host.run("sanlock", "direct", "dump", f"{path}{offset}"))
-        return [line for line in said.splitlines() if self.domain_id in line]
-
-    @property
-    def host(self) -> "lab.hosts.Host":
-        assert isinstance(self.vdsmd, HostVdsmd)
-        return self.vdsmd.host
-
-    def stat(self, *words: str) -> str:
-        """What stat prints of the domain's files, by their names there."""
-        root = self.folder / self.domain_id
-        return str(self.host.run("bash", "-c", f"cd {str(root)!r} && stat {' '.join(words)}"))
-
-
-@pytest.fixture
-def pools(hosts: Callable[[int], Hosts]) -> Iterator[tuple[SharedPool, SharedPool]]:
-    """A pool on a new domain; both hosts have connected it, none is the SPM."""
-    pair = hosts(2)
-    with contextlib.ExitStack() as stack:
-        volume = stack.enter_context(GlusterVolume(pair.switch, pair.switch.address, pair.base / "gluster"))
-        (pair.base / "gluster/brick").chmod(0o755)
-        pair.switch.run("chown", "36:36", pair.base / "gluster/brick")
-        source = f"{pair.switch.address}:/{volume.name}"
-        folder = pair.base / "root/rhev/data-center/mnt/glusterSD" / source.replace("/", "_")
-        daemons = [HostVdsmd(pair, host, SETTINGS) for host in pair]
-        sanlocks = [Sanlock(host.namespaces) for host in pair]
-        for daemon, sanlock in zip(daemons, sanlocks, strict=True):
-            sanlock.start()
-            stack.push(daemon)
-            daemon.start(wait=False)
-        first = SharedPool(daemons[0], folder, host_id=1, source=source, sanlock=sanlocks[0])
-        second = SharedPool(daemons[1], folder, first.pool_id, first.domain_id, 2, source, sanlock=sanlocks[1])
-        for pool in (first, second):
-            assert isinstance(pool.vdsmd, HostVdsmd)
-            pool.vdsmd.wait_listening()
-            pool.vdsmd.wait_ready()
-            pool.connect_server()
-        first.make()
-        for pool in (first, second):
-            pool.connect()
-        yield first, second
 
 
 def test_a_shared_domain_is_as_the_facts_tell(pools: tuple[SharedPool, SharedPool]) -> None:

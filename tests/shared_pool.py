@@ -1,0 +1,139 @@
+"""A pool of one domain on a server, as each of several hosts with a daemon and sanlock works with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lab.sanlock
+from lab import processes
+from lab.commands import wait_for
+from lab.hosts import Host
+from lab.sanlock import Sanlock
+from lab.vdsmd import HostVdsmd, Settings, make_id
+from tests.system.vdsmd import Pool
+
+_CHILDREN = (b"qemu-img", b"vdsm.")  # tools, and parts of the daemon
+SETTINGS: Settings = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": 0.2}}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server serves, and how hosts name it."""
+
+    kind: str
+    """GLUSTERFS or NFS."""
+    source: str
+    mounted: Path
+    """Where hosts have it mounted."""
+    folder: Path
+    """What the server itself has there."""
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class SharedPool(Pool):
+    """`folder` is where the host has the domain mounted; `path` is what the server has, past all mounts."""
+
+    host_id: int = 1
+    served: Served = field(kw_only=True)
+    sanlock: Sanlock = field(kw_only=True)
+
+    @classmethod
+    def describe(cls, served: Served, daemons: list[HostVdsmd], sanlocks: list[Sanlock]) -> list["SharedPool"]:
+        """One pool, as each of these daemons knows it; nothing is done yet."""
+        ids = (make_id(), make_id())
+        return [
+            cls(daemon, served.mounted, *ids, number, served=served, sanlock=sanlock)
+            for number, (daemon, sanlock) in enumerate(zip(daemons, sanlocks, strict=True), start=1)
+        ]
+
+    @property
+    def path(self) -> Path:
+        return self.served.folder / self.domain_id
+
+    @property
+    def daemon(self) -> HostVdsmd:
+        assert isinstance(self.vdsmd, HostVdsmd)
+        return self.vdsmd
+
+    @property
+    def host(self) -> Host:
+        return self.daemon.host
+
+    def run_on_host(self, *command: str | Path) -> str:
+        return self.host.run(*command)
+
+    def connect_server(self) -> None:
+        place = {"id": make_id(), "connection": self.served.source, **self.served.options}
+        [answer] = self.vdsmd.call(
+            "StoragePool.connectStorageServer",
+            storagepoolID=self.pool_id,
+            domainType=self.served.kind,
+            connectionParams=[place],
+        )
+        assert answer["status"] == 0, answer
+
+    def make(self) -> None:
+        """Make the domain and the pool on it."""
+        self.vdsmd.call(
+            "StorageDomain.create",
+            storagedomainID=self.domain_id,
+            domainType=self.served.kind,
+            typeArgs={"remotePath": self.served.source},
+            name="shared",
+            domainClass="Data",
+            version=5,
+            maxHosts=250,
+        )
+        master = {"storagepoolID": self.pool_id, "masterSdUUID": self.domain_id, "masterVersion": 1}
+        self.vdsmd.call("StoragePool.create", **master, name="pool", domainList=[self.domain_id])
+
+    def connect(self) -> None:
+        self.vdsmd.call(
+            "StoragePool.connect",
+            storagepoolID=self.pool_id,
+            hostID=self.host_id,
+            scsiKey="",
+            masterSdUUID=self.domain_id,
+            masterVersion=1,
+            domainDict={self.domain_id: "Active"},
+        )
+
+    def list_children(self) -> list[int]:
+        """The processes on the host that a daemon may have started for storage."""
+        pids = self.host.namespaces.list_pids()
+        return [pid for pid in pids if any(word in processes.read(pid, "cmdline") for word in _CHILDREN)]
+
+    def come_back(self) -> None:
+        """Start what was killed, the daemon or all of the host, and wait until the pool is connected, by itself."""
+        if not self.host.is_running:
+            self.host.start()
+            self.sanlock.start()
+        self.vdsmd.start()
+        wait_for(lambda: self.vdsmd.call("Host.getConnectedStoragePools"), "the pool is connected again")
+
+    def get_spm_status(self) -> dict[str, object]:
+        return dict(self.vdsmd.call("StoragePool.getSpmStatus", storagepoolID=self.pool_id))
+
+    def try_spm(self) -> int:
+        """Ask for the SPM role; the code that this ends with."""
+        return int(self.vdsmd.wait_task(self.begin_spm())["code"])
+
+    def wait_spm_told(self, host_id: int) -> None:
+        """Until this host tells who is the SPM; sanlock needs a moment to know the others."""
+        wait_for(lambda: self._tell_spm() == host_id, f"host {self.host_id} knows that host {host_id} is the SPM")
+
+    def _tell_spm(self) -> object:
+        info = self.vdsmd.call("StoragePool.getInfo", storagepoolID=self.pool_id)
+        return info["info"]["spm_id"]
+
+    def dump(self, file: str, offset: str = "") -> list[str]:
+        """The lines of sanlock's own view of a file of the domain."""
+        path = str(self.folder / self.domain_id / file).replace(":", "\\:")
+        said = self.host.run("sanlock", "direct", "dump", f"{path}{offset}")
+        return [line for line in said.splitlines() if self.domain_id in line]
+
+    def stat(self, *words: str) -> str:
+        """What stat prints of the domain's files, by their names there."""
+        root = self.folder / self.domain_id
+        return self.host.run("bash", "-c", f"cd {str(root)!r} && stat {' '.join(words)}")
