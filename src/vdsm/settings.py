@@ -71,9 +71,7 @@ class Vars:
 class Irs:
     """Storage, as older configuration files call it."""
 
-    thread_pool_size: int = setting(
-        10, "storage tasks of one kind at work on one domain", minimum=1, maximum=1000
-    )
+    thread_pool_size: int = setting(10, "storage tasks of one kind at work on one domain", minimum=1, maximum=1000)
     max_tasks: int = setting(500, "storage tasks that may wait for a domain", minimum=1)
     task_resource_default_timeout: int = setting(120_000, "ms that a task waits for a storage lock", minimum=0)
     sd_health_check_delay: float = setting(10.0, "s between checks of a storage domain", minimum=0.1)

@@ -310,25 +310,27 @@ class ImageService:
         if operation == "UNKNOWN":
             raise InvalidParameterException("operation", operation)
         self._repository.pools.require_spm(pool_id)
-        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
         transfer = partial(self._repository.moves.transfer, moved, keep=operation == "COPY", force=force)
 
         def work(rollbacks: Rollbacks, watch: Watch) -> None:
             transfer(discard=discard, rollbacks=rollbacks, watch=watch)
 
-        return await self._work.start_persistent("moveImage", work, job=f"moveImage_{image_id}")
+        return await self._work.start_persistent("moveImage", owner, work, job=f"moveImage_{image_id}")
 
     async def clone_structure(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str) -> str:
         self._repository.pools.require_spm(pool_id)
         clone = self._repository.moves.clone_structure
-        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
-        return await self._work.start_persistent("cloneImageStructure", lambda rollbacks, _: clone(moved, rollbacks))
+        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
+        return await self._work.start_persistent(
+            "cloneImageStructure", owner, lambda rollbacks, _: clone(moved, rollbacks)
+        )
 
     async def sync_data(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str, which: str) -> str:
         self._repository.pools.require_spm(pool_id)
-        moved = ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
         sync = partial(self._repository.moves.sync_data, moved, inner=which != "LEAF", leaf=which != "INTERNAL")
-        return await self._work.start_persistent("syncImageData", lambda _, watch: sync(watch=watch))
+        return await self._work.start_persistent("syncImageData", owner, lambda _, watch: sync(watch=watch))
 
     async def delete_volumes(
         self,
