@@ -53,9 +53,15 @@ class XmlRpc:
     member: str | None = None
 
 
-def xmlrpc(name: str, parameters: str = "", *, member: str | None = None) -> XmlRpc:
-    """`xmlrpc("getVmStats", "vm_id", member="statsList")`."""
-    return XmlRpc(name, tuple(parameters.split()), member)
+def xmlrpc(name: str, parameters: str = "", *, member: str | None = None) -> Callable[[R], R]:
+    """Name a verb in the dialect of 2011: `@xmlrpc("getVmStats", "vm_id", member="statsList")` below its `@verb`."""
+    call = XmlRpc(name, tuple(parameters.split()), member)
+
+    def mark(method: R) -> R:
+        method.__xmlrpc__ = (call, *getattr(method, "__xmlrpc__", ()))  # type: ignore[attr-defined]
+        return method
+
+    return mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,73 +103,60 @@ class Verb:
 
 
 def verb(
-    ovirt: str,
-    http: str,
-    xmlrpc: XmlRpc | tuple[XmlRpc, ...] = (),
-    *,
-    needs: Right | None = None,
-    fails: tuple[str, ...] = (),
-    task: bool = False,
+    ovirt: str, http: str, *, needs: Right | None = None, fails: tuple[str, ...] = (), task: bool = False
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """Declare a method of a group's Protocol as a verb. Unless `needs` says else, GET needs VIEW, others OPERATE."""
-    declared = {
-        "ovirt": ovirt,
-        "http": http,
-        "xmlrpc": xmlrpc if isinstance(xmlrpc, tuple) else (xmlrpc,),
-        "needs": needs or (Right.VIEW if http.startswith("GET ") else Right.OPERATE),
-        "fails": fails,
-        "is_task": task,
-    }
+    """Declare a method of a group's Protocol as a verb; `http` is its HTTP method, and its path below the group's."""
 
     def mark(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        method.__declared__ = declared  # type: ignore[attr-defined]
+        method.__declared__ = (ovirt, http, needs, fails, task)  # type: ignore[attr-defined]
         return method
 
     return mark
 
 
-def group(name: str, *, invalid: str = "invalid-argument") -> Callable[[type[R]], type[R]]:
-    """Name a Protocol as one group of verbs; `invalid` is the failure for malformed parameters."""
+def group(
+    name: str, path: str = "", *, invalid: str = "invalid-argument", needs: Right = Right.OPERATE
+) -> Callable[[type[R]], type[R]]:
+    """Name a Protocol as one group of verbs, whose REST paths begin with `path`; malformed parameters are `invalid`.
+
+    Unless a verb says else, GET needs VIEW, other methods `needs`.
+    """
 
     def mark(protocol: type[R]) -> type[R]:
-        protocol.__group__ = (name, invalid)  # type: ignore[attr-defined]
+        protocol.__group__ = (name, path, invalid, needs)  # type: ignore[attr-defined]
         return protocol
 
     return mark
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
-    note = Ovirt(parameter.name)
-    doc = ""
-    if get_origin(hint) is Annotated:
-        for extra in get_args(hint)[1:]:
-            if isinstance(extra, Ovirt):
-                note = extra
-            elif isinstance(extra, str):
-                doc = extra
-    return Parameter(parameter.name, hint, note, parameter.default, doc)
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    form = next((note for note in notes if isinstance(note, Ovirt)), Ovirt(parameter.name))
+    doc = next((note for note in notes if isinstance(note, str)), "")
+    return Parameter(parameter.name, hint, form, parameter.default, doc)
 
 
 def list_verbs(protocol: type) -> tuple[Verb, ...]:
     """The verbs of one group in the order of their declaration."""
-    name, invalid = protocol.__group__  # type: ignore[attr-defined]
-    verbs = []
-    for method_name, method in vars(protocol).items():
-        declared: dict[str, Any] | None = getattr(method, "__declared__", None)
-        if declared is None:
-            continue
-        hints = get_type_hints(method, include_extras=True)
-        parameters = tuple(
-            _parameter(p, hints[p.name]) for p in inspect.signature(method).parameters.values() if p.name != "self"
-        )
-        verbs.append(
-            Verb(
-                **declared,
-                name=f"{name}.{method_name}",
-                invalid=invalid,
-                parameters=parameters,
-                returns=hints["return"],
-                doc=inspect.cleandoc(method.__doc__ or ""),
-            )
-        )
-    return tuple(verbs)
+    return tuple(_verb(protocol, method) for method in vars(protocol).values() if hasattr(method, "__declared__"))
+
+
+def _verb(protocol: Any, method: Any) -> Verb:
+    group, path, invalid, right = protocol.__group__
+    ovirt, http, needs, fails, is_task = method.__declared__
+    http_method, _, below = http.partition(" ")
+    hints = get_type_hints(method, include_extras=True)
+    given = [parameter for parameter in inspect.signature(method).parameters.values() if parameter.name != "self"]
+    return Verb(
+        name=f"{group}.{method.__name__}",
+        ovirt=ovirt,
+        xmlrpc=getattr(method, "__xmlrpc__", ()),
+        http=f"{http_method} {path}{below}",
+        needs=needs or (Right.VIEW if http_method == "GET" else right),
+        fails=fails,
+        invalid=invalid,
+        is_task=is_task,
+        parameters=tuple(_parameter(parameter, hints[parameter.name]) for parameter in given),
+        returns=hints["return"],
+        doc=inspect.cleandoc(method.__doc__ or ""),
+    )

@@ -52,11 +52,11 @@ _Bitmap = Annotated[Uuid, ovirt("bitmap"), "the bitmap's name"]
 _FAILS = ("job-exists", "task-not-added", "invalid-parameter")
 
 
-@group("sdm", invalid="invalid-parameter")
+@group("sdm", "/storage/jobs", invalid="invalid-parameter")
 class SdmApi(Protocol):
     """Jobs on volumes. A verb answers when its job is queued; `Host.getJobs` and events tell the rest."""
 
-    @verb("SDM.copy_data", "POST /storage/jobs/copy-data", fails=(*_FAILS, "unsupported-storage-operation"))
+    @verb("SDM.copy_data", "POST /copy-data", fails=(*_FAILS, "unsupported-storage-operation"))
     async def copy_data(
         self,
         job_id: _Job,
@@ -66,13 +66,13 @@ class SdmApi(Protocol):
     ) -> None:
         """Copy a volume's data into another; the target is illegal until the copy is whole."""
 
-    @verb("SDM.update_volume", "POST /storage/jobs/update-volume", fails=_FAILS)
+    @verb("SDM.update_volume", "POST /update-volume", fails=_FAILS)
     async def update_volume(
         self, job_id: _Job, volume: _Volume, attributes: Annotated[VolumeAttributes, ovirt("vol_attr"), "what changes"]
     ) -> None:
         """Change a volume's attributes; its generation must be the one that the caller saw."""
 
-    @verb("SDM.merge", "POST /storage/jobs/merge", fails=_FAILS)
+    @verb("SDM.merge", "POST /merge", fails=_FAILS)
     async def merge(
         self,
         job_id: _Job,
@@ -81,24 +81,24 @@ class SdmApi(Protocol):
     ) -> None:
         """Write the upper layer's data into the lower one, between prepareMerge and finalizeMerge."""
 
-    @verb("SDM.amend_volume", "POST /storage/jobs/amend-volume", fails=_FAILS)
+    @verb("SDM.amend_volume", "POST /amend-volume", fails=_FAILS)
     async def amend_volume(
         self, job_id: _Job, volume: _Volume, attributes: Annotated[Qcow2Attributes, ovirt("qcow2_attr"), "what changes"]
     ) -> None:
         """Change the version of a COW volume's format."""
 
-    @verb("SDM.sparsify_volume", "POST /storage/jobs/sparsify-volume", fails=_FAILS)
+    @verb("SDM.sparsify_volume", "POST /sparsify-volume", fails=_FAILS)
     async def sparsify_volume(self, job_id: _Job, volume: _Volume) -> None:
         """Give back the space that a disk does not use; no VM may use the disk."""
 
-    @verb("SDM.add_bitmap", "POST /storage/jobs/add-bitmap", fails=_FAILS)
+    @verb("SDM.add_bitmap", "POST /add-bitmap", fails=_FAILS)
     async def add_bitmap(self, job_id: _Job, volume: _Volume, bitmap: _Bitmap) -> None:
         """Begin a bitmap on a COW volume."""
 
-    @verb("SDM.remove_bitmap", "POST /storage/jobs/remove-bitmap", fails=_FAILS)
+    @verb("SDM.remove_bitmap", "POST /remove-bitmap", fails=_FAILS)
     async def remove_bitmap(self, job_id: _Job, volume: _Volume, bitmap: _Bitmap) -> None:
         """Remove a bitmap; one that is not there is success."""
 
-    @verb("SDM.clear_bitmaps", "POST /storage/jobs/clear-bitmaps", fails=_FAILS)
+    @verb("SDM.clear_bitmaps", "POST /clear-bitmaps", fails=_FAILS)
     async def clear_bitmaps(self, job_id: _Job, volume: _Volume) -> None:
         """Remove all bitmaps of a volume."""

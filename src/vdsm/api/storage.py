@@ -55,19 +55,16 @@ _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
 _POOL = ("storage-pool-unknown", "invalid-parameter")
 _VOLUME = (*_DOMAIN, "volume-does-not-exist", "image-path-error")
 _SPM = ("secure-error", "storage-pool-unknown")
+_DELETED = (*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume")
 _MOVE = (*_DOMAIN, "image-does-not-exist-in-sd", "image-is-not-legal-chain")
 
 
-@group("pool", invalid="invalid-parameter")
+@group("pool", "/storage", invalid="invalid-parameter")
 class PoolApi(Protocol):
     """Storage servers, storage pools and the SPM role."""
 
-    @verb(
-        "StoragePool.connectStorageServer",
-        "POST /storage/connections",
-        xmlrpc("connectStorageServer", "domain_type pool_id connections _", member="statuslist"),
-        fails=("invalid-parameter",),
-    )
+    @verb("StoragePool.connectStorageServer", "POST /connections", fails=("invalid-parameter",))
+    @xmlrpc("connectStorageServer", "domain_type pool_id connections _", member="statuslist")
     async def connect_server(
         self,
         pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
@@ -76,12 +73,8 @@ class PoolApi(Protocol):
     ) -> list[ConnectionStatus]:
         """Connect storage servers; succeeds as a whole, each connection tells its own status."""
 
-    @verb(
-        "StoragePool.disconnectStorageServer",
-        "POST /storage/connections/disconnect",
-        xmlrpc("disconnectStorageServer", "domain_type pool_id connections _", member="statuslist"),
-        fails=("invalid-parameter",),
-    )
+    @verb("StoragePool.disconnectStorageServer", "POST /connections/disconnect", fails=("invalid-parameter",))
+    @xmlrpc("disconnectStorageServer", "domain_type pool_id connections _", member="statuslist")
     async def disconnect_server(
         self,
         pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
@@ -92,14 +85,13 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.create",
-        "POST /storage/pools",
-        xmlrpc(
-            "createStoragePool",
-            "_ pool_id name master_domain_id domain_ids master_version "
-            "_ renewal_s lease_s io_timeout_s lease_retries _",
-        ),
+        "POST /pools",
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, "storage-domain-already-attached", "mixed-sd-version-error"),
+    )
+    @xmlrpc(
+        "createStoragePool",
+        "_ pool_id name master_domain_id domain_ids master_version _ renewal_s lease_s io_timeout_s lease_retries _",
     )
     async def create(
         self,
@@ -117,11 +109,11 @@ class PoolApi(Protocol):
 
     @verb(
         "StoragePool.connect",
-        "POST /storage/pools/{pool_id}/connect",
-        xmlrpc("connectStoragePool", "pool_id host_id scsi_key master_domain_id master_version domains _"),
+        "POST /pools/{pool_id}/connect",
         needs=Right.ADMINISTER,
         fails=(*_DOMAIN, "cannot-connect-multiple-pools", "storage-pool-wrong-master", "storage-pool-master-not-found"),
     )
+    @xmlrpc("connectStoragePool", "pool_id host_id scsi_key master_domain_id master_version domains _")
     async def connect(
         self,
         pool_id: _Pool,
@@ -137,13 +129,8 @@ class PoolApi(Protocol):
     ) -> None:
         """Join this host to a pool; repeating it refreshes the map."""
 
-    @verb(
-        "StoragePool.disconnect",
-        "POST /storage/pools/{pool_id}/disconnect",
-        xmlrpc("disconnectStoragePool", "pool_id host_id scsi_key remove _"),
-        needs=Right.ADMINISTER,
-        fails=("is-spm",),
-    )
+    @verb("StoragePool.disconnect", "POST /pools/{pool_id}/disconnect", needs=Right.ADMINISTER, fails=("is-spm",))
+    @xmlrpc("disconnectStoragePool", "pool_id host_id scsi_key remove _")
     async def disconnect(
         self,
         pool_id: _Pool,
@@ -153,30 +140,27 @@ class PoolApi(Protocol):
     ) -> None:
         """Leave a pool; not while this host is its SPM. A pool that is not connected is success."""
 
-    @verb("StoragePool.getInfo", "GET /storage/pools/{pool_id}", xmlrpc("getStoragePoolInfo", "pool_id _"), fails=_POOL)
+    @verb("StoragePool.getInfo", "GET /pools/{pool_id}", fails=_POOL)
+    @xmlrpc("getStoragePoolInfo", "pool_id _")
     async def get_info(self, pool_id: _Pool) -> PoolFullInfo:
         """A connected pool and its domains."""
 
-    @verb(
-        "StoragePool.getSpmStatus",
-        "GET /storage/pools/{pool_id}/spm",
-        xmlrpc("getSpmStatus", "pool_id _", member="spm_st"),
-        fails=_POOL,
-    )
+    @verb("StoragePool.getSpmStatus", "GET /pools/{pool_id}/spm", fails=_POOL)
+    @xmlrpc("getSpmStatus", "pool_id _", member="spm_st")
     async def get_spm_status(self, pool_id: _Pool) -> SpmStatus:
         """Whether this host is the pool's SPM, and who is."""
 
     @verb(
         "StoragePool.spmStart",
-        "POST /storage/pools/{pool_id}/spm/start",
-        xmlrpc(
-            "spmStart",
-            "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _",
-            member="uuid",
-        ),
+        "POST /pools/{pool_id}/spm/start",
         needs=Right.ADMINISTER,
         task=True,
         fails=(*_POOL, "is-spm", "acquire-lock-failure"),
+    )
+    @xmlrpc(
+        "spmStart",
+        "pool_id previous_id previous_lease_version _ scsi_fencing maximum_host_id domain_version _",
+        member="uuid",
     )
     async def spm_start(
         self,
@@ -189,36 +173,27 @@ class PoolApi(Protocol):
     ) -> TaskId:
         """Become the one writer of the pool's metadata."""
 
-    @verb(
-        "StoragePool.spmStop",
-        "POST /storage/pools/{pool_id}/spm/stop",
-        xmlrpc("spmStop", "pool_id _"),
-        needs=Right.ADMINISTER,
-        fails=_POOL,
-    )
+    @verb("StoragePool.spmStop", "POST /pools/{pool_id}/spm/stop", needs=Right.ADMINISTER, fails=_POOL)
+    @xmlrpc("spmStop", "pool_id _")
     async def spm_stop(self, pool_id: _Pool) -> None:
         """Give the SPM role up; tasks stay on the master for the next SPM."""
 
-    @verb("StoragePool.prepareMerge", "POST /storage/pools/{pool_id}/prepare-merge", task=True, fails=(*_SPM, *_DOMAIN))
+    @verb("StoragePool.prepareMerge", "POST /pools/{pool_id}/prepare-merge", task=True, fails=(*_SPM, *_DOMAIN))
     async def prepare_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
         """Make the lower of two layers large enough for `SDM.merge` (SPM only)."""
 
-    @verb(
-        "StoragePool.finalizeMerge", "POST /storage/pools/{pool_id}/finalize-merge", task=True, fails=(*_SPM, *_DOMAIN)
-    )
+    @verb("StoragePool.finalizeMerge", "POST /pools/{pool_id}/finalize-merge", task=True, fails=(*_SPM, *_DOMAIN))
     async def finalize_merge(self, pool_id: _Pool, subchain: _Subchain) -> TaskId:
         """Take the upper of two layers out of its chain after `SDM.merge`; it can be deleted then (SPM only)."""
 
 
-@group("domain", invalid="invalid-parameter")
+@group("domain", "/storage/domains", invalid="invalid-parameter", needs=Right.ADMINISTER)
 class DomainApi(Protocol):
     """Storage domains."""
 
     @verb(
         "StorageDomain.create",
-        "POST /storage/domains",
-        xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _"),
-        needs=Right.ADMINISTER,
+        "POST",
         fails=(
             "storage-domain-already-exists",
             "storage-domain-not-empty",
@@ -226,6 +201,7 @@ class DomainApi(Protocol):
             "invalid-parameter",
         ),
     )
+    @xmlrpc("createStorageDomain", "domain_type domain_id name arguments domain_class version _")
     async def create(
         self,
         domain_id: _Domain,
@@ -239,88 +215,59 @@ class DomainApi(Protocol):
     ) -> None:
         """Make a storage domain on a connected server."""
 
-    @verb(
-        "StorageDomain.getInfo",
-        "GET /storage/domains/{domain_id}",
-        xmlrpc("getStorageDomainInfo", "domain_id _", member="info"),
-        fails=_DOMAIN,
-    )
+    @verb("StorageDomain.getInfo", "GET /{domain_id}", fails=_DOMAIN)
+    @xmlrpc("getStorageDomainInfo", "domain_id _", member="info")
     async def get_info(self, domain_id: _Domain) -> DomainInfo:
         """A domain's identity, read from the domain."""
 
-    @verb(
-        "StorageDomain.getStats",
-        "GET /storage/domains/{domain_id}/stats",
-        xmlrpc("getStorageDomainStats", "domain_id _", member="stats"),
-        fails=_DOMAIN,
-    )
+    @verb("StorageDomain.getStats", "GET /{domain_id}/stats", fails=_DOMAIN)
+    @xmlrpc("getStorageDomainStats", "domain_id _", member="stats")
     async def get_stats(self, domain_id: _Domain) -> DomainStats:
         """A domain's space."""
 
-    @verb(
-        "StorageDomain.getImages",
-        "GET /storage/domains/{domain_id}/images",
-        xmlrpc("getImagesList", "domain_id _", member="imageslist"),
-        fails=_DOMAIN,
-    )
+    @verb("StorageDomain.getImages", "GET /{domain_id}/images", fails=_DOMAIN)
+    @xmlrpc("getImagesList", "domain_id _", member="imageslist")
     async def list_images(self, domain_id: _Domain) -> list[str]:
         """The ids of a domain's images."""
 
-    @verb(
-        "StorageDomain.getVolumes",
-        "GET /storage/domains/{domain_id}/volumes",
-        xmlrpc("getVolumesList", "domain_id pool_id image_id", member="uuidlist"),
-        fails=_DOMAIN,
-    )
+    @verb("StorageDomain.getVolumes", "GET /{domain_id}/volumes", fails=_DOMAIN)
+    @xmlrpc("getVolumesList", "domain_id pool_id image_id", member="uuidlist")
     async def list_volumes(self, domain_id: _Domain, pool_id: _Pool, image_id: _Image = BLANK_UUID) -> list[str]:
         """The ids of an image's volumes; of all volumes when the image is blank."""
 
-    @verb(
-        "StorageDomain.activate",
-        "POST /storage/domains/{domain_id}/activate",
-        xmlrpc("activateStorageDomain", "domain_id pool_id _"),
-        needs=Right.ADMINISTER,
-        fails=(*_DOMAIN, *_SPM),
-    )
+    @verb("StorageDomain.activate", "POST /{domain_id}/activate", fails=(*_DOMAIN, *_SPM))
+    @xmlrpc("activateStorageDomain", "domain_id pool_id _")
     async def activate(self, domain_id: _Domain, pool_id: _Pool) -> None:
         """Put an attached domain to use (SPM only)."""
 
     @verb(
-        "StorageDomain.attach",
-        "POST /storage/domains/{domain_id}/attach",
-        xmlrpc("attachStorageDomain", "domain_id pool_id _"),
-        needs=Right.ADMINISTER,
-        fails=(*_DOMAIN, *_SPM, "storage-domain-already-attached"),
+        "StorageDomain.attach", "POST /{domain_id}/attach", fails=(*_DOMAIN, *_SPM, "storage-domain-already-attached")
     )
+    @xmlrpc("attachStorageDomain", "domain_id pool_id _")
     async def attach(self, domain_id: _Domain, pool_id: _Pool) -> None:
         """Make a domain part of a pool (SPM only)."""
 
-    @verb(
-        "StorageDomain.validate",
-        "POST /storage/domains/{domain_id}/validate",
-        xmlrpc("validateStorageDomain", "domain_id _"),
-        needs=Right.VIEW,
-        fails=_DOMAIN,
-    )
+    @verb("StorageDomain.validate", "POST /{domain_id}/validate", needs=Right.VIEW, fails=_DOMAIN)
+    @xmlrpc("validateStorageDomain", "domain_id _")
     async def validate(self, domain_id: _Domain) -> None:
         """Check that the domain is there and its layout whole."""
 
 
-@group("volume", invalid="invalid-parameter")
+@group("volume", "/storage/domains/{domain_id}/images/{image_id}/volumes", invalid="invalid-parameter")
 class VolumeApi(Protocol):
     """Volumes: the layers of disk images."""
 
     @verb(
         "Volume.create",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes",
-        xmlrpc(
-            "createVolume",
-            "domain_id pool_id image_id size_bytes format allocation disk_type volume_id description "
-            "parent_image_id parent_id initial_size_bytes",
-            member="uuid",
-        ),
+        "POST",
         task=True,
         fails=(*_SPM, *_DOMAIN, "incorrect-format", "incorrect-type", "volume-already-exists", "volume-creation-error"),
+    )
+    @xmlrpc(
+        "createVolume",
+        "domain_id pool_id image_id size_bytes format allocation disk_type volume_id description "
+        "parent_image_id parent_id initial_size_bytes",
+        member="uuid",
     )
     async def create(
         self,
@@ -345,29 +292,17 @@ class VolumeApi(Protocol):
     ) -> TaskId:
         """Make a volume: an image's base, or a layer on a parent (SPM only)."""
 
-    @verb(
-        "Volume.getInfo",
-        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
-        xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info"),
-        fails=_VOLUME,
-    )
+    @verb("Volume.getInfo", "GET /{volume_id}", fails=_VOLUME)
+    @xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info")
     async def get_info(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeInfo:
         """A volume's metadata and sizes."""
 
-    @verb(
-        "Volume.getSize",
-        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/size",
-        xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id"),
-        fails=_VOLUME,
-    )
+    @verb("Volume.getSize", "GET /{volume_id}/size", fails=_VOLUME)
+    @xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id")
     async def get_size(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeSize:
         """A volume's size and what it takes up."""
 
-    @verb(
-        "Volume.getQemuImageInfo",
-        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/qemu-info",
-        fails=_VOLUME,
-    )
+    @verb("Volume.getQemuImageInfo", "GET /{volume_id}/qemu-info", fails=_VOLUME)
     async def get_qemu_info(
         self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image
     ) -> QemuImageInfo:
@@ -375,7 +310,7 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.measure",
-        "GET /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/measure",
+        "GET /{volume_id}/measure",
         fails=(*_VOLUME, "unsupported-storage-operation", "image-is-not-legal-chain"),
     )
     async def measure(
@@ -392,19 +327,15 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.verify_untrusted",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/verify",
+        "POST /{volume_id}/verify",
         needs=Right.VIEW,
         fails=(*_VOLUME, "image-verification-error"),
     )
     async def verify_untrusted(self, pool_id: _Pool, domain_id: _Domain, image_id: _Image, volume_id: _Volume) -> None:
         """Check that data from elsewhere is what the volume's metadata tells, and leads nowhere else."""
 
-    @verb(
-        "Volume.setDescription",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/description",
-        xmlrpc("setVolumeDescription", "domain_id pool_id image_id volume_id description"),
-        fails=(*_SPM, *_VOLUME),
-    )
+    @verb("Volume.setDescription", "POST /{volume_id}/description", fails=(*_SPM, *_VOLUME))
+    @xmlrpc("setVolumeDescription", "domain_id pool_id image_id volume_id description")
     async def set_description(
         self,
         volume_id: _Volume,
@@ -415,12 +346,8 @@ class VolumeApi(Protocol):
     ) -> None:
         """Describe a volume (SPM only); new callers take `SDM.update_volume`."""
 
-    @verb(
-        "Volume.setLegality",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/legality",
-        xmlrpc("setVolumeLegality", "domain_id pool_id image_id volume_id legality"),
-        fails=(*_SPM, *_VOLUME),
-    )
+    @verb("Volume.setLegality", "POST /{volume_id}/legality", fails=(*_SPM, *_VOLUME))
+    @xmlrpc("setVolumeLegality", "domain_id pool_id image_id volume_id legality")
     async def set_legality(
         self,
         volume_id: _Volume,
@@ -433,15 +360,15 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.copy",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/copy",
-        xmlrpc(
-            "copyImage",
-            "domain_id pool_id _ image_id volume_id target_image_id target_volume_id description target_domain_id "
-            "role format allocation zero force",
-            member="uuid",
-        ),
+        "POST /{volume_id}/copy",
         task=True,
         fails=(*_SPM, *_VOLUME, "image-is-not-legal-chain", "overwrite-image-error", "copy-image-error"),
+    )
+    @xmlrpc(
+        "copyImage",
+        "domain_id pool_id _ image_id volume_id target_image_id target_volume_id description target_domain_id "
+        "role format allocation zero force",
+        member="uuid",
     )
     async def copy(
         self,
@@ -464,11 +391,11 @@ class VolumeApi(Protocol):
 
     @verb(
         "Volume.extendSize",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/extend",
-        xmlrpc("extendVolumeSize", "pool_id domain_id image_id volume_id size_bytes", member="uuid"),
+        "POST /{volume_id}/extend",
         task=True,
         fails=(*_SPM, *_VOLUME, "volume-non-writable", "volume-resize-value-error"),
     )
+    @xmlrpc("extendVolumeSize", "pool_id domain_id image_id volume_id size_bytes", member="uuid")
     async def extend_size(
         self,
         pool_id: _Pool,
@@ -479,30 +406,17 @@ class VolumeApi(Protocol):
     ) -> TaskId:
         """Make a raw or preallocated volume larger (SPM only); a sparse COW one needs nothing."""
 
-    @verb(
-        "Volume.refresh",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/refresh",
-        xmlrpc("refreshVolume", "domain_id pool_id image_id volume_id"),
-        fails=_VOLUME,
-    )
+    @verb("Volume.refresh", "POST /{volume_id}/refresh", fails=_VOLUME)
+    @xmlrpc("refreshVolume", "domain_id pool_id image_id volume_id")
     async def refresh(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> None:
         """See a volume as large as another host made it; files always are."""
 
-    @verb(
-        "Volume.teardown",
-        "POST /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}/teardown",
-        xmlrpc("teardownVolume", "domain_id _ image_id volume_id"),
-        fails=("invalid-parameter",),
-    )
+    @verb("Volume.teardown", "POST /{volume_id}/teardown", fails=("invalid-parameter",))
+    @xmlrpc("teardownVolume", "domain_id _ image_id volume_id")
     async def teardown(self, domain_id: _Domain, image_id: _Image, volume_id: _Volume) -> None:
         """Put one volume away that a live merge took out of its chain; a file needs nothing."""
 
-    @verb(
-        "Volume.delete",
-        "DELETE /storage/domains/{domain_id}/images/{image_id}/volumes/{volume_id}",
-        task=True,
-        fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
-    )
+    @verb("Volume.delete", "DELETE /{volume_id}", task=True, fails=_DELETED)
     async def delete(
         self,
         volume_id: _Volume,
@@ -516,16 +430,12 @@ class VolumeApi(Protocol):
         """Remove a volume (SPM only)."""
 
 
-@group("image", invalid="invalid-parameter")
+@group("image", "/storage/domains/{domain_id}/images/{image_id}", invalid="invalid-parameter")
 class ImageApi(Protocol):
     """Images: a virtual disk's chain of volumes."""
 
-    @verb(
-        "Image.prepare",
-        "POST /storage/domains/{domain_id}/images/{image_id}/prepare",
-        xmlrpc("prepareImage", "pool_id domain_id image_id volume_id allow_illegal"),
-        fails=(*_VOLUME, "prepare-illegal-volume-error", "storage-pool-unknown"),
-    )
+    @verb("Image.prepare", "POST /prepare", fails=(*_VOLUME, "prepare-illegal-volume-error", "storage-pool-unknown"))
+    @xmlrpc("prepareImage", "pool_id domain_id image_id volume_id allow_illegal")
     async def prepare(
         self,
         pool_id: _Pool,
@@ -536,12 +446,8 @@ class ImageApi(Protocol):
     ) -> PreparedImage:
         """Make an image ready for use on this host and tell its path."""
 
-    @verb(
-        "Image.teardown",
-        "POST /storage/domains/{domain_id}/images/{image_id}/teardown",
-        xmlrpc("teardownImage", "pool_id domain_id image_id volume_id"),
-        fails=_DOMAIN,
-    )
+    @verb("Image.teardown", "POST /teardown", fails=_DOMAIN)
+    @xmlrpc("teardownImage", "pool_id domain_id image_id volume_id")
     async def teardown(
         self,
         pool_id: _Pool,
@@ -551,12 +457,8 @@ class ImageApi(Protocol):
     ) -> None:
         """Undo `prepare`."""
 
-    @verb(
-        "Image.reconcileVolumeChain",
-        "POST /storage/domains/{domain_id}/images/{image_id}/reconcile",
-        xmlrpc("reconcileVolumeChain", "pool_id domain_id image_id leaf_id", member="volumes"),
-        fails=(*_SPM, *_VOLUME, "unexpected-volume-state"),
-    )
+    @verb("Image.reconcileVolumeChain", "POST /reconcile", fails=(*_SPM, *_VOLUME, "unexpected-volume-state"))
+    @xmlrpc("reconcileVolumeChain", "pool_id domain_id image_id leaf_id", member="volumes")
     async def reconcile_chain(
         self,
         pool_id: _Pool,
@@ -566,17 +468,17 @@ class ImageApi(Protocol):
     ) -> list[str]:
         """Let the records tell the chain that the files have, and tell it, base first; no VM may use it (SPM only)."""
 
-    @verb("Image.getVolumes", "GET /storage/domains/{domain_id}/images/{image_id}/volumes", fails=_DOMAIN)
+    @verb("Image.getVolumes", "GET /volumes", fails=_DOMAIN)
     async def list_volumes(self, image_id: _Image, pool_id: _Pool, domain_id: _Domain) -> list[str]:
         """The ids of an image's volumes."""
 
     @verb(
         "Image.delete",
-        "DELETE /storage/domains/{domain_id}/images/{image_id}",
-        xmlrpc("deleteImage", "domain_id pool_id image_id zero force", member="uuid"),
+        "DELETE",
         task=True,
         fails=(*_SPM, *_DOMAIN, "image-does-not-exist-in-sd", "cannot-delete-shared-volume"),
     )
+    @xmlrpc("deleteImage", "domain_id pool_id image_id zero force", member="uuid")
     async def delete(
         self,
         image_id: _Image,
@@ -590,13 +492,11 @@ class ImageApi(Protocol):
 
     @verb(
         "Image.move",
-        "POST /storage/domains/{domain_id}/images/{image_id}/move",
-        xmlrpc(
-            "moveImage", "pool_id domain_id target_domain_id image_id _ operation zero force discard", member="uuid"
-        ),
+        "POST /move",
         task=True,
         fails=(*_SPM, *_MOVE, "overwrite-image-error", "copy-image-error", "move-template-image-error"),
     )
+    @xmlrpc("moveImage", "pool_id domain_id target_domain_id image_id _ operation zero force discard", member="uuid")
     async def move(
         self,
         image_id: _Image,
@@ -612,25 +512,15 @@ class ImageApi(Protocol):
     ) -> TaskId:
         """Make an image anew on another domain of the pool, volumes under their ids (SPM only)."""
 
-    @verb(
-        "Image.cloneStructure",
-        "POST /storage/domains/{domain_id}/images/{image_id}/clone-structure",
-        xmlrpc("cloneImageStructure", "pool_id domain_id image_id target_domain_id", member="uuid"),
-        task=True,
-        fails=(*_SPM, *_MOVE),
-    )
+    @verb("Image.cloneStructure", "POST /clone-structure", task=True, fails=(*_SPM, *_MOVE))
+    @xmlrpc("cloneImageStructure", "pool_id domain_id image_id target_domain_id", member="uuid")
     async def clone_structure(
         self, image_id: _Image, pool_id: _Pool, domain_id: _Domain, target_domain_id: _Target
     ) -> TaskId:
         """Make an image's volumes anew on another domain, without their data (SPM only)."""
 
-    @verb(
-        "Image.syncData",
-        "POST /storage/domains/{domain_id}/images/{image_id}/sync-data",
-        xmlrpc("syncImageData", "pool_id domain_id image_id target_domain_id which", member="uuid"),
-        task=True,
-        fails=(*_SPM, *_MOVE, "copy-image-error"),
-    )
+    @verb("Image.syncData", "POST /sync-data", task=True, fails=(*_SPM, *_MOVE, "copy-image-error"))
+    @xmlrpc("syncImageData", "pool_id domain_id image_id target_domain_id which", member="uuid")
     async def sync_data(
         self,
         image_id: _Image,
@@ -641,13 +531,8 @@ class ImageApi(Protocol):
     ) -> TaskId:
         """Copy an image's data into the volumes that `cloneStructure` made (SPM only)."""
 
-    @verb(
-        "Image.deleteVolumes",
-        "POST /storage/domains/{domain_id}/images/{image_id}/delete-volumes",
-        xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid"),
-        task=True,
-        fails=(*_SPM, *_VOLUME, "volume-image-has-children", "cannot-delete-shared-volume"),
-    )
+    @verb("Image.deleteVolumes", "POST /delete-volumes", task=True, fails=_DELETED)
+    @xmlrpc("deleteVolume", "domain_id pool_id image_id volume_ids zero force", member="uuid")
     async def delete_volumes(
         self,
         image_id: _Image,

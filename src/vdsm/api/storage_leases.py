@@ -51,11 +51,11 @@ _FAILS = ("storage-pool-not-connected", "storage-domain-does-not-exist", "unsupp
 _SPM = (*_FAILS, "secure-error")
 
 
-@group("lease", invalid="invalid-parameter")
+@group("lease", "/storage/leases", invalid="invalid-parameter")
 class LeaseApi(Protocol):
     """External leases of shared storage domains, from version 4 on."""
 
-    @verb("Lease.create", "POST /storage/leases", task=True, fails=_SPM)
+    @verb("Lease.create", "POST", task=True, fails=_SPM)
     async def create(
         self,
         lease: _Lease,
@@ -63,21 +63,21 @@ class LeaseApi(Protocol):
     ) -> TaskId:
         """Make a lease; one that is there is left alone, with what it keeps (SPM only)."""
 
-    @verb("Lease.delete", "POST /storage/leases/delete", task=True, fails=_SPM)
+    @verb("Lease.delete", "POST /delete", task=True, fails=_SPM)
     async def delete(self, lease: _Lease) -> TaskId:
         """Remove a lease; success when it is not there (SPM only)."""
 
-    @verb("Lease.info", "POST /storage/leases/info", fails=(*_FAILS, "no-such-lease"))
+    @verb("Lease.info", "POST /info", fails=(*_FAILS, "no-such-lease"))
     async def get_info(self, lease: _Lease) -> LeaseInfo:
         """Where a lease lies, for who takes it."""
 
-    @verb("Lease.status", "POST /storage/leases/status", fails=(*_FAILS, "no-such-lease"))
+    @verb("Lease.status", "POST /status", fails=(*_FAILS, "no-such-lease"))
     async def get_status(self, lease: _Lease) -> ExternalLeaseStatus:
         """Who holds a lease; when nobody does, it is taken for a moment to read what a job keeps in it."""
 
     @verb(
         "Lease.fence",
-        "POST /storage/leases/fence",
+        "POST /fence",
         fails=(*_FAILS, "no-such-lease", "acquire-lock-failure", "generation-mismatch", "job-status-mismatch"),
     )
     async def fence(
@@ -85,6 +85,6 @@ class LeaseApi(Protocol):
     ) -> None:
         """Let a job that nobody works on never begin again, if it still is as the caller believes."""
 
-    @verb("Lease.rebuild_leases", "POST /storage/leases/rebuild", task=True, fails=_SPM)
+    @verb("Lease.rebuild_leases", "POST /rebuild", task=True, fails=_SPM)
     async def rebuild(self, domain_id: Annotated[DomainId, ovirt("sd_id"), "the domain's id"]) -> TaskId:
         """Make a domain's index of leases agree with its leases, after damage (SPM only)."""

@@ -19,6 +19,7 @@ _NewVersion = Annotated[int, ovirt("masterVersion"), "the new master's version"]
 _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
 _POOL = ("storage-pool-unknown", "invalid-parameter")
 _DEFINITION = (*_POOL, "vm-path-not-exists", "storage-domain-type-not-backup", "storage-domain-not-active")
+_EXTEND = (*_DOMAIN, "secure-error", "storage-pool-unknown", "unsupported-storage-operation")
 _MEMBER = ("secure-error", "storage-pool-unknown", "storage-domain-not-member-of-pool", "invalid-parameter")
 
 
@@ -88,17 +89,12 @@ class VmDefinition(Struct, frozen=True, kw_only=True):
     images: Annotated[str, ovirt("imglist")] = ""
 
 
-@group("domain", invalid="invalid-parameter")
+@group("domain", "/storage/domains/{domain_id}", invalid="invalid-parameter", needs=Right.ADMINISTER)
 class DomainLifeApi(Protocol):
     """Domains that are put out of use, looked at, renamed or removed."""
 
-    @verb(
-        "StorageDomain.deactivate",
-        "POST /storage/domains/{domain_id}/deactivate",
-        xmlrpc("deactivateStorageDomain", "domain_id pool_id master_domain_id master_version _"),
-        needs=Right.ADMINISTER,
-        fails=_MEMBER,
-    )
+    @verb("StorageDomain.deactivate", "POST /deactivate", fails=_MEMBER)
+    @xmlrpc("deactivateStorageDomain", "domain_id pool_id master_domain_id master_version _")
     async def deactivate(
         self, domain_id: _Domain, pool_id: _Pool, master_domain_id: _NewMaster, master_version: _NewVersion
     ) -> None:
@@ -106,14 +102,11 @@ class DomainLifeApi(Protocol):
 
     @verb(
         "StorageDomain.detach",
-        "POST /storage/domains/{domain_id}/detach",
-        (
-            xmlrpc("detachStorageDomain", "domain_id pool_id _ _ _"),
-            xmlrpc("forcedDetachStorageDomain", "domain_id pool_id _"),
-        ),
-        needs=Right.ADMINISTER,
+        "POST /detach",
         fails=(*_MEMBER, "storage-domain-illegal-state-error", "cannot-detach-master-storage-domain"),
     )
+    @xmlrpc("detachStorageDomain", "domain_id pool_id _ _ _")
+    @xmlrpc("forcedDetachStorageDomain", "domain_id pool_id _")
     async def detach(
         self,
         domain_id: _Domain,
@@ -126,9 +119,7 @@ class DomainLifeApi(Protocol):
 
     @verb(
         "StorageDomain.format",
-        "POST /storage/domains/{domain_id}/format",
-        xmlrpc("formatStorageDomain", "domain_id detach _"),
-        needs=Right.ADMINISTER,
+        "POST /format",
         fails=(
             *_DOMAIN,
             "cannot-format-attached-storage-domain",
@@ -136,6 +127,7 @@ class DomainLifeApi(Protocol):
             "misc-dir-cleanup-failure",
         ),
     )
+    @xmlrpc("formatStorageDomain", "domain_id detach _")
     async def format(
         self,
         domain_id: _Domain,
@@ -145,21 +137,18 @@ class DomainLifeApi(Protocol):
 
     @verb(
         "StorageDomain.setDescription",
-        "POST /storage/domains/{domain_id}/description",
-        xmlrpc("setStorageDomainDescription", "domain_id description _"),
+        "POST /description",
+        needs=Right.OPERATE,
         fails=(*_DOMAIN, "storage-domain-description-too-long-error", "secure-error"),
     )
+    @xmlrpc("setStorageDomainDescription", "domain_id description _")
     async def set_description(
         self, domain_id: _Domain, description: Annotated[str, ovirt("description"), "one line, at most 50 characters"]
     ) -> None:
         """Change a domain's name; that of a pool's domain on its SPM only."""
 
-    @verb(
-        "StorageDomain.getFileStats",
-        "GET /storage/domains/{domain_id}/files",
-        xmlrpc("getFileStats", "domain_id pattern case_sensitive _", member="fileStats"),
-        fails=(*_DOMAIN, "get-file-stats-error"),
-    )
+    @verb("StorageDomain.getFileStats", "GET /files", fails=(*_DOMAIN, "get-file-stats-error"))
+    @xmlrpc("getFileStats", "domain_id pattern case_sensitive _", member="fileStats")
     async def list_files(
         self,
         domain_id: _Domain,
@@ -168,7 +157,7 @@ class DomainLifeApi(Protocol):
     ) -> dict[str, FileStats]:
         """The files of an ISO domain, by path."""
 
-    @verb("StorageDomain.dump", "GET /storage/domains/{domain_id}/dump", fails=_DOMAIN)
+    @verb("StorageDomain.dump", "GET /dump", fails=_DOMAIN)
     async def dump(
         self,
         domain_id: Annotated[DomainId, ovirt("sd_id"), "the domain's id"],
@@ -176,13 +165,8 @@ class DomainLifeApi(Protocol):
     ) -> DomainDump:
         """All that a domain's metadata tells."""
 
-    @verb(
-        "StorageDomain.extend",
-        "POST /storage/domains/{domain_id}/extend",
-        xmlrpc("extendStorageDomain", "domain_id pool_id devices force _"),
-        needs=Right.ADMINISTER,
-        fails=(*_DOMAIN, "secure-error", "storage-pool-unknown", "unsupported-storage-operation"),
-    )
+    @verb("StorageDomain.extend", "POST /extend", fails=_EXTEND)
+    @xmlrpc("extendStorageDomain", "domain_id pool_id devices force _")
     async def extend(
         self,
         domain_id: _Domain,
@@ -192,30 +176,24 @@ class DomainLifeApi(Protocol):
     ) -> None:
         """Add devices to a block domain; a file domain is as large as its file system."""
 
-    @verb(
-        "StorageDomain.resizePV",
-        "POST /storage/domains/{domain_id}/resize-device",
-        xmlrpc("resizePV", "domain_id pool_id device _", member="size"),
-        needs=Right.ADMINISTER,
-        fails=(*_DOMAIN, "secure-error", "storage-pool-unknown", "unsupported-storage-operation"),
-    )
+    @verb("StorageDomain.resizePV", "POST /resize-device", fails=_EXTEND)
+    @xmlrpc("resizePV", "domain_id pool_id device _", member="size")
     async def resize_device(
         self, domain_id: _Domain, pool_id: _Pool, device: Annotated[str, ovirt("guid"), "the device that grew"]
     ) -> int:
         """Use all of a block domain's device that has grown; returns its size in bytes."""
 
 
-@group("pool", invalid="invalid-parameter")
+@group("pool", "/storage/pools/{pool_id}", invalid="invalid-parameter", needs=Right.ADMINISTER)
 class PoolLifeApi(Protocol):
     """Pools that change their master or end."""
 
     @verb(
         "StoragePool.destroy",
-        "POST /storage/pools/{pool_id}/destroy",
-        xmlrpc("destroyStoragePool", "pool_id host_id scsi_key _"),
-        needs=Right.ADMINISTER,
+        "POST /destroy",
         fails=(*_POOL, "host-id-mismatch", "storage-domain-access-error", "acquire-lock-failure"),
     )
+    @xmlrpc("destroyStoragePool", "pool_id host_id scsi_key _")
     async def destroy(
         self, pool_id: _Pool, host_id: _Host, scsi_key: Annotated[str, ovirt("scsiKey"), "ignored"]
     ) -> None:
@@ -223,11 +201,10 @@ class PoolLifeApi(Protocol):
 
     @verb(
         "StoragePool.refresh",
-        "POST /storage/pools/{pool_id}/refresh",
-        xmlrpc("refreshStoragePool", "pool_id master_domain_id master_version _"),
-        needs=Right.ADMINISTER,
+        "POST /refresh",
         fails=(*_POOL, "storage-pool-wrong-master", "storage-pool-master-not-found"),
     )
+    @xmlrpc("refreshStoragePool", "pool_id master_domain_id master_version _")
     async def refresh(
         self,
         pool_id: _Pool,
@@ -238,13 +215,7 @@ class PoolLifeApi(Protocol):
 
     @verb(
         "StoragePool.reconstructMaster",
-        "POST /storage/pools/{pool_id}/reconstruct-master",
-        xmlrpc(
-            "reconstructMaster",
-            "pool_id name master_domain_id domains master_version "
-            "_ renewal_s lease_s io_timeout_s lease_retries host_id _",
-        ),
-        needs=Right.ADMINISTER,
+        "POST /reconstruct-master",
         fails=(
             "storage-pool-connected",
             "storage-domain-does-not-exist",
@@ -252,6 +223,10 @@ class PoolLifeApi(Protocol):
             "acquire-lock-failure",
             "invalid-parameter",
         ),
+    )
+    @xmlrpc(
+        "reconstructMaster",
+        "pool_id name master_domain_id domains master_version _ renewal_s lease_s io_timeout_s lease_retries host_id _",
     )
     async def reconstruct(
         self,
@@ -274,8 +249,7 @@ class PoolLifeApi(Protocol):
 
     @verb(
         "StoragePool.switchMaster",
-        "POST /storage/pools/{pool_id}/switch-master",
-        needs=Right.ADMINISTER,
+        "POST /switch-master",
         task=True,
         fails=(
             *_POOL,
@@ -296,9 +270,7 @@ class PoolLifeApi(Protocol):
 
     @verb(
         "StoragePool.upgrade",
-        "POST /storage/pools/{pool_id}/upgrade",
-        xmlrpc("upgradeStoragePool", "pool_id version", member="upgradeStatus"),
-        needs=Right.ADMINISTER,
+        "POST /upgrade",
         fails=(
             *_POOL,
             "secure-error",
@@ -307,43 +279,33 @@ class PoolLifeApi(Protocol):
             "pool-upgrade-in-progress",
         ),
     )
+    @xmlrpc("upgradeStoragePool", "pool_id version", member="upgradeStatus")
     async def upgrade(
         self, pool_id: _Pool, version: Annotated[int, ovirt("targetDomVersion"), "on-disk version 3, 4 or 5"]
     ) -> Literal["started"]:
         """Bring the pool's domains to a newer version (SPM only): the master at once, the others in the background."""
 
-    @verb(
-        "StoragePool.setDescription",
-        "POST /storage/pools/{pool_id}/description",
-        xmlrpc("setStoragePoolDescription", "pool_id description _"),
-    )
+    @verb("StoragePool.setDescription", "POST /description", needs=Right.OPERATE)
+    @xmlrpc("setStoragePoolDescription", "pool_id description _")
     async def set_description(
         self, pool_id: _Pool, description: Annotated[str, ovirt("description"), "ignored"]
     ) -> None:
         """Nothing: managers keep a pool's name; the call is there for old ones."""
 
-    @verb(
-        "StoragePool.getDomainsContainingImage",
-        "GET /storage/pools/{pool_id}/images/{image_id}/domains",
-        xmlrpc("getImageDomainsList", "pool_id image_id _", member="domainslist"),
-        fails=_POOL,
-    )
+    @verb("StoragePool.getDomainsContainingImage", "GET /images/{image_id}/domains", fails=_POOL)
+    @xmlrpc("getImageDomainsList", "pool_id image_id _", member="domainslist")
     async def find_image(
         self, pool_id: _Pool, image_id: Annotated[ImageId, ovirt("imageID"), "the image's id"]
     ) -> list[str]:
         """The ids of a connected pool's active data domains that have an image."""
 
 
-@group("definition", invalid="invalid-parameter")
+@group("definition", "/storage/pools/{pool_id}/definitions", invalid="invalid-parameter")
 class DefinitionApi(Protocol):
     """VM definitions on a pool's master and on Backup domains."""
 
-    @verb(
-        "StoragePool.updateVMs",
-        "POST /storage/pools/{pool_id}/definitions",
-        xmlrpc("updateVM", "pool_id vms domain_id _"),
-        fails=(*_DEFINITION, "secure-error", "no-space-left-on-domain"),
-    )
+    @verb("StoragePool.updateVMs", "POST", fails=(*_DEFINITION, "secure-error", "no-space-left-on-domain"))
+    @xmlrpc("updateVM", "pool_id vms domain_id _")
     async def update(
         self,
         pool_id: _Pool,
@@ -352,12 +314,8 @@ class DefinitionApi(Protocol):
     ) -> None:
         """Write VM definitions, in the place of earlier ones (SPM only)."""
 
-    @verb(
-        "StoragePool.removeVM",
-        "DELETE /storage/pools/{pool_id}/definitions/{vm_id}",
-        xmlrpc("removeVM", "pool_id vm_id domain_id _"),
-        fails=(*_DEFINITION, "secure-error"),
-    )
+    @verb("StoragePool.removeVM", "DELETE /{vm_id}", fails=(*_DEFINITION, "secure-error"))
+    @xmlrpc("removeVM", "pool_id vm_id domain_id _")
     async def remove(
         self,
         pool_id: _Pool,
@@ -366,22 +324,18 @@ class DefinitionApi(Protocol):
     ) -> None:
         """Remove a VM's definition (SPM only); nothing when there is none."""
 
-    @verb(
-        "StoragePool.getBackedUpVmsList",
-        "GET /storage/pools/{pool_id}/definitions",
-        xmlrpc("getVmsList", "pool_id domain_id _", member="vmlist"),
-        fails=_DEFINITION,
-    )
+    @verb("StoragePool.getBackedUpVmsList", "GET", fails=_DEFINITION)
+    @xmlrpc("getVmsList", "pool_id domain_id _", member="vmlist")
     async def list_vms(self, pool_id: _Pool, domain_id: _Place = BLANK_UUID) -> list[str]:
         """The ids of VMs whose definitions are there."""
 
     @verb(
         "StoragePool.getBackedUpVmsInfo",
-        "POST /storage/pools/{pool_id}/definitions/read",
-        xmlrpc("getVmsInfo", "pool_id domain_id vm_ids _", member="vmlist"),
+        "POST /read",
         needs=Right.VIEW,
         fails=(*_DEFINITION, "missing-ovf-file-from-vm"),
     )
+    @xmlrpc("getVmsInfo", "pool_id domain_id vm_ids _", member="vmlist")
     async def read(
         self,
         pool_id: _Pool,

@@ -70,58 +70,48 @@ _FAILS = ("unknown-task",)
 class TaskApi(Protocol):
     """Storage tasks."""
 
-    @verb(
-        "Task.getStatus", "GET /tasks/{task_id}", xmlrpc("getTaskStatus", "task_id", member="taskStatus"), fails=_FAILS
-    )
+    @verb("Task.getStatus", "GET /tasks/{task_id}", fails=_FAILS)
+    @xmlrpc("getTaskStatus", "task_id", member="taskStatus")
     async def get_status(self, task_id: _Task) -> TaskStatus:
         """Where a task stands."""
 
-    @verb(
-        "Task.getInfo", "GET /tasks/{task_id}/info", xmlrpc("getTaskInfo", "task_id", member="TaskInfo"), fails=_FAILS
-    )
+    @verb("Task.getInfo", "GET /tasks/{task_id}/info", fails=_FAILS)
+    @xmlrpc("getTaskInfo", "task_id", member="TaskInfo")
     async def get_info(self, task_id: _Task) -> TaskInfo:
         """What a task does."""
 
-    @verb("Task.stop", "POST /tasks/{task_id}/stop", xmlrpc("stopTask", "task_id"), fails=_FAILS)
+    @verb("Task.stop", "POST /tasks/{task_id}/stop", fails=_FAILS)
+    @xmlrpc("stopTask", "task_id")
     async def stop(self, task_id: _Task) -> None:
         """Ask a task to stop; it rolls back what it did. A job ends as `aborted`."""
 
-    @verb("Task.clear", "DELETE /tasks/{task_id}", xmlrpc("clearTask", "task_id"), fails=(*_FAILS, "task-state-error"))
+    @verb("Task.clear", "DELETE /tasks/{task_id}", fails=(*_FAILS, "task-state-error"))
+    @xmlrpc("clearTask", "task_id")
     async def clear(self, task_id: _Task) -> None:
         """Forget a task that is done."""
 
-    @verb(
-        "Task.revert",
-        "POST /tasks/{task_id}/revert",
-        xmlrpc("revertTask", "task_id"),
-        fails=(*_FAILS, "task-not-finished"),
-    )
+    @verb("Task.revert", "POST /tasks/{task_id}/revert", fails=(*_FAILS, "task-not-finished"))
+    @xmlrpc("revertTask", "task_id")
     async def revert(self, task_id: _Task) -> None:
         """Undo a task that is done."""
 
-    @verb(
-        "Host.getAllTasksStatuses",
-        "GET /tasks",
-        xmlrpc("getAllTasksStatuses", member="allTasksStatus"),
-        fails=("secure-error",),
-    )
+    @verb("Host.getAllTasksStatuses", "GET /tasks", fails=("secure-error",))
+    @xmlrpc("getAllTasksStatuses", member="allTasksStatus")
     async def list_statuses(self) -> dict[str, TaskStatus]:
         """Where every pool task stands (SPM only)."""
 
-    @verb(
-        "Host.getAllTasksInfo",
-        "GET /tasks/info",
-        xmlrpc("getAllTasksInfo", member="allTasksInfo"),
-        fails=("secure-error",),
-    )
+    @verb("Host.getAllTasksInfo", "GET /tasks/info", fails=("secure-error",))
+    @xmlrpc("getAllTasksInfo", member="allTasksInfo")
     async def list_infos(self) -> dict[str, TaskInfo]:
         """What every pool task does (SPM only)."""
 
-    @verb("Host.getAllTasks", "GET /tasks/details", xmlrpc("getAllTasks", "_", member="tasks"))
+    @verb("Host.getAllTasks", "GET /tasks/details")
+    @xmlrpc("getAllTasks", "_", member="tasks")
     async def list_details(self) -> dict[str, TaskDetails]:
         """All tasks of this host, of every kind."""
 
-    @verb("Host.getJobs", "GET /jobs", xmlrpc("getHostJobs", "job_type job_ids", member="jobs"))
+    @verb("Host.getJobs", "GET /jobs")
+    @xmlrpc("getHostJobs", "job_type job_ids", member="jobs")
     async def list_jobs(
         self,
         job_type: Annotated[JobType | None, ovirt("job_type"), "only jobs of that type"] = None,

@@ -312,22 +312,23 @@ _VM = ("no-such-vm", "vm-is-down", "hypervisor-down", "hypervisor-timeout", "hyp
 _Vm = Annotated[VmId, ovirt("vmID"), "the VM's id"]
 
 
-@group("vm")
+@group("vm", "/vms")
 class VmApi(Protocol):
     """One virtual machine's life."""
 
     @verb(
         "VM.create",
-        "POST /vms",
-        xmlrpc("create", "parameters", member="vmList"),
+        "POST",
         fails=("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "hypervisor-down"),
     )
+    @xmlrpc("create", "parameters", member="vmList")
     async def create(
         self, vm_id: _Vm, parameters: Annotated[VmParameters, ovirt("vmParams"), "what the VM should be"]
     ) -> VmInfo:
         """Create and start a VM; answers at once with status WaitForLaunch, the outcome shows in status and events."""
 
-    @verb("VM.destroy", "DELETE /vms/{vm_id}", xmlrpc("destroy", "vm_id"), fails=(*_NO_VM, "destroy-failed"))
+    @verb("VM.destroy", "DELETE /{vm_id}", fails=(*_NO_VM, "destroy-failed"))
+    @xmlrpc("destroy", "vm_id")
     async def destroy(
         self,
         vm_id: _Vm,
@@ -335,12 +336,8 @@ class VmApi(Protocol):
     ) -> None:
         """Cut the VM's power and forget it; works in every state."""
 
-    @verb(
-        "VM.shutdown",
-        "POST /vms/{vm_id}/shutdown",
-        xmlrpc("shutdown", "vm_id delay_s message reboot timeout_s force"),
-        fails=_VM,
-    )
+    @verb("VM.shutdown", "POST /{vm_id}/shutdown", fails=_VM)
+    @xmlrpc("shutdown", "vm_id delay_s message reboot timeout_s force")
     async def shutdown(
         self,
         vm_id: _Vm,
@@ -352,32 +349,32 @@ class VmApi(Protocol):
     ) -> None:
         """Ask the guest to power off: agent, then ACPI, then (with force) the plug."""
 
-    @verb("VM.reset", "POST /vms/{vm_id}/reset", xmlrpc("reset", "vm_id"), fails=(*_VM, "reset-failed"))
+    @verb("VM.reset", "POST /{vm_id}/reset", fails=(*_VM, "reset-failed"))
+    @xmlrpc("reset", "vm_id")
     async def reset(self, vm_id: _Vm) -> None:
         """Press the VM's reset button."""
 
-    @verb("VM.pause", "POST /vms/{vm_id}/pause", xmlrpc("pause", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
+    @verb("VM.pause", "POST /{vm_id}/pause", fails=(*_VM, "wrong-state"))
+    @xmlrpc("pause", "vm_id", member="output")
     async def pause(self, vm_id: _Vm) -> None:
         """Stop the VM's processors; its memory stays."""
 
-    @verb("VM.cont", "POST /vms/{vm_id}/resume", xmlrpc("cont", "vm_id", member="output"), fails=(*_VM, "wrong-state"))
+    @verb("VM.cont", "POST /{vm_id}/resume", fails=(*_VM, "wrong-state"))
+    @xmlrpc("cont", "vm_id", member="output")
     async def resume(self, vm_id: _Vm) -> None:
         """Let a paused VM run on."""
 
-    @verb("VM.getInfo", "GET /vms/{vm_id}", fails=_NO_VM)
+    @verb("VM.getInfo", "GET /{vm_id}", fails=_NO_VM)
     async def get_info(self, vm_id: _Vm) -> VmInfo:
         """A VM's definition and state."""
 
-    @verb("VM.getStats", "GET /vms/{vm_id}/stats", xmlrpc("getVmStats", "vm_id", member="statsList"), fails=_NO_VM)
+    @verb("VM.getStats", "GET /{vm_id}/stats", fails=_NO_VM)
+    @xmlrpc("getVmStats", "vm_id", member="statsList")
     async def get_stats(self, vm_id: _Vm) -> VmStats:
         """Figures of the last sample; the hypervisor is not asked."""
 
-    @verb(
-        "VM.setTicket",
-        "POST /vms/{vm_id}/ticket",
-        xmlrpc("setVmTicket", "vm_id password ttl_s existing_connection parameters"),
-        fails=(*_VM, "ticket-failed"),
-    )
+    @verb("VM.setTicket", "POST /{vm_id}/ticket", fails=(*_VM, "ticket-failed"))
+    @xmlrpc("setVmTicket", "vm_id password ttl_s existing_connection parameters")
     async def set_ticket(
         self,
         vm_id: _Vm,

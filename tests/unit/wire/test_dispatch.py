@@ -14,7 +14,8 @@ from vdsm.wire.errors import InvalidParams, MethodNotFound
 
 @group("door")
 class DoorApi(Protocol):
-    @verb("Door.open", "POST /door/open", xmlrpc("openDoor", "width"))
+    @verb("Door.open", "POST /door/open")
+    @xmlrpc("openDoor", "width")
     async def open(self, width: Annotated[int, ovirt("howWide")] = 3) -> str:
         """Open it."""
         ...
@@ -108,7 +109,8 @@ def test_an_implementation_that_takes_other_parameters() -> None:
 def test_names_that_are_declared_twice() -> None:
     @group("window")
     class WindowApi(Protocol):
-        @verb("Door.open", "POST /door/open", xmlrpc("openDoor"), fails=("bogus",))
+        @verb("Door.open", "POST /door/open", fails=("bogus",))
+        @xmlrpc("openDoor")
         async def open(self) -> None:
             """Open it."""
             ...
