@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from msgspec import Struct
+
 from vdsm.core.masking import mask
 from vdsm.local import choose_certificate, find_paths
 from vdsm.wire import client as wire
@@ -141,8 +143,7 @@ class EventQueue(Protocol):
         """Take one event: a mapping with `method` and `params`."""
 
 
-@dataclass(slots=True)
-class _Subscription:
+class _Subscription(Struct):
     destination: str
     queue: EventQueue | None
     link_id: str

@@ -1,8 +1,9 @@
 """Where this machine's daemon is found and what clients here show it; calling it is left to the clients."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.paths import Paths
 from vdsm.settings import load_settings
@@ -11,8 +12,7 @@ from vdsm.wire.tls import TlsFiles
 _EVERY_ADDRESS = ("", "::", "0.0.0.0")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalDaemon:
+class LocalDaemon(Struct, frozen=True):
     """The TCP door of one root's daemon, as a client on this machine reaches it."""
 
     host: str

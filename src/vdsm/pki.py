@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 
@@ -41,8 +41,7 @@ class PkiUnusable(NodeError, number=101, text="{path}: {reason}"):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Who may read private keys: their owner alone, with `group_readable` their group as well. None: the creator's."""
 
     user_id: int | None = None
@@ -55,21 +54,23 @@ class Owner:
         return -1 if self.user_id is None else self.user_id, -1 if self.group_id is None else self.group_id
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+CREATOR = Owner()
+"""Whoever makes a file."""
+
+
+class Pair(Struct, frozen=True):
     """A key and its certificate on disk; `authority` is where readers want a copy of the authority's certificate."""
 
     name: str
     key: Path
     certificate: Path
     authority: Path | None = None
-    owner: Owner = Owner()
+    owner: Owner = CREATOR
     is_server: bool = False
     """Whether it is shown under the host's names; else the certificate is a person's or a program's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What `ensure` did to a file, or would have done: `made`, `renewed`, or `expiring` where it may not."""
 
     path: Path
@@ -99,7 +100,7 @@ def _list_pairs(pki: Path, owner: Owner, qemu: Owner) -> Iterator[Pair]:
 def ensure(
     pki: Path,
     *,
-    owner: Owner = Owner(),
+    owner: Owner = CREATOR,
     qemu: Owner | None = None,
     names: tuple[str, ...] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -300,7 +301,7 @@ def _write_key(path: Path, key: Key, owner: Owner) -> None:
     write_file(path, content, 0o640 if owner.group_readable else 0o600, owner)
 
 
-def write_file(path: Path, content: bytes, mode: int, owner: Owner = Owner()) -> None:
+def write_file(path: Path, content: bytes, mode: int, owner: Owner = CREATOR) -> None:
     """Replace a file as a whole: on disk, with its mode and owner, before it gets its name."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)

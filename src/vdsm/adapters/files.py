@@ -2,16 +2,16 @@
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _READ = 0o4
 _READ_SEARCH = 0o5
 _ALL = 0o7
 
 
-@dataclass(frozen=True, slots=True)
-class NumericOwner:
+class NumericOwner(Struct, frozen=True):
     """`storage.ports.Ownership` by numbers (facts: storage §1.9). Changing an owner needs root."""
 
     uid: int = 36
@@ -36,8 +36,7 @@ class NumericOwner:
         return bool(_get_rights(status, self.qemu_uid, {self.qemu_gid, self.gid}) & _READ)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnOwner:
+class OwnOwner(Struct, frozen=True):
     """Whoever runs the program owns the files."""
 
     def give(self, path: Path) -> None:

@@ -6,8 +6,9 @@ Reading only; it is done in a thread and given up after a bound.
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.network.model import MAIN_TABLE, SECONDARY, Address, Counters, Link, NetworkState, Route

@@ -16,9 +16,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 
@@ -53,8 +54,7 @@ class CommandStopped(CommandFailed, number=100, http=409, text="{command}: stopp
     """A program was killed because nobody wants its result any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """A program that ended with an expected status."""
 
     command: str
@@ -210,8 +210,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     argv: list[str]
     line: str
     started_s: float

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType
 
 from vdsm.core.context import Right
 
@@ -41,8 +41,7 @@ ovirt = Ovirt
 """`elapsed_s: Annotated[int, ovirt("elapsedTime", as_=str)]` names the oVirt form of a field."""
 
 
-@dataclass(frozen=True, slots=True)
-class XmlRpc:
+class XmlRpc(Struct, frozen=True):
     """A verb's name, positional parameters and result member in the dialect of 2011 (facts §1.15).
 
     `parameters` are our parameter names in that dialect's order; `_` marks one that is accepted and ignored.
@@ -64,8 +63,7 @@ def xmlrpc(name: str, parameters: str = "", *, member: str | None = None) -> Cal
     return mark
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One parameter of a verb: our name, its type, its oVirt form, its default (`REQUIRED` when it must be given)."""
 
     name: str
@@ -79,8 +77,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(Struct, frozen=True):
     """One verb of the surface, with all that a transport needs to bind it."""
 
     name: str

@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
 import click
 from click.shell_completion import CompletionItem
+from msgspec import Struct
 
 from vdsm import __version__, client
 from vdsm.api.catalogue import GROUPS
@@ -42,8 +42,7 @@ class Remote(Protocol):
         """The decoded result of `Namespace.method`; raises the errors of `vdsm.client`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Which daemon to call and how: through its unix socket when there is one, else host and port."""
 
     host: str
@@ -58,8 +57,7 @@ class Target:
 Connect = Callable[[Target], AbstractContextManager[Remote]]
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """What the options before the namespace said."""
 
     target: Target
@@ -68,8 +66,7 @@ class Session:
     connect: Connect
 
 
-@dataclass(slots=True)
-class Namespace:
+class Namespace(Struct):
     """One namespace of the command line: the class in the names of verbs."""
 
     doc: str

@@ -6,11 +6,11 @@ Who owns them and which users are changed is decided in `tool`; what the certifi
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from msgspec import Struct
 
 from vdsm import pki
 from vdsm.core.paths import Paths
@@ -24,8 +24,7 @@ CONFIG_HEAD = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(Struct, frozen=True):
     """A folder of the node and who may do what in it."""
 
     path: Path
@@ -34,8 +33,7 @@ class Folder:
     """Whether it belongs to the daemon's user; configuration and certificates are root's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """What is wrong with the node; the daemon starts in spite of a mere warning."""
 
     text: str

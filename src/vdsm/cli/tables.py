@@ -2,7 +2,6 @@
 
 import json
 import types
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,8 +23,7 @@ _STYLES = {"Up": "green", "Active": "green", "success": "green", "SPM": "green",
 _STYLES |= {"Paused": "yellow", "Unknown": "yellow", "cleanFailure": "red", "down": "red", "up": "green"}
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One field of a shape: our name, the name in the answer, what it holds."""
 
     name: str

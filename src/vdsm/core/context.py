@@ -1,8 +1,9 @@
 """Who asks: the request that the current task works for, carried to logs and checks by a context variable."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class Right(IntEnum):
@@ -13,8 +14,7 @@ class Right(IntEnum):
     ADMINISTER = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One call's origin. Work that the daemon starts by itself has the default one."""
 
     client_host: str = "internal"

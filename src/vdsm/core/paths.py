@@ -1,11 +1,11 @@
 """Where things live: every path of the node hangs from one root, so that two daemons run side by side."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+
+class Paths(Struct, frozen=True):
     """The node's folders under `root` (default `/`, `--root` or VDSM_ROOT)."""
 
     root: Path = Path("/")

@@ -1,8 +1,9 @@
 """The kernel's network devices, addresses and routes as values; reading them is left to an adapter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 UP = 0x1
 RUNNING = 0x40
@@ -11,8 +12,7 @@ LINK_SCOPE = 253
 MAIN_TABLE = 254
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     """Totals of one device since it was made."""
 
     received_bytes: int = 0
@@ -23,8 +23,7 @@ class Counters:
     send_dropped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """One device. `kind` is the kernel's (bridge, bond, vlan, veth, …), empty for hardware and loopback.
 
     `options` are the texts below `bonding/`, `bridge/` or `bonding_slave/` in sysfs; `speed_mbps` is what sysfs says
@@ -53,8 +52,7 @@ class Link:
         return "up" if self.flags & UP and self.flags & RUNNING else "down"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """One address of one device."""
 
     index: int
@@ -65,8 +63,7 @@ class Address:
     secondary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One default route."""
 
     index: int
@@ -75,8 +72,7 @@ class Route:
     table: int = MAIN_TABLE
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkState:
+class NetworkState(Struct, frozen=True):
     """All that the kernel said at one moment."""
 
     links: tuple[Link, ...]
@@ -86,8 +82,7 @@ class NetworkState:
     ipv6_supported: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkRecord:
+class NetworkRecord(Struct, frozen=True):
     """One network that a manager has set up, as the running configuration says (facts §4.3 of networks)."""
 
     name: str
@@ -109,8 +104,7 @@ class NetworkRecord:
         return base if self.vlan is None else f"{base}.{self.vlan}"
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
+class Visibility(Struct, frozen=True):
     """Which devices are told of: patterns of names, as the shell knows them."""
 
     fake_nics: tuple[str, ...] = ("dummy_*", "veth_*")

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from uuid import UUID
 from xml.etree.ElementTree import Element
+
+from msgspec import Struct
 
 from vdsm.api.vm_types import DisplayInfo
 from vdsm.virt.elements import parse_int, parse_xml
@@ -19,8 +20,7 @@ class DomainInvalid(ValueError):
     """The domain XML cannot be understood; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class DiskView:
+class DiskView(Struct, frozen=True):
     """One drive: `target` names it, `format` is libvirt's (qcow2, raw)."""
 
     target: str
@@ -34,8 +34,7 @@ class DiskView:
     lun_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceView:
+class InterfaceView(Struct, frozen=True):
     """One network card: `tap` is its name on the host, empty before the VM runs."""
 
     mac_address: str
@@ -46,8 +45,7 @@ class InterfaceView:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class DomainView:
+class DomainView(Struct, frozen=True):
     """One VM as its XML tells."""
 
     vm_id: str

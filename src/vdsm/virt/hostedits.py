@@ -1,8 +1,9 @@
 """What this host changes in a VM's XML before it starts (facts §2.4), pure; preparing images is left to `launch`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from xml.etree.ElementTree import Element
+
+from msgspec import Struct
 
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import check_text, element, set_child
@@ -22,8 +23,7 @@ _PATH_ATTRIBUTES = ("file", "dev", "dir")
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(Struct, frozen=True):
     """What this host puts into a VM's identity (SMBIOS) and machine."""
 
     uuid: str = ""

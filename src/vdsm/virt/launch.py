@@ -11,7 +11,8 @@ goes on with it when this daemon is killed, and the next one finds the domain or
 
 import asyncio
 import logging
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
@@ -43,8 +44,7 @@ class Abandoned(Exception):
         self.end = end
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(Struct):
     """What the caller of a start hears; `refusal` counts until the answer was given."""
 
     is_given: bool = False

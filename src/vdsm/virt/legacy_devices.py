@@ -1,10 +1,9 @@
 """The devices of the dictionary form (facts §2.2), old and new style, as elements; but drives: see `legacy_disks`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceParameters, DeviceSpec, VmParameters
@@ -19,8 +18,7 @@ LOCKED_SINCE = "1970-01-01T00:00:01"
 BALLOON_PERIOD_S = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(Struct, frozen=True):
     """What this host adds where a caller is silent; `console_folder` holds the sockets of consoles that ask for one."""
 
     display_address: str = "127.0.0.1"
@@ -28,8 +26,7 @@ class Defaults:
     console_folder: str = "/var/run/ovirt-vmconsole-console"
 
 
-@dataclass(slots=True)
-class Devices:
+class Devices(Struct):
     """The devices made so far, and what the VM's metadata keeps of them."""
 
     vm_id: str

@@ -1,11 +1,11 @@
 """The drives of the dictionary form (facts §2.2): their names, and their elements; images are prepared at the start."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec.structs import replace
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceAddress, DeviceSpec, DriveSpec, VmParameters
@@ -23,16 +23,14 @@ _CDROM_INDEX = 2
 _SERIAL_LENGTH = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Drive:
+class Drive(Struct, frozen=True):
     """One drive, as its element and what the metadata keeps of it; there is such only for a volume."""
 
     element: Element
     metadata: DeviceMetadata | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
+class _Wish(Struct, frozen=True, kw_only=True):
     """What a caller wants of a drive; neither a volume nor a path means an empty tray."""
 
     kind: str = "disk"

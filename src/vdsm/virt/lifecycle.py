@@ -9,9 +9,11 @@ The status that callers see is the effective one: Up is told apart further by wh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, StrEnum
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.errors import shorten
 
@@ -92,8 +94,7 @@ _FAILURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ExitInfo:
+class ExitInfo(Struct, frozen=True):
     """How a VM ended: `code` 0 is normal, 1 an error."""
 
     code: int
@@ -133,8 +134,7 @@ POWERING_DOWN_SEEN_S = 300
 GUEST_EVENT_SEEN_S = 60
 
 
-@dataclass(frozen=True, slots=True)
-class VmState:
+class VmState(Struct, frozen=True):
     """What is known of a VM's life; `status` is the raw one, times are of the monotonic clock."""
 
     status: Status = Status.WAIT_FOR_LAUNCH

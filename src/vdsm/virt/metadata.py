@@ -5,9 +5,11 @@ State that must survive the daemon lives here: the owner, when the VM started, h
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import check_text, element, format_xml, parse_int
@@ -29,8 +31,7 @@ class MetadataInvalid(ValueError):
     """The metadata cannot be read; the text says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRef:
+class VolumeRef(Struct, frozen=True):
     """A disk image on a storage domain: pool, domain, image and volume."""
 
     pool_id: str
@@ -39,8 +40,7 @@ class VolumeRef:
     volume_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True):
     """An element that we carry along without knowing its meaning."""
 
     tag: str
@@ -49,8 +49,7 @@ class Branch:
     children: tuple["Branch", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceMetadata:
+class DeviceMetadata(Struct, frozen=True):
     """What is known of one device beside libvirt's own XML; `attributes` select the device."""
 
     attributes: Mapping[str, str]
@@ -65,8 +64,7 @@ class DeviceMetadata:
         return VolumeRef(str(pool), str(domain), str(image), str(volume)) if all(ids) else None
 
 
-@dataclass(frozen=True, slots=True)
-class VmMetadata:
+class VmMetadata(Struct, frozen=True):
     """The `vm` element: scalars by name, devices, custom properties."""
 
     values: Mapping[str, Scalar] = field(default_factory=dict)

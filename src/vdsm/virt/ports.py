@@ -1,9 +1,10 @@
 """What virt needs from outside: a hypervisor, prepared disk images, and somebody to tell about changes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 
@@ -49,8 +50,7 @@ class DomainState(Enum):
     SUSPENDED = 7
 
 
-@dataclass(frozen=True, slots=True)
-class DomainRecord:
+class DomainRecord(Struct, frozen=True):
     """One libvirt domain as found: `xml` is the live XML, metadata included; `reason` is libvirt's reason number."""
 
     vm_id: str
@@ -74,8 +74,7 @@ class EventKind(Enum):
     DISCONNECTED = "disconnected"  # vm_id is empty
 
 
-@dataclass(frozen=True, slots=True)
-class HypervisorEvent:
+class HypervisorEvent(Struct, frozen=True):
     """One event, delivered on the daemon's loop in libvirt's order."""
 
     vm_id: str
@@ -85,8 +84,7 @@ class HypervisorEvent:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BulkSample:
+class BulkSample(Struct, frozen=True):
     """One bulk statistics call: libvirt's keys by VM (`cpu.time`, `block.0.rd.reqs`, …), and who did not answer."""
 
     taken_at_s: float  # of the monotonic clock
@@ -169,8 +167,7 @@ class AcceleratorProbe(Protocol):
     async def measure(self) -> ProbeResult: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
+class PreparedImage(Struct, frozen=True):
     """A disk image ready for qemu: `kind` is file, block or network; `format` is raw or cow."""
 
     path: str

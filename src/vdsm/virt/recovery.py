@@ -4,8 +4,10 @@ Nothing is ever destroyed: a living domain that cannot be understood is adopted 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.virt.domain import AGENT_CHANNEL, GUESTFS_CHANNEL, DomainInvalid, DomainView, parse_domain
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState, exit_of_shut_off
@@ -28,8 +30,7 @@ class Belonging(Enum):
     """Of no interest: libguestfs's appliances, and others' domains that do not run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
+class Adoption(Struct, frozen=True):
     """One VM to take over.
 
     `asks_why` says that the pause code must still be asked for, `writes_exit` that its end is not recorded yet,

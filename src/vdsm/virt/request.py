@@ -1,11 +1,10 @@
 """From a caller's request for a VM to the domain that will be started, pure; starting it is left to `launch`."""
 
 from copy import deepcopy
-from dataclasses import dataclass
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import VmParameters
@@ -22,8 +21,7 @@ _FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime")
 """State of an earlier life that a client may send back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """A VM that somebody wants: its domain (still without prepared images and accelerator) and what that says."""
 
     domain: Element

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.errors import NoSuchVm
 from vdsm.api.events import IoError, VmStatusChanged
@@ -26,8 +25,7 @@ from vdsm.virt.vm import Vm
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VirtSettings:
+class VirtSettings(Struct, frozen=True, kw_only=True):
     """What the administrator and the host decide for all VMs.
 
     `owner` is the id of this daemon's root: VMs of other roots are external ones. With `relabel_disks`, libvirt gives
@@ -47,8 +45,7 @@ class VirtSettings:
     relabel_disks: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Shared:
+class Shared(Struct, eq=False):
     """The VMs of this host and the ways in which they change; `publish` is the event bus of the daemon."""
 
     hypervisor: Hypervisor

@@ -4,10 +4,9 @@ What is not known is absent: rates need two samples, sizes one, and a figure tha
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Self
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.vm_types import BalloonInfo, GuestMemory, VmDiskStats, VmNetworkStats
 from vdsm.virt.domain import DiskView, DomainView, InterfaceView
@@ -16,8 +15,7 @@ Value = int | str | bool
 _FAST_MODELS = frozenset({"e1000", "e1000e", "virtio"})
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """libvirt's figures of one VM at one moment of the monotonic clock; devices are found by their names."""
 
     taken_at_s: float
@@ -36,8 +34,7 @@ class Sample:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """The last two samples of a VM; rates come from both."""
 
     last: Sample | None = None
@@ -65,8 +62,7 @@ class Window:
         return UNSET if delta is None or self.seconds <= 0 else round(delta / self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class CpuFigures:
+class CpuFigures(Struct, frozen=True):
     """Processor time: the guest's and qemu's own in percent of one core, and qemu's in ns."""
 
     user_percent: float | UnsetType = UNSET

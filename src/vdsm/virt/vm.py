@@ -1,9 +1,8 @@
 """One VM as the daemon knows it: definition, state, figures; acting on it is left to the other files of this room."""
 
 import asyncio
-from dataclasses import dataclass, field
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
@@ -13,8 +12,7 @@ from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.stats import Window
 
 
-@dataclass(slots=True, eq=False)
-class Vm:
+class Vm(Struct, eq=False):
     """What is known of one VM. Times ending in `_s` are of the monotonic clock."""
 
     vm_id: str

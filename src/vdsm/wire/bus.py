@@ -4,9 +4,10 @@ look anew; what events are and how they are encoded is left to the api and the d
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from vdsm.core.clock import Clock
 
@@ -21,16 +22,14 @@ def _weigh_nothing(_event: object) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered(Generic[T]):
+class Numbered(Struct, Generic[T], frozen=True):
     """An event and its id `<start>-<n>`: start tells one run of the daemon from another, n grows by one."""
 
     id: str
     event: T
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True):
     """Events were missed that cannot be told any more; what follows comes after `id`."""
 
     id: str

@@ -3,11 +3,11 @@
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from vdsm.wire.ports import EVENTS, FLOW_HEADER, MIB, REQUEST_QUEUES, Limits
 from vdsm.wire.stomp import Frame, FrameError, FrameReader, format_frame
@@ -44,8 +44,7 @@ class CallFailed(ClientFailure):
         return f"{self.message} (code {self.code})"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where a node is: a unix socket, or host and port with TLS files (without them: plain, on loopback only)."""
 
     host: str = "localhost"
@@ -57,8 +56,7 @@ class Address:
         return str(self.socket_path) if self.socket_path else f"{self.host} port {self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """An event that the node sent: the notification's method and parameters."""
 
     method: str

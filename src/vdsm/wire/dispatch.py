@@ -4,10 +4,10 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.core.context import INTERNAL, Request, set_request
@@ -35,8 +35,7 @@ class Mismatch(Exception):
     """The surface and what implements it do not fit; the daemon must not start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(Struct, frozen=True):
     """A declared verb and the method that does it."""
 
     verb: Verb

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import struct
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from vdsm.core.context import Request, Right
 
@@ -17,8 +18,7 @@ class Door(Enum):
     UNIX = "unix"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """One connection's other end. For the unix socket `host` is `unix` and `port` the client's process id."""
 
     door: Door

@@ -8,8 +8,9 @@ follows cannot be trusted; after any other fault it goes on.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from vdsm.core.context import Request
 from vdsm.wire.heartbeat import HeartBeat, parse_heartbeat
@@ -32,8 +33,7 @@ class Refused(Exception):
     """A frame that is well formed and cannot be served; its text is the body of the ERROR frame."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Subscription:
+class Subscription(Struct, frozen=True, eq=False):
     """One listener on the message bus."""
 
     connection: "StompConnection"

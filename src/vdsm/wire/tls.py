@@ -8,16 +8,16 @@ import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 log = logging.getLogger("tls")
 
 RESOLVE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(Struct, frozen=True):
     """Where the node's own key and certificate are, and the one authority whose certificates it accepts."""
 
     key: Path

@@ -1,9 +1,8 @@
 """What managers are told of the host in `conftest`."""
 
-from dataclasses import replace
-
 import pytest
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api.host_types import NetworkCapabilities
 from vdsm.network.capabilities import find_interface, make_capabilities, make_statistics

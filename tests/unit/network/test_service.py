@@ -1,8 +1,7 @@
 """The service asks the kernel anew each time."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from vdsm.network.model import NetworkRecord
 from vdsm.network.ports import KernelSilent

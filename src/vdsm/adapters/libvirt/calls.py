@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import libvirt
+from msgspec import Struct
 
 from vdsm.adapters.libvirt.connection import Link, translate
 from vdsm.adapters.libvirt.lanes import Hold, Lanes, Turnstile
@@ -16,8 +16,7 @@ from vdsm.virt.ports import HypervisorDown, HypervisorTimeout, NoSuchDomain
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class CallSettings:
+class CallSettings(Struct, frozen=True):
     """Deadlines. `vm_command_timeout_s` is the setting `vars.vm_command_timeout` (rpc facts §7.4)."""
 
     vm_command_timeout_s: float = 60.0

@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass
 
 import libvirt
+from msgspec import Struct
 
 from vdsm.virt.ports import HypervisorDown, HypervisorRefused, HypervisorTimeout, NoSuchDomain
 
@@ -45,8 +45,7 @@ class Link:
         self._reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Connector:
+class Connector(Struct, frozen=True):
     """Where libvirtd is, and how long it may be silent: interval * (count + 1) seconds."""
 
     uri: str

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from vdsm.core.errors import ResourceExhausted
 from vdsm.virt.ports import HypervisorTimeout
@@ -19,8 +20,7 @@ class Hold(Protocol):
         """The call is past its deadline and still out."""
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
+class _Lane(Struct, eq=False):
     stuck: HypervisorTimeout | None = None
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 

@@ -17,11 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
 
 import libvirt
+from msgspec import Struct
 
 from vdsm.adapters.libvirt.connection import Link, close_connection, get_message, is_alive, is_loss
 from vdsm.core.errors import GeneralFailure, NodeError, ResourceExhausted
@@ -44,8 +44,7 @@ def _nothing() -> None:
     return None
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(Struct, eq=False):
     """One call on its way: what it is, who waits, whom to tell.
 
     `on_write_off` is called when the deadline passes, `on_return` once when no thread is busy with the call any more,

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import libvirt
+from msgspec import Struct
 
 from vdsm.adapters.libvirt.connection import translate
 from vdsm.adapters.libvirt.pool import CallExpired, Pool
@@ -36,8 +36,7 @@ _Stats = Mapping[str, int | str | bool]
 _Rows = list[tuple[libvirt.virDomain, dict[str, int | str | bool]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     stats: dict[str, _Stats]
     silent: set[str]
 

@@ -2,7 +2,6 @@
 
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -34,8 +33,7 @@ class BadValue(Exception):
         super().__init__(f"{self.where}: {self.reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(Struct, frozen=True):
     """A type in the dialect: `encode` is None where a value travels as it is."""
 
     schema: Schema

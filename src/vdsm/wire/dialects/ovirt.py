@@ -1,8 +1,9 @@
 """The oVirt dialect of every verb: how its parameters are read and its result is written; transports come elsewhere."""
 
 import inspect
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from vdsm.api.declare import Verb
 from vdsm.api.storage_types import Connection
@@ -13,8 +14,7 @@ from vdsm.wire.errors import InvalidParams
 LOOSE = (VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """A verb in the dialect: `encode` turns the result into what JSON-RPC carries (None: as it is)."""
 
     verb: Verb

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Fault, ResponseError, Unmarshaller, dumps
 
 from defusedxml import DefusedXmlException
 from defusedxml.xmlrpc import DefusedExpatParser
+from msgspec import Struct
 
 from vdsm.api.declare import XmlRpc
 from vdsm.api.errors import MissingParameter
@@ -29,8 +29,7 @@ class BadCall(Exception):
     """The body is no XML-RPC call that can be answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class OldName:
+class OldName(Struct, frozen=True):
     """One name of 2011 and the verb behind it."""
 
     call: XmlRpc
