@@ -7,8 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -171,31 +170,79 @@ class _VmCounter:
         return VmCounts(total=len(statuses), active=sum(status is not Status.DOWN for status in statuses))
 
 
-class _AcceleratorAnswer:
-    """Whether VMs run on KVM, for the host's capabilities."""
+def _open_repository(
+    paths: Paths, settings: Settings, shared: Outside, clock: Clock, owner: tuple[int, int] | None
+) -> Repository:
+    return Repository(
+        paths,
+        qemu_img=QemuImgCommand(),
+        ownership=choose_owner(owner),  # only root may give files away; a daemon of another user keeps them
+        clock=clock,
+        shared=shared,
+        sparsify=sparsify,
+        lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
+        short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
+    )
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
 
-    async def works(self) -> bool:
-        return await self._accelerator.uses_kvm()
-
-
-@dataclass(frozen=True, slots=True)
 class _Storage:
-    runner: TaskRunner
-    lanes: Lanes
-    pools: PoolService
-    pool_life: PoolLifeService
-    definitions: DefinitionService
-    domains: DomainService
-    monitors: MonitorService
-    mail: MailService
-    domain_life: DomainLifeService
-    volumes: VolumeService
-    images: ImageService
-    leases: LeaseService
-    jobs: SdmService
+    """The services of storage and tasks, joined to each other."""
+
+    def __init__(
+        self, paths: Paths, settings: Settings, machine: Machine, clock: Clock, tell: Callable[[Event], None]
+    ) -> None:
+        owner = (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
+        timeout_s = settings.irs.process_pool_timeout
+        repository = _open_repository(paths, settings, machine.shared, clock, owner)
+
+        async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
+            # In a thread of the runner's: it is waited for before the SPM role ends.
+            await self.runner.run_in_thread(repository.recovery.recover, module, object, function, params)
+
+        def on_change(task: TaskSnapshot) -> None:
+            for event in format_events(task):
+                tell(event)
+
+        self.runner = TaskRunner(
+            recover,
+            clock,
+            worker_count=settings.irs.thread_pool_size,
+            queue_length=settings.irs.max_tasks,
+            job_kept_s=settings.jobs.autodelete_delay,
+            on_change=on_change,
+        )
+        work = PoolTasks(self.runner, owner)
+        self.lanes = lanes = Lanes(timeout_s)
+        memory = StorageMemory(paths.state / "storage.json")
+        host_ids, interval_s = LaneHostIds(repository.domains, lanes), settings.irs.sd_health_check_delay
+        self.monitors = MonitorService(repository, lanes, machine.checker, host_ids, clock, interval_s, tell)
+        self.mail = MailService(
+            repository,
+            clock,
+            Pace(settings.mailbox.events_enable, settings.mailbox.events_interval),
+            run_to_end=work.run_in_thread,
+            is_valid=self.monitors.is_valid,
+            worker_count=max(1, settings.irs.thread_pool_size // 2),
+            timeout_s=timeout_s,
+        )
+        servers = ServerService(repository, lanes, memory)
+        self.pools = PoolService(repository, lanes, memory, servers, work, self.monitors.list_health, self.mail)
+        self.pool_life = PoolLifeService(repository, lanes, self.pools)
+        self.definitions = DefinitionService(repository, lanes)
+        self.domains = DomainService(repository, lanes, memory)
+        self.domain_life = DomainLifeService(repository, lanes, memory, self.pools)
+        self.volumes = VolumeService(repository, lanes, work)
+        self.images = ImageService(repository, lanes, self.volumes, work)
+        self.leases = LeaseService(repository, lanes, work)
+        self.jobs = SdmService(repository, work)
+        loop = asyncio.get_running_loop()
+
+        def follow(pool: ConnectedPool | None) -> None:
+            # In the thread that changed the pool. The caller's result takes the same way to the loop and comes later.
+            loop.call_soon_threadsafe(self.monitors.follow, pool)
+            loop.call_soon_threadsafe(self.mail.follow, pool)
+
+        repository.pools.on_change = follow
 
 
 class Node:
@@ -207,101 +254,13 @@ class Node:
         self.machine = machine
         self.clock = clock or SystemClock()
         self.bus: EventBus[Event] = EventBus(self.clock, weigh=lambda event: len(EventDialect.format_json(event)))
-        self.storage = self._make_storage()
+        self.storage = _Storage(paths, settings, machine, self.clock, self._tell)
         self.accelerator = Accelerator(AcceleratorSetting(settings.virt.accelerator), machine.probe)
         self.vms = self._make_vms()
         self.host = self._make_host()
         self.doors = self._make_doors()
         self.port = 0
         self.is_listening = asyncio.Event()
-
-    def _make_storage(self) -> _Storage:
-        settings = self.settings
-        owner = (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
-        # Only root may give files away; a daemon of another user keeps them as its own.
-        repository = Repository(
-            self.paths,
-            qemu_img=QemuImgCommand(),
-            ownership=choose_owner(owner),
-            clock=self.clock,
-            shared=self.machine.shared,
-            sparsify=sparsify,
-            lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
-            short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
-        )
-
-        async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
-            # In a thread of the runner's: it is waited for before the SPM role ends.
-            await runner.run_in_thread(repository.recovery.recover, module, object, function, params)
-
-        def on_change(task: TaskSnapshot) -> None:
-            for event in format_events(task):
-                self._tell(event)
-
-        runner = TaskRunner(
-            recover,
-            self.clock,
-            worker_count=settings.irs.thread_pool_size,
-            queue_length=settings.irs.max_tasks,
-            job_kept_s=settings.jobs.autodelete_delay,
-            on_change=on_change,
-        )
-        work = PoolTasks(runner, owner)
-        lanes = Lanes(settings.irs.process_pool_timeout)
-        memory = StorageMemory(self.paths.state / "storage.json")
-        servers = ServerService(repository, lanes, memory)
-        monitors, mail = self._make_watchers(repository, lanes, work)
-        pools = PoolService(repository, lanes, memory, servers, work, monitors.list_health, mail)
-        volumes = VolumeService(repository, lanes, work)
-        return _Storage(
-            runner=runner,
-            lanes=lanes,
-            pools=pools,
-            pool_life=PoolLifeService(repository, lanes, pools),
-            definitions=DefinitionService(repository, lanes),
-            domains=DomainService(repository, lanes, memory),
-            monitors=monitors,
-            mail=mail,
-            domain_life=DomainLifeService(repository, lanes, memory, pools),
-            volumes=volumes,
-            images=ImageService(repository, lanes, volumes, work),
-            leases=LeaseService(repository, lanes, work),
-            jobs=SdmService(repository, work),
-        )
-
-    def _make_watchers(
-        self, repository: Repository, lanes: Lanes, work: PoolTasks
-    ) -> tuple[MonitorService, MailService]:
-        """What follows the connected pool."""
-        settings = self.settings
-        interval_s = settings.irs.sd_health_check_delay
-        monitors = MonitorService(
-            repository,
-            lanes,
-            self.machine.checker,
-            LaneHostIds(repository.domains, lanes),
-            self.clock,
-            interval_s,
-            self._tell,
-        )
-        mail = MailService(
-            repository,
-            self.clock,
-            Pace(settings.mailbox.events_enable, settings.mailbox.events_interval),
-            run_to_end=work.run_in_thread,
-            is_valid=monitors.is_valid,
-            worker_count=max(1, settings.irs.thread_pool_size // 2),
-            timeout_s=settings.irs.process_pool_timeout,
-        )
-        loop = asyncio.get_running_loop()
-
-        def follow(pool: ConnectedPool | None) -> None:
-            # In the thread that changed the pool. The caller's result takes the same way to the loop and comes later.
-            loop.call_soon_threadsafe(monitors.follow, pool)
-            loop.call_soon_threadsafe(mail.follow, pool)
-
-        repository.pools.on_change = follow
-        return monitors, mail
 
     def _make_vms(self) -> VmService:
         settings = self.settings.vars
@@ -331,7 +290,7 @@ class Node:
         ports = HostPorts(
             files=files,
             hypervisor=self.machine.hypervisor,
-            accelerator=_AcceleratorAnswer(self.accelerator),
+            accelerator=self.accelerator,
             packages=PackageDatabase(),
             networks=NetworkService(Netlink(files), StoredNetworks(self.paths.state), self.clock),
             vms=_VmCounter(self.vms),

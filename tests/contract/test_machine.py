@@ -41,9 +41,9 @@ async def test_a_broken_database_costs_only_its_own_figures(tmp_path: Path) -> N
 def test_this_machines_figures_agree_with_each_other() -> None:
     machine = read_machine(MachineFiles())
     assert machine.cpus.threads >= machine.cpus.cores >= machine.cpus.sockets >= 1
-    assert machine.memory_mib > 0 and machine.system.kernel
+    assert machine.system.memory_mib > 0 and machine.kernel
     sample = take_sample(MachineFiles(), now_s=0.0, ksmd_pid=None, disks={"/tmp": Path("/tmp")})
     assert set(sample.cpus) == set(machine.cpus.online)
-    assert sample.meminfo["MemTotal"] // 1024 == machine.memory_mib
+    assert sample.meminfo["MemTotal"] // 1024 == machine.system.memory_mib
     assert sample.cpu.total >= sample.cpu.user + sample.cpu.system > 0
     assert sample.daemon is not None and sample.disks["/tmp"].free_mib >= 0

@@ -1,16 +1,11 @@
 """What the host reports of itself (facts §4.1), put together from readings; asking libvirt is left to the service."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
-from vdsm.api.host_types import HostCapabilities, NetworkCapabilities, NumaNode, PackageVersion, SelinuxStatus
+from vdsm.api.host_types import HostCapabilities, NetworkCapabilities, PackageVersion
 from vdsm.host.cpu import Cpus, read_cpus
 from vdsm.host.hypervisor import HypervisorFacts
-from vdsm.host.memory import list_hugepage_sizes, parse_meminfo
-from vdsm.host.numa import read_balancing, read_distances, read_nodes
 from vdsm.host.ports import Files
 from vdsm.host.system import System, read_system
 
@@ -28,8 +23,7 @@ BLOCK_SIZES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """The daemon's own name and number."""
 
     version: str
@@ -37,8 +31,7 @@ class Release:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class CapabilitySettings:
+class CapabilitySettings(Struct, frozen=True):
     """The settings that capabilities depend on (`[vars]` of the configuration, facts §7.4)."""
 
     host_memory_reserve_mib: int = 256
@@ -50,32 +43,17 @@ class CapabilitySettings:
     mailbox_events: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What the machine's files tell at one moment."""
 
     cpus: Cpus
-    memory_mib: int
-    hugepage_sizes_kib: list[int]
-    numa_nodes: dict[str, NumaNode]
-    numa_distances: dict[str, list[int]]
-    numa_balancing: Literal[0, 1, 2]
+    kernel: str
     system: System
-    daemon_cpus: list[int]
 
 
 def read_machine(files: Files) -> Machine:
     """Read it all. Blocks, tens of milliseconds on a large machine."""
-    return Machine(
-        cpus=read_cpus(files),
-        memory_mib=parse_meminfo(files.read("/proc/meminfo") or "").get("MemTotal", 0) // 1024,
-        hugepage_sizes_kib=list_hugepage_sizes(files),
-        numa_nodes=read_nodes(files),
-        numa_distances=read_distances(files),
-        numa_balancing=read_balancing(files),
-        system=read_system(files),
-        daemon_cpus=files.list_affinity(),
-    )
+    return Machine(read_cpus(files), files.read("/proc/sys/kernel/osrelease") or "", read_system(files))
 
 
 def list_cluster_levels(libvirt: int, qemu: int) -> list[str]:
@@ -117,6 +95,7 @@ def make_capabilities(
     return HostCapabilities(
         mailbox_events=settings.mailbox_events,
         **asdict(networks),
+        **asdict(system),
         kvm=kvm,
         cores=cpus.threads if settings.threads_as_cores else cpus.cores,
         threads=cpus.threads,
@@ -126,41 +105,20 @@ def make_capabilities(
         cpu_mhz=cpus.processor.mhz,
         cpu_model=cpus.processor.model,
         cpu_flags=",".join(sorted(list_cpu_flags(cpus, hypervisor))),
-        daemon_cpus=machine.daemon_cpus,
         version_name=release.name,
         software_version=release.version,
         software_revision=release.revision,
         supported_engines=list(SUPPORTED_ENGINES),
         cluster_levels=list_cluster_levels(*((hypervisor.libvirt, hypervisor.qemu) if hypervisor else (0, 0))),
         client_interface=client_interface,
-        operating_system=system.operating_system,
         host_id=host_id,
         packages=packages,
-        realtime_kernel=system.realtime,
-        kernel_arguments=system.kernel_arguments,
-        kernel_features=system.kernel_features,
-        nested_virtualization=system.nested_virtualization,
         emulated_machines=list(host.machines) if host else UNSET,
         iscsi_initiator_name=initiators[0].initiator_name if initiators else UNSET,
-        hba_inventory=system.hba_inventory,
-        memory_mib=machine.memory_mib,
         reserved_memory_mib=settings.host_memory_reserve_mib + settings.extra_memory_reserve_mib,
         guest_overhead_mib=settings.guest_overhead_mib,
-        rng_sources=system.rng_sources,
-        numa_nodes=machine.numa_nodes,
-        numa_distances=machine.numa_distances,
-        numa_balancing=machine.numa_balancing,
-        selinux=SelinuxStatus(mode=system.selinux_mode),
-        kdump_status=system.kdump_status,
-        device_passthrough=system.device_passthrough,
-        hosted_engine_deployed=system.hosted_engine,
-        hugepage_sizes_kib=machine.hugepage_sizes_kib,
-        vnc_encrypted=system.vnc_encrypted,
-        fips_enabled=system.fips,
-        boot_partition_id=system.boot_partition_id,
         tsc_hz=host.tsc_hz if host else UNSET,
         tsc_scaling=bool(host and host.tsc_scaling),
-        ovn_configured=system.ovn_configured,
         domain_versions=list(DOMAIN_VERSIONS),
         supported_block_sizes={name: list(sizes) for name, sizes in BLOCK_SIZES.items()},
     )

@@ -1,8 +1,6 @@
 """Processors: what /proc/cpuinfo and sysfs tell of them; their load is left to `samples`."""
 
-from dataclasses import dataclass
-
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.host_types import CpuPlace
 from vdsm.host.ports import Files
@@ -11,8 +9,7 @@ _CPUS = "/sys/devices/system/cpu"
 _NODES = "/sys/devices/system/node"
 
 
-@dataclass(frozen=True, slots=True)
-class Processor:
+class Processor(Struct, frozen=True):
     """The first processor of /proc/cpuinfo; the others are of its kind."""
 
     model: str | UnsetType
@@ -25,8 +22,7 @@ class Processor:
         return "svm" if isinstance(self.model, str) and "AMD" in self.model else "vmx"
 
 
-@dataclass(frozen=True, slots=True)
-class Cpus:
+class Cpus(Struct, frozen=True):
     """The processors that are on, and where they sit."""
 
     processor: Processor

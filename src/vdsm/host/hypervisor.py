@@ -1,14 +1,13 @@
 """libvirt's capabilities, read: machine types, processor models, clock; asking for them is left to the service."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree.ElementTree import Element
 
 from defusedxml.ElementTree import fromstring
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class HostXml:
+class HostXml(Struct, frozen=True):
     """What `virsh capabilities` says of the host."""
 
     architecture: str
@@ -17,8 +16,7 @@ class HostXml:
     tsc_scaling: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DomainXml:
+class DomainXml(Struct, frozen=True):
     """What `virsh domcapabilities` says of processors: the models that run here, all that are known, features."""
 
     usable_models: frozenset[str]
@@ -26,8 +24,7 @@ class DomainXml:
     features: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class HypervisorFacts:
+class HypervisorFacts(Struct, frozen=True):
     """All that libvirt has said; versions are major * 1000000 + minor * 1000 + release."""
 
     host: HostXml

@@ -1,9 +1,10 @@
 """What the host needs from outside: files of the machine, libvirt's word, and the counts of other services."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from vdsm.api.host_types import NetworkCapabilities, NetworkStatistics, StorageDomainVitals
 
@@ -42,7 +43,7 @@ class Hypervisor(Protocol):
 class Accelerator(Protocol):
     """Whether VMs run on the processor itself."""
 
-    async def works(self) -> bool:
+    async def uses_kvm(self) -> bool:
         """True when KVM runs guests at speed; the first call may wait for a measurement."""
 
 
@@ -53,8 +54,7 @@ class Packages(Protocol):
         """Those that are installed, with their full versions (`1:7.2+dfsg-7`); empty when no database answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class VmCounts:
+class VmCounts(Struct, frozen=True):
     """How many VMs there are; `active` ones are not down."""
 
     total: int = 0

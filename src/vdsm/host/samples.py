@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.host_types import HugepageStats, NumaMemoryStats, PathStats
 from vdsm.host.cpu import list_nodes
@@ -19,8 +18,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 HugepageMode = Literal["always", "madvise", "never"]
 
 
-@dataclass(frozen=True, slots=True)
-class CpuTimes:
+class CpuTimes(Struct, frozen=True):
     """Ticks since boot: `user` with nice, `system` with interrupts and stolen time, `total` with idle."""
 
     user: int = 0
@@ -28,8 +26,7 @@ class CpuTimes:
     total: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessTimes:
+class ProcessTimes(Struct, frozen=True):
     """Ticks that a process has used, and the tick of the uptime at which it started."""
 
     user: int
@@ -37,8 +34,7 @@ class ProcessTimes:
     started: int
 
 
-@dataclass(frozen=True, slots=True)
-class HostSample:
+class HostSample(Struct, frozen=True):
     """One look. `taken_at_s` is of the monotonic clock, `uptime_s` the machine's own."""
 
     taken_at_s: float

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict
 
 from vdsm.api.errors import HardwareInfoFailed
@@ -28,16 +27,14 @@ from vdsm.host.system import read_hardware
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class HostSettings:
+class HostSettings(Struct, frozen=True):
     """The host's settings."""
 
     capabilities: CapabilitySettings = CapabilitySettings()
     sample_interval_s: float = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class HostPorts:
+class HostPorts(Struct, frozen=True):
     """All that the host service needs from outside."""
 
     files: Files
@@ -94,7 +91,7 @@ class HostService:
     async def get_capabilities(self) -> HostCapabilities:
         """Read the machine anew; waits for the accelerator's measurement when there has been none."""
         settings = self._settings.capabilities
-        kvm = await self._ports.accelerator.works()
+        kvm = await self._ports.accelerator.uses_kvm()
         hypervisor = await self._ask_hypervisor("kvm" if kvm else "qemu")
         machine = await asyncio.to_thread(read_machine, self._ports.files)
         capabilities = make_capabilities(
@@ -105,7 +102,7 @@ class HostService:
             self._release,
             list_packages(
                 await self._list_installed(),
-                kernel=machine.system.kernel,
+                kernel=machine.kernel,
                 vdsm=PackageVersion(version=self._release.version, release=self._release.revision),
                 libvirt=hypervisor.libvirt if hypervisor else None,
                 qemu=hypervisor.qemu if hypervisor else None,

@@ -5,9 +5,8 @@ true from the first answer on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.host_types import CpuCoreStats, HostedEngineStats, HostStats, NetworkStatistics, StorageDomainVitals
 from vdsm.host.memory import MIB_BYTES, PAGE_BYTES, get_free_kib, get_used_percent
@@ -19,8 +18,7 @@ NO_HOSTED_ENGINE = HostedEngineStats(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """Percent of a processor's time."""
 
     user: float
@@ -31,8 +29,7 @@ class Load:
         return max(0.0, 100.0 - self.user - self.system)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """What is known at the moment of the question, beside the samples."""
 
     elapsed_s: float

@@ -1,11 +1,21 @@
-"""The machine around the processors: distribution, firmware, kernel switches, adapters to storage."""
+"""The machine around the processors: memory, distribution, firmware, kernel switches, adapters to storage."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.host_types import FcHba, HardwareInfo, HbaInventory, IscsiHba, OperatingSystem, OsName
+from vdsm.api.host_types import (
+    FcHba,
+    HardwareInfo,
+    HbaInventory,
+    IscsiHba,
+    NumaNode,
+    OperatingSystem,
+    OsName,
+    SelinuxStatus,
+)
+from vdsm.host.memory import list_hugepage_sizes, parse_meminfo
+from vdsm.host.numa import read_balancing, read_distances, read_nodes
 from vdsm.host.ports import Files
 
 _DMI = "/sys/class/dmi/id"
@@ -13,45 +23,54 @@ _VULNERABILITIES = "/sys/devices/system/cpu/vulnerabilities"
 _OVN_CERTIFICATES = "/etc/pki/vdsm/ovn"
 
 
-@dataclass(frozen=True, slots=True)
-class System:
+class System(Struct, frozen=True):
     """What files tell of the machine and its distribution; one field for each capability of that name."""
 
+    memory_mib: int
+    hugepage_sizes_kib: list[int]
+    numa_nodes: dict[str, NumaNode]
+    numa_distances: dict[str, list[int]]
+    numa_balancing: Literal[0, 1, 2]
+    daemon_cpus: list[int]
     operating_system: OperatingSystem
-    kernel: str
     kernel_arguments: str | UnsetType
     kernel_features: dict[str, str]
-    realtime: bool
+    realtime_kernel: bool
     nested_virtualization: bool
-    selinux_mode: int
+    selinux: SelinuxStatus
     kdump_status: Literal[-1, 0, 1]
-    fips: bool
+    fips_enabled: bool
     vnc_encrypted: bool
     device_passthrough: bool
     rng_sources: list[Literal["hwrng", "random"]]
     hba_inventory: HbaInventory
-    hosted_engine: bool
+    hosted_engine_deployed: bool
     boot_partition_id: str | UnsetType
     ovn_configured: bool | UnsetType
 
 
 def read_system(files: Files) -> System:
-    """Read it all. Blocks, a few milliseconds."""
+    """Read it all. Blocks, tens of milliseconds on a large machine."""
     return System(
+        memory_mib=parse_meminfo(files.read("/proc/meminfo") or "").get("MemTotal", 0) // 1024,
+        hugepage_sizes_kib=list_hugepage_sizes(files),
+        numa_nodes=read_nodes(files),
+        numa_distances=read_distances(files),
+        numa_balancing=read_balancing(files),
+        daemon_cpus=files.list_affinity(),
         operating_system=read_operating_system(files),
-        kernel=files.read("/proc/sys/kernel/osrelease") or "",
         kernel_arguments=files.read("/proc/cmdline") or UNSET,
         kernel_features=read_kernel_features(files),
-        realtime=files.read("/sys/kernel/realtime") == "1",
+        realtime_kernel=files.read("/sys/kernel/realtime") == "1",
         nested_virtualization=read_nested(files),
-        selinux_mode=read_selinux_mode(files),
+        selinux=SelinuxStatus(mode=read_selinux_mode(files)),
         kdump_status=read_kdump_status(files),
-        fips=files.read("/proc/sys/crypto/fips_enabled") == "1",
+        fips_enabled=files.read("/proc/sys/crypto/fips_enabled") == "1",
         vnc_encrypted=_parse_settings(files.read("/etc/libvirt/qemu.conf") or "").get("vnc_tls") == "1",
         device_passthrough=bool(files.list_names("/sys/kernel/iommu_groups") and files.list_names("/sys/class/iommu")),
         rng_sources=read_rng_sources(files),
         hba_inventory=read_hba_inventory(files),
-        hosted_engine=files.exists("/etc/ovirt-hosted-engine/hosted-engine.conf"),
+        hosted_engine_deployed=files.exists("/etc/ovirt-hosted-engine/hosted-engine.conf"),
         boot_partition_id=read_boot_partition_id(files),
         ovn_configured=read_ovn_configured(files),
     )

@@ -2,31 +2,28 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from fnmatch import fnmatchcase
-from typing import Literal, TypedDict
+from typing import Literal
 
 from msgspec import UNSET
+from msgspec.structs import asdict
 
-from vdsm.api.host_types import Bonding, Bridge, DeviceStats, Network, NetworkCapabilities, NetworkStatistics, Nic, Vlan
+from vdsm.api.host_types import (
+    Bonding,
+    Bridge,
+    DeviceStats,
+    IpAddresses,
+    Network,
+    NetworkCapabilities,
+    NetworkStatistics,
+    Nic,
+    Vlan,
+)
 from vdsm.network.bonds import get_bond_speed, list_bond_options
 from vdsm.network.model import LINK_SCOPE, MAIN_TABLE, Address, Link, NetworkRecord, NetworkState, Visibility
 
 _DUMMY_BRIDGE = ";vdsmdummy;"
 _ASSUMED_SPEED_MBPS = 1000
-
-
-class _Ip(TypedDict):
-    address: str
-    netmask: str
-    ipv4_addresses: list[str]
-    ipv6_addresses: list[str]
-    gateway: str
-    ipv6_gateway: str
-    ipv4_default_route: bool
-    dhcpv4: bool
-    dhcpv6: bool
-    ipv6_autoconf: bool
 
 
 class Devices:
@@ -79,7 +76,7 @@ class Devices:
             return self.get_speed(base) if base is not None and base.kind == "bond" else link.speed_mbps
         return link.speed_mbps if self._is_nic(link) else 0
 
-    def describe_ip(self, link: Link, record: NetworkRecord | None = None) -> _Ip:
+    def describe_ip(self, link: Link, record: NetworkRecord | None = None) -> IpAddresses:
         """The block of address fields that every device has."""
         known = record or self._records.get(link.name)
         addresses = [item for item in self._state.addresses if item.index == link.index and item.scope != LINK_SCOPE]
@@ -89,7 +86,7 @@ class Devices:
         main = {
             route.gateway for route in self._state.default_routes if route.family == 4 and route.table == MAIN_TABLE
         }
-        return _Ip(
+        return IpAddresses(
             address=primary.address if primary else "",
             netmask=_format_netmask(primary.prefix_length) if primary else "",
             ipv4_addresses=[f"{item.address}/{item.prefix_length}" for item in ipv4],
@@ -168,7 +165,7 @@ def _make_nic(devices: Devices, link: Link) -> Nic:
     master = devices.get_master(link)
     enslaved = master is not None and master.kind == "bond"
     return Nic(
-        **devices.describe_ip(link),
+        **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         mac_address=link.mac_address,
         permanent_mac_address=link.permanent_mac_address if enslaved and link.permanent_mac_address else UNSET,
@@ -180,7 +177,7 @@ def _make_nic(devices: Devices, link: Link) -> Nic:
 def _make_bonding(devices: Devices, link: Link) -> Bonding:
     aggregator, partner = link.options.get("ad_aggregator", ""), link.options.get("ad_partner_mac", "")
     return Bonding(
-        **devices.describe_ip(link),
+        **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         mac_address=link.mac_address,
         slaves=devices.list_ports(link),
@@ -195,13 +192,16 @@ def _make_bonding(devices: Devices, link: Link) -> Bonding:
 def _make_vlan(devices: Devices, link: Link) -> Vlan:
     base = devices.get_base(link)
     return Vlan(
-        **devices.describe_ip(link), mtu=link.mtu, iface=base.name if base is not None else "", vlan_id=link.vlan_id
+        **asdict(devices.describe_ip(link)),
+        mtu=link.mtu,
+        iface=base.name if base is not None else "",
+        vlan_id=link.vlan_id,
     )
 
 
 def _make_bridge(devices: Devices, link: Link) -> Bridge:
     return Bridge(
-        **devices.describe_ip(link),
+        **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         ports=devices.list_ports(link),
         stp=_get_stp(link),
@@ -217,7 +217,7 @@ def _make_network(devices: Devices, record: NetworkRecord) -> Network | None:
     ports = devices.list_ports(link) if record.bridged else []
     southbound = devices.find(_get_southbound(devices, ports) if record.bridged else link.name)
     return Network(
-        **devices.describe_ip(link, record),
+        **asdict(devices.describe_ip(link, record)),
         mtu=link.mtu,
         iface=link.name,
         bridged=record.bridged,

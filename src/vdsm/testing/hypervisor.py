@@ -3,10 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, ParseError, tostring
 
 from defusedxml.ElementTree import fromstring
+from msgspec import Struct, field
 
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError
@@ -28,8 +28,7 @@ _OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT = 9, 27, 55, 86  # libvirt's 
 _NO_SPACE = 2  # virDomainDiskErrorCode
 
 
-@dataclass(slots=True)
-class FakeDomain:
+class FakeDomain(Struct):
     """One domain of the fake. `live` and `pid` are there while it is active."""
 
     definition: Element

@@ -1,86 +1,21 @@
 """What libvirt adds to a VM that runs: aliases, ports, tap names, figures; state is left to the fake hypervisor."""
 
 from collections import Counter
-from dataclasses import dataclass
+from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from defusedxml.ElementTree import fromstring
+from msgspec import Struct
 
-HOST_CAPABILITIES = """<capabilities>
-  <host>
-    <uuid>5c1f0f5e-4a1f-4d3d-9d53-1f2f3f4f5f6f</uuid>
-    <cpu>
-      <arch>x86_64</arch>
-      <model>EPYC</model>
-      <vendor>AMD</vendor>
-      <counter name='tsc' frequency='2596138000' scaling='no'/>
-      <topology sockets='1' dies='1' cores='2' threads='1'/>
-    </cpu>
-    <topology>
-      <cells num='1'>
-        <cell id='0'>
-          <memory unit='KiB'>16384000</memory>
-          <cpus num='2'>
-            <cpu id='0' socket_id='0' die_id='0' core_id='0' siblings='0'/>
-            <cpu id='1' socket_id='0' die_id='0' core_id='1' siblings='1'/>
-          </cpus>
-        </cell>
-      </cells>
-    </topology>
-    <secmodel>
-      <model>dac</model>
-      <doi>0</doi>
-      <baselabel type='kvm'>+64055:+108</baselabel>
-      <baselabel type='qemu'>+64055:+108</baselabel>
-    </secmodel>
-  </host>
-  <guest>
-    <os_type>hvm</os_type>
-    <arch name='x86_64'>
-      <wordsize>64</wordsize>
-      <emulator>/usr/bin/qemu-system-x86_64</emulator>
-      <machine canonical='pc-i440fx-7.2' maxCpus='255'>pc</machine>
-      <machine maxCpus='255'>pc-i440fx-7.2</machine>
-      <machine canonical='pc-q35-7.2' maxCpus='288'>q35</machine>
-      <machine maxCpus='288'>pc-q35-7.2</machine>
-      <domain type='qemu'/>
-      <domain type='kvm'/>
-    </arch>
-  </guest>
-</capabilities>
-"""
-
-_DOMAIN_CAPABILITIES = """<domainCapabilities>
-  <path>/usr/bin/qemu-system-x86_64</path>
-  <machine>pc-i440fx-7.2</machine>
-  <arch>x86_64</arch>
-  <vcpu max='255'/>
-  <cpu>
-    <mode name='host-passthrough' supported='no'/>
-    <mode name='host-model' supported='yes'>
-      <model fallback='forbid'>EPYC</model>
-      <vendor>AMD</vendor>
-      <feature policy='require' name='acpi'/>
-      <feature policy='require' name='hypervisor'/>
-      <feature policy='disable' name='xsavec'/>
-    </mode>
-    <mode name='custom' supported='yes'>
-      <model usable='yes'>qemu64</model>
-      <model usable='yes'>Opteron_G3</model>
-      <model usable='yes'>EPYC</model>
-      <model usable='no'>Skylake-Client</model>
-    </mode>
-  </cpu>
-</domainCapabilities>
-"""
+HOST_CAPABILITIES = Path(__file__).with_name("host_capabilities.xml").read_text()
+_DOMAIN_CAPABILITIES = Path(__file__).with_name("domain_capabilities.xml").read_text()
 
 _ALIAS_PREFIXES = {"interface": "net", "graphics": "", "emulator": "", "memballoon": "balloon", "lease": ""}
 _BUS_PREFIXES = {"virtio": "virtio-disk", "ide": "ide0-0-", "sata": "sata0-0-", "scsi": "scsi0-0-0-", "fdc": "fdc0-0-"}
 _FIRST_PORT = 5900
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(Struct, frozen=True):
     """A disk as statistics name it."""
 
     target: str

@@ -4,8 +4,9 @@
 """
 
 import errno
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from vdsm.storage.ports import Lease, LeaseFailed, LeaseState, Lockspace
 
@@ -13,8 +14,7 @@ Place = tuple[object, int]
 """A file, however it is named now, and an offset in it."""
 
 
-@dataclass
-class Judge:
+class Judge(Struct):
     """What is on storage: lockspaces and leases by place, members by lockspace, holders by lease."""
 
     lockspaces: dict[Place, str] = field(default_factory=dict)

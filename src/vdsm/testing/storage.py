@@ -2,9 +2,10 @@
 
 import os
 import uuid
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
@@ -60,8 +61,7 @@ def ignore_step(_: str) -> None:
     """For work whose steps nobody watches."""
 
 
-@dataclass
-class World:
+class World(Struct):
     """A repository, a server, and the ids of a domain and a pool on it."""
 
     repository: Repository

@@ -100,7 +100,7 @@ class StubPorts:
         self.network_down = False
         self.samples = 0
 
-    async def works(self) -> bool:
+    async def uses_kvm(self) -> bool:
         return self.kvm
 
     async def list_versions(self, names: Iterable[str]) -> Mapping[str, str]:

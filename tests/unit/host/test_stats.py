@@ -1,11 +1,10 @@
 """Figures out of two looks."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api.host_types import NetworkStatistics
 from vdsm.host.ports import VmCounts

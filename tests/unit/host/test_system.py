@@ -4,18 +4,21 @@ import pytest
 from msgspec import UNSET
 
 from vdsm.adapters.procfs import MachineFiles
+from vdsm.api.host_types import SelinuxStatus
+from vdsm.host.capabilities import read_machine
 from vdsm.host.system import read_hardware, read_operating_system, read_system
 
 
 def test_a_server_with_everything(machine) -> None:
-    system = read_system(machine("two-sockets"))
-    assert system.kernel == "5.14.0-427.13.1.el9_4.x86_64"
+    read = read_machine(machine("two-sockets"))
+    system = read.system
+    assert read.kernel == "5.14.0-427.13.1.el9_4.x86_64"
     assert system.kernel_features == {
         "MELTDOWN": "(Mitigation: PTI)",
         "SPECTRE_V2": "(Mitigation: IBRS; IBPB: conditional)",
     }
-    assert (system.nested_virtualization, system.fips, system.vnc_encrypted) == (True, True, True)
-    assert (system.selinux_mode, system.kdump_status, system.device_passthrough) == (1, 1, True)
+    assert (system.nested_virtualization, system.fips_enabled, system.vnc_encrypted) == (True, True, True)
+    assert (system.selinux.mode, system.kdump_status, system.device_passthrough) == (1, 1, True)
     assert system.rng_sources == ["random"]
     assert [hba.initiator_name for hba in system.hba_inventory.iscsi] == ["iqn.1994-05.com.redhat:5d1f8ab3c71"]
     assert [(port.port_name, port.node_name) for port in system.hba_inventory.fc] == [
@@ -28,9 +31,11 @@ def test_a_server_with_everything(machine) -> None:
 def test_a_bare_machine_says_no_or_nothing(tmp_path) -> None:
     system = read_system(MachineFiles(tmp_path))
     assert (system.kernel_arguments, system.boot_partition_id) == (UNSET, UNSET)
-    assert (system.selinux_mode, system.kdump_status) == (-1, -1)
-    assert not (system.nested_virtualization or system.fips or system.vnc_encrypted or system.device_passthrough)
-    assert not (system.realtime or system.hosted_engine or system.ovn_configured)
+    assert (system.selinux.mode, system.kdump_status) == (-1, -1)
+    assert not (
+        system.nested_virtualization or system.fips_enabled or system.vnc_encrypted or system.device_passthrough
+    )
+    assert not (system.realtime_kernel or system.hosted_engine_deployed or system.ovn_configured)
     assert system.hba_inventory.fc == system.hba_inventory.iscsi == system.rng_sources == []
     assert system.operating_system.name == "unknown"
 
@@ -40,11 +45,11 @@ def test_a_bare_machine_says_no_or_nothing(tmp_path) -> None:
     [
         ("etc/kdump.conf", "path /var/crash", "kdump_status", 0),
         ("sys/kernel/kexec_crash_loaded", "0", "kdump_status", 0),
-        ("sys/fs/selinux/enforce", "0", "selinux_mode", 0),
+        ("sys/fs/selinux/enforce", "0", "selinux", SelinuxStatus(mode=0)),
         ("etc/libvirt/qemu.conf", "# vnc_tls = 1", "vnc_encrypted", False),
         ("sys/module/kvm_intel/parameters/nested", "N", "nested_virtualization", False),
-        ("etc/ovirt-hosted-engine/hosted-engine.conf", "fqdn=engine", "hosted_engine", True),
-        ("sys/kernel/realtime", "1", "realtime", True),
+        ("etc/ovirt-hosted-engine/hosted-engine.conf", "fqdn=engine", "hosted_engine_deployed", True),
+        ("sys/kernel/realtime", "1", "realtime_kernel", True),
         (
             "proc/mounts",
             "/dev/mapper/onn-root / xfs rw 0 0",
