@@ -22,19 +22,8 @@ from vdsm.local import choose_certificate, find_paths
 from vdsm.wire import client as wire
 
 NAMESPACES = (
-    "Host",
-    "VM",
-    "Volume",
-    "Image",
-    "StoragePool",
-    "StorageDomain",
-    "Task",
-    "LVMVolumeGroup",
-    "ISCSIConnection",
-    "Lease",
-    "SDM",
-    "NBD",
-    "ManagedVolume",
+    *("Host", "VM", "Volume", "Image", "StoragePool", "StorageDomain", "Task", "LVMVolumeGroup", "ISCSIConnection"),
+    *("Lease", "SDM", "NBD", "ManagedVolume"),
 )
 GLUSTER_NAMESPACES = ("GlusterVolume", "GlusterHost", "GlusterTask", "GlusterHook", "GlusterService", "GlusterBrick")
 DEFAULT_PORT = 54321

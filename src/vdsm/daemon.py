@@ -167,7 +167,7 @@ class _VmCounter:
 
     def count(self) -> VmCounts:
         statuses = self._vms.list_statuses()
-        return VmCounts(total=len(statuses), active=sum(status is not Status.DOWN for status in statuses))
+        return VmCounts(vms=len(statuses), vms_active=sum(status is not Status.DOWN for status in statuses))
 
 
 def _open_repository(

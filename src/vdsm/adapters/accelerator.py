@@ -17,6 +17,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct
+
 from vdsm.adapters.run import SEARCH_PATH, CommandFailed, CommandTimedOut, Completed, run_async
 from vdsm.virt.ports import ProbeResult
 
@@ -45,34 +47,23 @@ class Runner(Protocol):
     ) -> Completed: ...
 
 
-class KvmProbe:
+class KvmProbe(Struct, frozen=True):
     """Fits `virt.accelerator.AcceleratorProbe`. A measurement is kept in `cache_file` until the machine boots again."""
 
-    def __init__(
-        self,
-        cache_file: Path,
-        *,
-        qemu_user: str | None = None,
-        kvm_device: Path = KVM_DEVICE,
-        boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id"),
-        accelerator: str = "kvm",
-        deadline_s: float = DEADLINE_S,
-        run: Runner = run_async,
-    ) -> None:
-        self._cache_file = cache_file
-        self._qemu_user = qemu_user
-        self._kvm_device = kvm_device
-        self._boot_id_file = boot_id_file
-        self._accelerator = accelerator
-        self._deadline_s = deadline_s
-        self._run = run
+    cache_file: Path
+    qemu_user: str | None = None
+    kvm_device: Path = KVM_DEVICE
+    boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")
+    accelerator: str = "kvm"
+    deadline_s: float = DEADLINE_S
+    run: Runner = run_async
 
     async def measure(self) -> ProbeResult:
         """FAST, SLOW, or ABSENT when there is no KVM that this process and qemu's user may use, within the deadline.
 
         The probe knows x86 only; elsewhere KVM counts as fast where it exists.
         """
-        if not self._kvm_device.exists() or find_closed_device(self._qemu_user, self._kvm_device) is not None:
+        if not self.kvm_device.exists() or find_closed_device(self.qemu_user, self.kvm_device) is not None:
             return ProbeResult.ABSENT
         if platform.machine() != "x86_64":
             return ProbeResult.FAST
@@ -90,11 +81,11 @@ class KvmProbe:
             sector.write(PROBE)
             sector.flush()
             try:
-                await self._run(
-                    [emulator, "-accel", self._accelerator, "-machine", "pc", "-m", "16", "-nodefaults"]
+                await self.run(
+                    [emulator, "-accel", self.accelerator, "-machine", "pc", "-m", "16", "-nodefaults"]
                     + ["-no-user-config", "-display", "none", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
                     + ["-drive", f"file={sector.name},format=raw,if=ide"],
-                    timeout_s=self._deadline_s,
+                    timeout_s=self.deadline_s,
                     ok=(GOOD_STATUS,),
                 )
             except CommandTimedOut:
@@ -107,23 +98,23 @@ class KvmProbe:
 
     def _read_cache(self) -> ProbeResult | None:
         try:
-            cached = json.loads(self._cache_file.read_text())
+            cached = json.loads(self.cache_file.read_text())
             return ProbeResult(cached["result"]) if cached["boot_id"] == self._read_boot_id() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # missing or damaged: it is measured again
 
     def _write_cache(self, result: ProbeResult) -> None:
         text = json.dumps({"boot_id": self._read_boot_id(), "result": result.value})
-        new = self._cache_file.with_name(self._cache_file.name + ".new")
+        new = self.cache_file.with_name(self.cache_file.name + ".new")
         try:
-            self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+            self.cache_file.parent.mkdir(parents=True, exist_ok=True)
             new.write_text(text)
-            os.replace(new, self._cache_file)
+            os.replace(new, self.cache_file)
         except OSError as error:
             log.warning("the measurement of KVM is not kept: %s", error)
 
     def _read_boot_id(self) -> str:
-        return self._boot_id_file.read_text().strip()
+        return self.boot_id_file.read_text().strip()
 
 
 def find_closed_device(user: str | None, device: Path = KVM_DEVICE) -> str | None:

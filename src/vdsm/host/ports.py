@@ -55,13 +55,13 @@ class Packages(Protocol):
 
 
 class VmCounts(Struct, frozen=True):
-    """How many VMs there are; `active` ones are not down."""
+    """How many VMs there are; active ones are not down."""
 
-    total: int = 0
-    active: int = 0
-    migrating: int = 0
-    incoming: int = 0
-    outgoing: int = 0
+    vms: int = 0
+    vms_active: int = 0
+    vms_migrating: int = 0
+    incoming_migrations: int = 0
+    outgoing_migrations: int = 0
 
 
 class Vms(Protocol):

@@ -7,6 +7,7 @@ true from the first answer on.
 from collections.abc import Mapping
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict
 
 from vdsm.api.host_types import CpuCoreStats, HostedEngineStats, HostStats, NetworkStatistics, StorageDomainVitals
 from vdsm.host.memory import MIB_BYTES, PAGE_BYTES, get_free_kib, get_used_percent
@@ -97,9 +98,7 @@ def make_stats(before: HostSample | None, after: HostSample, networks: NetworkSt
     free_kib = get_free_kib(after.meminfo)
     ksm = after.ksm
     return HostStats(
-        network=networks.network,
-        receive_dropped=networks.receive_dropped,
-        send_dropped=networks.send_dropped,
+        **asdict(networks),
         cpu_user_percent=cpu.user,
         cpu_system_percent=cpu.system,
         cpu_idle_percent=cpu.idle,
@@ -120,11 +119,7 @@ def make_stats(before: HostSample | None, after: HostSample, networks: NetworkSt
         numa_memory=dict(after.numa_memory),
         cpus=get_core_loads(before, after),
         storage_domains=moment.storage_domains,
-        vms=moment.vms.total,
-        vms_active=moment.vms.active,
-        vms_migrating=moment.vms.migrating,
-        incoming_migrations=moment.vms.incoming,
-        outgoing_migrations=moment.vms.outgoing,
+        **asdict(moment.vms),
         date_time=moment.date_time,
         policy_status="inactive",
         ksm_running=_get_flag(ksm, "run"),

@@ -141,7 +141,7 @@ async def test_later_questions_are_answered_from_the_last_sample(make_host) -> N
     host = make_host()
     await host.service.get_stats()
     shutil.rmtree(host.root)
-    host.ports.counts = VmCounts(total=3, active=2)
+    host.ports.counts = VmCounts(vms=3, vms_active=2)
     host.ports.vitals = {"sd": _vitals()}
     await host.clock.advance(7.5)
     stats = await host.service.get_stats()

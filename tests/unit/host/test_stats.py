@@ -15,7 +15,7 @@ MOMENT = Moment(
     elapsed_s=60.0,
     sample_age_s=1.0,
     date_time="2023-11-14T22:13:20 GMT",
-    vms=VmCounts(total=5, active=4, migrating=2, incoming=1, outgoing=1),
+    vms=VmCounts(vms=5, vms_active=4, vms_migrating=2, incoming_migrations=1, outgoing_migrations=1),
     storage_domains={},
 )
 

@@ -11,13 +11,9 @@ from vdsm.virt.ports import HypervisorDown, HypervisorRefused, HypervisorTimeout
 
 log = logging.getLogger(__name__)
 
-_LOST = frozenset(
-    {
-        libvirt.VIR_ERR_INTERNAL_ERROR,
-        libvirt.VIR_ERR_SYSTEM_ERROR,
-        libvirt.VIR_ERR_NO_CONNECT,
-        libvirt.VIR_ERR_INVALID_CONN,
-    }
+_LOST = (
+    *(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR),
+    *(libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_CONN),
 )
 _starting = threading.Lock()
 _loop: threading.Thread | None = None

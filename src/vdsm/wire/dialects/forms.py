@@ -57,10 +57,6 @@ def format_text(value: Any) -> str:
     return "false" if value is False else str(value)
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _leaf(hint: Any, *, loose: bool, text_only: bool) -> Decode:
     base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     wants_text = base is str
