@@ -5,19 +5,31 @@ Calling the daemon is left to `vdsm-client`.
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vdsm import __version__
 from vdsm.cli.accounts import add_to_group, find_owners, find_usual_qemu_user, has_group, is_real_node, parse_qemu_user
 from vdsm.cli.group import Group, UnknownWord
+from vdsm.cli.rows import print_row, print_rows
 from vdsm.core.errors import NodeError
 from vdsm.core.paths import Paths
 from vdsm.local import find_paths
 from vdsm.settings import Settings, format_settings, load_settings
+
+if TYPE_CHECKING:
+    from vdsm.storage.domain import Domain
+    from vdsm.storage.examination.places import Examination
+
+if TYPE_CHECKING:
+    from vdsm.storage.domain import Domain
+    from vdsm.storage.examination.places import Examination
 
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
@@ -33,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed, or no such action) or 2 (wrong options)."""
     try:
         status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name=PROGRAM, standalone_mode=False)
-    except click.UsageError as error:
+    except click.ClickException as error:
         error.show()
         return 1 if isinstance(error, UnknownWord) else error.exit_code
     except click.Abort:
@@ -128,6 +140,120 @@ def renew_certificates(paths: Paths) -> int:
 def show_default_config() -> None:
     """Print the configuration of a node that has no configuration file."""
     print(format_settings(Settings()), end="")
+
+
+_domain = click.argument("domain")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+_host_id = click.option(
+    "--host-id", type=click.IntRange(1, 2000), help="This host's number in the pool; no other host may have it."
+)
+_master = click.option("--master", metavar="DOMAIN", help="The master domain that the pool of DOMAIN has now.")
+
+
+@command.command("dump-volume-chains", context_settings=dict(_CONTEXT))
+@_domain
+@_json
+@click.pass_obj
+def dump_volume_chains(paths: Paths, domain: str, as_json: bool) -> None:
+    """Print the volumes of a domain (its path, or its id), each after its parent."""
+    from vdsm.storage.examination.reports import list_chains
+
+    examination = _examine(paths)
+    print_rows(list_chains(examination.survey(examination.open(domain))), as_json=as_json)
+
+
+@command.command("volume-info", context_settings=dict(_CONTEXT))
+@_domain
+@click.argument("volume")
+@_json
+@click.pass_obj
+def volume_info(paths: Paths, domain: str, volume: str, as_json: bool) -> None:
+    """Print what a volume's record, file and lease tell."""
+    from vdsm.storage.examination.reports import describe_volume
+
+    examination = _examine(paths)
+    print_row(describe_volume(examination.survey(examination.open(domain)), volume), as_json=as_json)
+
+
+@command.command("dump-leases", context_settings=dict(_CONTEXT))
+@_domain
+@_json
+@click.pass_obj
+def dump_leases(paths: Paths, domain: str, as_json: bool) -> None:
+    """Print sanlock's records on a domain as they are on storage: hosts, the writer's, external ones, volumes'."""
+    from vdsm.storage.examination.reports import list_leases
+
+    examination = _examine(paths)
+    print_rows(list_leases(examination.survey(examination.open(domain))), as_json=as_json)
+
+
+@command.command("rebuild-xleases", context_settings=dict(_CONTEXT))
+@_domain
+@_host_id
+@_master
+@click.pass_obj
+def rebuild_xleases(paths: Paths, domain: str, host_id: int | None, master: str | None) -> None:
+    """Make the index of a domain's external leases and the leases behind it agree, as the domain's only writer."""
+    examination = _examine(paths)
+    found = examination.open(domain)
+    with _writing(paths, examination, found, host_id, master):
+        examination.rebuild_leases(found)
+    print("Rebuilt.")
+
+
+@command.command("check-domain", context_settings=dict(_CONTEXT))
+@_domain
+@_json
+@click.option("--repair", is_flag=True, help="Mend what is safe to mend, as the domain's only writer.")
+@_host_id
+@_master
+@click.pass_obj
+def check_domain(
+    paths: Paths, domain: str, as_json: bool, repair: bool, host_id: int | None, master: str | None
+) -> int:
+    """Compare a domain's metadata with its disk; exit with 1 when something is wrong. Only --repair writes."""
+    from vdsm.storage.examination.reports import list_findings
+
+    examination, repaired = _examine(paths), []
+    if repair:
+        found = examination.open(domain)
+        with _writing(paths, examination, found, host_id, master):
+            repaired = examination.repair(found)
+    findings = examination.find_all(domain)
+    print_rows(list_findings(findings, repaired), as_json=as_json)
+    return int(bool(findings))
+
+
+def _examine(paths: Paths) -> "Examination":
+    """Domains as they are found without a daemon; what is mended is given to who owns the domain."""
+    from vdsm.adapters.files import choose_owner
+    from vdsm.adapters.qemuimg import QemuImgCommand
+    from vdsm.adapters.sanlock import SanlockLeases
+    from vdsm.core.clock import SystemClock
+    from vdsm.storage.examination.places import Examination
+    from vdsm.storage.layout import Layout
+    from vdsm.storage.ports import Ownership
+
+    def owner_of(path: Path) -> Ownership:
+        status = path.lstat()
+        return choose_owner((status.st_uid, status.st_gid) if os.geteuid() == 0 else None)
+
+    leases = SanlockLeases(load_settings(paths).settings.sanlock.io_timeout)
+    return Examination(Layout(paths), leases, QemuImgCommand(), SystemClock(), owner_of)
+
+
+def _writing(
+    paths: Paths, examination: "Examination", found: "Domain", host_id: int | None, master: str | None
+) -> AbstractContextManager[None]:
+    from vdsm.storage.examination.places import writing
+    from vdsm.storage.model import DomainType
+
+    with socket.socket(socket.AF_UNIX) as door:
+        if door.connect_ex(str(paths.socket)) == 0:
+            raise click.ClickException("the daemon runs and may write to the domain: stop it first")
+    if host_id is None and found.metadata.type is not DomainType.LOCALFS:
+        raise click.UsageError("other hosts share this domain: --host-id is needed, this host's number in the pool")
+    return writing(found, host_id or 1, examination.open(master) if master else None)
 
 
 def _print_each(lines: Iterable[str]) -> int:

@@ -7,7 +7,8 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
@@ -22,27 +23,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: Path, limit_bytes: int) -> bytes:
-    """The beginning of a file; OSError for a link or anything else that is no file, at once."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+@contextmanager
+def opened(path: Path, flags: int = 0) -> Iterator[int]:
+    """A file to read from; OSError for a link or anything else that is no file, at once."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags | _FLAGS)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "Not a file", str(path))
-        return os.read(descriptor, limit_bytes)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """The beginning of a file, as it is `opened`."""
+    with opened(path) as descriptor:
+        return os.read(descriptor, limit_bytes)
 
 
 def read_file_directly(path: Path, limit_bytes: int) -> bytes:
     """The beginning of a file as it is on storage, past the caches of this host; as `read_file` otherwise."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_DIRECT | _FLAGS)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "Not a file", str(path))
-        with mmap.mmap(-1, limit_bytes) as aligned:
-            return aligned[: os.preadv(descriptor, [aligned], 0)]
-    finally:
-        os.close(descriptor)
+    with opened(path, os.O_DIRECT) as descriptor, mmap.mmap(-1, limit_bytes) as aligned:
+        return aligned[: os.preadv(descriptor, [aligned], 0)]
 
 
 def create_file(path: Path, mode: int, *, size_bytes: int = 0, owner: Callable[[Path], None]) -> None:

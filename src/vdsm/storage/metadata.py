@@ -18,6 +18,8 @@ from vdsm.storage.errors import (
     MetaDataValidationError,
 )
 from vdsm.storage.model import (
+    ALIGNMENTS_BYTES,
+    BLOCK_SIZES_BYTES,
     DEFAULT_ALIGNMENT_BYTES,
     DEFAULT_BLOCK_SIZE_BYTES,
     DomainClass,
@@ -127,6 +129,8 @@ class DomainMetadata:
         )
         if self.version < 5 and not old_geometry:
             raise MetaDataValidationError(f"version {self.version} with block size {self.block_size_bytes}")
+        if self.block_size_bytes not in BLOCK_SIZES_BYTES or self.alignment_bytes not in ALIGNMENTS_BYTES:
+            raise MetaDataValidationError(f"block size {self.block_size_bytes}, alignment {self.alignment_bytes}")
 
     def _get(self, key: str) -> str:
         try:

@@ -21,6 +21,8 @@ XLEASES_VERSION = 4
 
 DEFAULT_BLOCK_SIZE_BYTES = 512
 DEFAULT_ALIGNMENT_BYTES = 1 << 20
+BLOCK_SIZES_BYTES = (512, 4096)
+ALIGNMENTS_BYTES = tuple(factor << 20 for factor in (1, 2, 4, 8))
 CAPACITY_UNIT_BYTES = 4096
 """Capacities and initial sizes are rounded up to a multiple of this (facts: storage §1.7)."""
 RAW_HEAD_BYTES = 4096

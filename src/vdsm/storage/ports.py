@@ -541,6 +541,9 @@ class ExternalLeases(Protocol):
     def rebuild(self) -> None:
         """Make index and leases agree."""
 
+    def find_faults(self) -> Iterable[str]:
+        """Where they do not, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:

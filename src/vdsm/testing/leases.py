@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from vdsm.storage.leases.on_disk import HOST_MAGIC, LEASE_MAGIC, RECORD
 from vdsm.storage.ports import Lease, LeaseFailed, LeaseState, Lockspace
 
 Place = tuple[object, int]
@@ -26,7 +27,7 @@ class Judge(Struct):
 
 
 class LeasesInMemory:
-    """`storage.ports.Leases` of one host. With `writes_files`, files get the sizes that sanlock would give them."""
+    """`storage.ports.Leases` of one host. With `writes_files`, files get sizes and names as sanlock would give them."""
 
     def __init__(self, judge: Judge | None = None, *, writes_files: bool = False) -> None:
         self.judge = judge or Judge()
@@ -49,18 +50,19 @@ class LeasesInMemory:
 
     def write_lockspace(self, lockspace: Lockspace) -> None:
         self._check("write_lockspace")
-        self._fill(lockspace.path, 0, lockspace)
+        self._fill(lockspace.path, 0, lockspace, HOST_MAGIC, lockspace.name)
         self.judge.lockspaces[_locate(lockspace.path)] = lockspace.name
 
     def write_lease(self, lease: Lease) -> None:
         self._check("write_lease")
-        self._fill(lease.path, lease.offset_bytes, lease.lockspace)
+        self._fill(lease.path, lease.offset_bytes, lease.lockspace, LEASE_MAGIC, lease.lockspace.name, lease.name)
         self.judge.leases[_place(lease)] = (lease.lockspace.name, lease.name)
         self.judge.versions[_place(lease)] = 0
         self.judge.values.pop(_place(lease), None)
 
     def clear_lease(self, lease: Lease) -> None:
         self._check("clear_lease")
+        self._fill(lease.path, lease.offset_bytes, lease.lockspace, LEASE_MAGIC)
         self.judge.leases.pop(_place(lease), None)
 
     def read_lease_name(self, lease: Lease) -> tuple[str, str] | None:
@@ -141,10 +143,13 @@ class LeasesInMemory:
         if self.judge.leases.get(_place(lease)) != (lease.lockspace.name, lease.name):
             raise LeaseFailed("no such lease", -227)
 
-    def _fill(self, path: Path, offset_bytes: int, lockspace: Lockspace) -> None:
+    def _fill(self, path: Path, offset_bytes: int, space: Lockspace, magic: int, *names: str) -> None:
         if self._writes_files:
+            record = RECORD.pack(magic, 0, 0, 0, 0, 0, 0, 0, 0, *(name.encode() for name in (*names, "", "")[:2]), 0)
             with path.open("r+b") as file:
-                file.truncate(max(path.stat().st_size, offset_bytes + lockspace.alignment_bytes))
+                file.truncate(max(path.stat().st_size, offset_bytes + space.alignment_bytes))
+                file.seek(offset_bytes)
+                file.write(record)
 
 
 def _place(lease: Lease) -> Place:

@@ -1,12 +1,15 @@
 """Two hosts and their daemons on one Gluster domain, real mounts and real sanlock: layout, leases, one writer."""
 
+import json
 import re
+import shlex
+import sys
 import time
 from pathlib import Path
 
 from lab.commands import wait_for
 from lab.sanlock import TAKE_OVER_AFTER_S
-from lab.vdsmd import make_id
+from lab.vdsmd import SOURCES, make_id
 from tests.shared_pool import SharedPool
 from tests.system.vdsmd import Volume
 
@@ -139,3 +142,41 @@ def test_an_spm_that_is_cut_off_from_its_storage_ends_before_another_may_begin(
     first.vdsmd.process.wait(TAKE_OVER_AFTER_S - 20)
     assert time.monotonic() - begin_s < TAKE_OVER_AFTER_S - 20
     assert second.vdsmd.wait_task(second.begin_spm())["code"] == 651, "the other host may still be writing"
+
+
+def test_the_tool_looks_at_any_time_and_writes_only_where_nobody_else_may(pools: tuple[SharedPool, SharedPool]) -> None:
+    first, second = pools
+    first.start_spm()
+    volume = first.create_volume()
+    folder = second.folder / second.domain_id
+
+    def use_tool(*words: str) -> str:
+        """What it prints; how it ended is the last line."""
+        command = [sys.executable, "-m", "vdsm.cli.tool", "--root", str(folder.parents[5]), *words]
+        script = f"cd {SOURCES} && {shlex.join(command)} 2>&1; echo $?"
+        return str(second.host.run("bash", "-c", script))
+
+    check = ("check-domain", second.domain_id)
+    assert use_tool(*check).split() == ["Nothing.", "0"]
+    said = json.loads(use_tool("dump-leases", second.domain_id, "--json").rpartition("]")[0] + "]")
+    [writer] = [row for row in said if row["name"] == "SDM"]
+    assert (writer["is_used"], writer["owner"], writer["lockspace"]) == (True, 1, second.domain_id)
+    [line] = second.dump("dom_md/leases", f":0:{2 * MIB}")
+    offset, _, _, timestamp, owner, generation, version = line.split()
+    assert [int(offset), int(timestamp), int(owner), int(generation), int(version)] == [
+        writer[name] for name in ("offset_bytes", "timestamp_s", "owner", "generation", "version")
+    ]
+    record = folder / f"images/{volume.image_id}/{volume.volume_id}.meta"
+    first.host.run("sed", "-i", "s/VOLTYPE=LEAF/VOLTYPE=INTERNAL/", record)
+    second.host.run("rm", record.with_suffix(".lease"))
+    assert "--repair mends it" in use_tool(*check)
+    assert "the daemon runs" in use_tool(*check, "--repair", "--host-id", "2")
+    second.vdsmd.kill()
+    assert "--host-id is needed" in use_tool(*check, "--repair")
+    assert "Cannot obtain lock" in use_tool(*check, "--repair", "--host-id", "2")
+    assert "INTERNAL" in first.host.run("cat", record)
+    first.stop_spm()
+    assert use_tool(*check, "--repair", "--host-id", "2").count("repaired") == 2
+    assert use_tool(*check).split() == ["Nothing.", "0"]
+    assert use_tool("rebuild-xleases", second.domain_id, "--host-id", "2").split() == ["Rebuilt.", "0"]
+    second.vdsmd.start(wait=False)

@@ -1,7 +1,11 @@
 """`vdsm-tool`: a node set up from nothing, again, and checked."""
 
+import json
 import os
 import pwd
+import socket
+import tempfile
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +18,10 @@ from vdsm.cli.node import find_problems
 from vdsm.cli.tool import main
 from vdsm.core.paths import Paths
 from vdsm.pki import LEAF_LIFE, Owner
+from vdsm.repository import open_repository
 from vdsm.settings import Settings, load_settings
+from vdsm.storage.images.volume_metadata import format_volume_metadata
+from vdsm.storage.model import Allocation, DomainType, Legality, VolumeFormat, VolumeMetadata, VolumeRole
 
 
 @pytest.fixture
@@ -201,3 +208,91 @@ class TestAccounts:
         entry = pwd.getpwuid(0)
         assert list(add_to_group(entry.pw_name, entry.pw_gid, commands.append)) == []
         assert commands == []
+
+
+# Domains without a daemon.
+
+
+@pytest.fixture
+def domain(root: Path) -> str:
+    repository = open_repository(root)
+    (root / "disks").mkdir(parents=True)
+    domain_id = str(uuid.uuid4())
+    repository.servers.connect(DomainType.LOCALFS, str(root / "disks"))
+    repository.domains.create(DomainType.LOCALFS, domain_id, "\x1b[31mred", str(root / "disks"))
+    return domain_id
+
+
+def test_a_sound_domain_has_nothing_to_tell(root: Path, domain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for action in ("check-domain", "dump-leases", "dump-volume-chains"):
+        for word in (domain, str(root / "disks" / domain)):
+            assert run(root, action, word) == 0
+            assert capsys.readouterr().out == "Nothing.\n"
+        assert run(root, action, "--json", domain) == 0
+        assert capsys.readouterr().out == "[]\n"
+
+
+def test_what_is_wrong_is_told_in_a_table_and_in_json(
+    root: Path, domain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "disks" / domain / "images/\x1b[31m").touch()
+    (root / "disks" / domain / "dom_md/metadata.new").touch()
+    assert run(root, "check-domain", domain) == 1
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and "\\x1b[31m" in told and "--repair mends it" in told
+    assert run(root, "check-domain", domain, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [row["kind"] for row in found] == ["leftover", "stray"]
+    assert found[1]["place"] == "images/\x1b[31m"
+    assert run(root, "check-domain", domain, "--repair", "--json") == 1
+    assert [row["outcome"] for row in json.loads(capsys.readouterr().out)] == ["repaired", ""]
+
+
+def test_a_volume_is_told_line_by_line(root: Path, domain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    image, volume, blank = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.UUID(int=0))
+    folder = root / "disks" / domain / "images" / image
+    folder.mkdir()
+    (folder / volume).write_bytes(bytes(1 << 20))
+    record = VolumeMetadata(
+        domain,
+        image,
+        blank,
+        1 << 20,
+        VolumeFormat.RAW,
+        Allocation.SPARSE,
+        VolumeRole.LEAF,
+        "DATA",
+        "\x07text",
+        Legality.LEGAL,
+        1_700_000_000,
+    )
+    (folder / f"{volume}.meta").write_bytes(format_volume_metadata(record, 5))
+    assert run(root, "volume-info", domain, volume) == 0
+    told = capsys.readouterr().out
+    assert "1 MiB" in told and "\\x07text" in told and "2023-11-14" in told
+    assert run(root, "volume-info", domain, volume, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["file_format"] == "raw"
+    assert run(root, "volume-info", domain, str(uuid.uuid4())) == 1
+    assert "Volume does not exist" in capsys.readouterr().err
+    assert run(root, "dump-volume-chains", domain) == 0
+    assert image[:8] in capsys.readouterr().out
+
+
+def test_what_cannot_be_done_is_said_and_nothing_is_written(
+    root: Path, domain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leftover = root / "disks" / domain / "dom_md/metadata.new"
+    leftover.touch()
+    assert run(root, "rebuild-xleases", domain) == 1
+    assert "no external leases" in capsys.readouterr().err
+    assert run(root, "check-domain", str(uuid.uuid4())) == 1
+    assert "Storage domain does not exist" in capsys.readouterr().err
+    door = socket.socket(socket.AF_UNIX)
+    with door, tempfile.TemporaryDirectory(dir="/tmp") as short:  # paths of sockets must be short
+        (root / "run").symlink_to(short)
+        (root / "run/vdsm").mkdir()
+        door.bind(str(Path(short) / "vdsm/vdsmd.sock"))
+        door.listen()
+        assert run(root, "check-domain", "--repair", domain) == 1
+        assert "the daemon runs" in capsys.readouterr().err
+    assert leftover.exists()

@@ -23,6 +23,7 @@ from vdsm.storage.errors import (
     io_failing_as,
 )
 from vdsm.storage.errors_jobs import NoSuchLease
+from vdsm.storage.leases.on_disk import read_records
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, Lockspace
 
 INDEX_BYTES = 62 * 4096
@@ -226,6 +227,20 @@ class LeaseVolume:
             else:
                 self._rebuild_slot(index, number, known, seen)
         self._write_all(index)
+
+    def find_faults(self) -> Iterator[str]:
+        """Where index and leases do not agree, in words; read without sanlock. Raises InvalidMetadata (751)."""
+        index, seen, step = self._load(), set[str](), self._lockspace.alignment_bytes
+        with self._failing():
+            records = read_records(self._path, get_offset(0, step), step, get_offset(RECORDS, step))
+            names = {one.offset_bytes: (one.lockspace, one.name) for one in records}
+        for number in range(RECORDS):
+            record, found = index.get(number), names.get(get_offset(number, step))
+            wanted = (self._lockspace.name, record.lease_id) if record.state is State.USED else None
+            if record.state not in (State.FREE, State.USED) or wanted != found or (wanted and record.lease_id in seen):
+                name = "" if found is None else found[1]
+                yield f"record {number} is {record.state.value} {record.lease_id!r}, its lease {name!r}"
+            seen.add(record.lease_id)
 
     def _rebuild_slot(self, index: Index, number: int, known: set[str], seen: set[str]) -> None:
         record, slot = index.get(number), self._make_lease("", number)
