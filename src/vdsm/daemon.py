@@ -55,6 +55,7 @@ from vdsm.storage.lanes import Lanes
 from vdsm.storage.leases.host_ids import LaneHostIds
 from vdsm.storage.mail.delivery import Pace
 from vdsm.storage.mail.service import MailService
+from vdsm.storage.model import VolumeLocation
 from vdsm.storage.pools.pool import ConnectedPool
 from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
@@ -74,7 +75,7 @@ from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
-from vdsm.virt.ports import AcceleratorProbe, Hypervisor, PreparedImage
+from vdsm.virt.ports import AcceleratorProbe, Hypervisor, NetworkDisk, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -146,17 +147,23 @@ class _Images:
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
-        chain = tuple(
-            {"domainID": v.domain_id, "imageID": v.image_id, "volumeID": v.volume_id, "path": str(v.path)}
-            for v in image.chain
-        )
-        return PreparedImage(str(image.path), image.kind, image.format.value.lower(), chain)
+        chain = tuple(_format_volume(volume) for volume in reversed(image.chain))
+        place = image.network
+        network = NetworkDisk(place.protocol, place.name, place.servers[0], place.transport) if place else None
+        return PreparedImage(str(image.path), image.kind, image.format.value.lower(), chain, network)
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._images.teardown(pool_id, domain_id, image_id)
 
     async def is_folder(self, path: str) -> bool:
         return await self._images.is_folder(path)
+
+
+def _format_volume(volume: VolumeLocation) -> dict[str, str]:
+    ids = {"domainID": volume.domain_id, "imageID": volume.image_id, "volumeID": volume.volume_id}
+    lease = volume.lease
+    place = {"leasePath": str(lease.path), "leaseOffset": str(lease.offset_bytes)} if lease else {}
+    return {**ids, "path": str(volume.path), **place}
 
 
 class _VmCounter:

@@ -137,5 +137,7 @@ def test_what_gluster_tells() -> None:
 <brick uuid="v">two:/b<name>two:/b</name></brick><brick uuid="w">2001:db8::5:/b</brick></bricks></volume></volumes>
 </volInfo></cliOutput>"""
     assert parse_info(document) == GlusterInfo(("one", "two", "2001:db8::5"), 3, is_dispersed=False)
+    rdma = parse_info(document.replace(b"</name>", b"</name><transport>1</transport>", 1))
+    assert rdma is not None and rdma.transport == "rdma"
     for nonsense in (b"", b"<a/>", b"no xml", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'):
         assert parse_info(nonsense) is None

@@ -897,3 +897,29 @@ def test_domains_on_a_mount_that_cannot_be_read_are_sick_and_not_unknown(
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert kind.list_domains() == found == {world.domain_id: found[world.domain_id]}
+
+
+def test_a_prepared_image_tells_of_leases_and_of_the_network(host: Machine) -> None:
+    host.gluster.info = GlusterInfo(("gl1", "gl2", "gl,3:/x", "gl2"), 3)
+    for type, server in ((DomainType.GLUSTERFS, GLUSTER), (DomainType.NFS, NFS)):
+        world = create(host, type, server)
+        host.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
+        host.repository.pools.connect(world.pool_id, 1, world.domain_id, 1)
+        host.repository.spm.start(world.pool_id)
+        base = world.create_base()
+        top = world.create_layer(base)
+        image = host.repository.images.prepare(world.pool_id, world.domain_id, top.image_id, top.volume_id)
+        assert [one.volume_id for one in image.chain] == [top.volume_id, base.volume_id]
+        assert [one.lease for one in image.chain] == [
+            VolumeLease(one.path.with_suffix(".lease")) for one in image.chain
+        ]
+        if type is DomainType.NFS:
+            assert image.network is None
+            continue
+        assert image.network is not None and image.network.servers == ("gl1", "gl2")
+        assert image.network.name == f"vol0/{world.domain_id}/images/{top.image_id}/{top.volume_id}"
+        host.gluster.info = None  # asked once for each mount
+        again = host.repository.images.prepare(world.pool_id, world.domain_id, top.image_id, top.volume_id)
+        assert again.network == image.network
+        host.repository.spm.stop(world.pool_id)
+        host.repository.pools.disconnect(world.pool_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.running import BLANK, PATIENCE_S, FakeMachine, Running, choose_settings, make_id, running
+from tests.daemon.running import BLANK, PATIENCE_S, FakeMachine, Running, choose_settings, make_id, running, start_vm
 from vdsm.settings import Spm
 from vdsm.storage.ports import MountFailed
 from vdsm.wire.client import CallFailed
@@ -145,3 +145,36 @@ async def test_a_daemon_that_lost_its_lease_is_ended(root: Path, certificates: P
         machine.leases.held.clear()
         await look(lambda: bool(machine.lost))
         assert domain_id in machine.lost[0]
+
+
+async def test_a_disk_of_gluster_with_its_lease(root: Path, certificates: Path, machine: FakeMachine) -> None:
+    async with running(root, certificates, machine=machine) as daemon:
+        ids = {name: make_id() for name in ("poolID", "domainID", "imageID", "volumeID")}
+        pool_id, domain_id, image_id, volume_id = ids.values()
+        await change(daemon, "7", {"id": make_id(), "connection": "gl1:/vol0"})
+        domain = {"domainType": "7", "typeArgs": {"remotePath": "gl1:/vol0"}, "name": "n", "domainClass": 1}
+        await daemon.rpc("StorageDomain.create", {"storagedomainID": domain_id, **domain, "version": 5})
+        pool = {"storagepoolID": pool_id, "masterSdUUID": domain_id, "masterVersion": 1}
+        await daemon.rpc("StoragePool.create", {**pool, "name": "pool", "domainList": [domain_id]})
+        await daemon.rpc("StoragePool.connect", {**pool, "hostID": 1, "scsiKey": ""})
+        start = {"storagepoolID": pool_id, "prevID": -1, "prevLver": "-1", "enableScsiFencing": "false"}
+        await daemon.finish(await daemon.rpc("StoragePool.spmStart", start))
+        place = {"storagepoolID": pool_id, "storagedomainID": domain_id, "imageID": image_id}
+        base_id, kind = make_id(), {"volFormat": "COW", "preallocate": "SPARSE", "diskType": "DATA", "desc": ""}
+        for new_id, parent_id in ((base_id, BLANK), (volume_id, base_id)):
+            sources = {"srcImgUUID": image_id if parent_id == base_id else BLANK, "srcVolUUID": parent_id}
+            volume = {**place, "volumeID": new_id, "size": str(1 << 20), **kind, **sources}
+            await daemon.finish(await daemon.rpc("Volume.create", volume))
+
+        prepared = await daemon.xmlrpc("prepareImage", pool_id, domain_id, image_id, volume_id)
+        name = f"vol0/{domain_id}/images/{image_id}/{volume_id}"
+        hosts = [{"name": "gl1", "port": "0", "transport": "tcp"}]
+        assert prepared["info"] == {"type": "network", "path": name, "protocol": "gluster", "hosts": hosts}
+        leases = {one["volumeID"]: (one["leasePath"], one["leaseOffset"]) for one in prepared["imgVolumesInfo"]}
+        assert leases == {id: (f"{prepared['path'].rpartition('/')[0]}/{id}.lease", 0) for id in (base_id, volume_id)}
+
+        vm_id = make_id()
+        disk = {"type": "disk", "device": "disk", "diskType": "network", "iface": "virtio", "format": "cow", **ids}
+        await start_vm(daemon, vm_id, devices=[disk])
+        [found] = machine.hypervisor.domains[vm_id].xml.iterfind("devices/disk[@device='disk']")
+        assert found.get("type") == "network" and found.find("source").get("name") == name  # type: ignore[union-attr]

@@ -34,6 +34,7 @@ def parse_info(document: bytes) -> GlusterInfo | None:
     return GlusterInfo(
         servers=tuple(brick.rpartition(":")[0] for brick in bricks if ":" in brick),
         replica_count=_number(volume.findtext("replicaCount")),
+        transport="rdma" if volume.findtext("transport") == "1" else "tcp",
         is_dispersed=_number(volume.findtext("disperseCount")) > 0,
     )
 

@@ -237,13 +237,25 @@ class VolumeLocation(Struct, frozen=True, kw_only=True):
     image_id: Annotated[str, ovirt("imageID")]
     volume_id: Annotated[str, ovirt("volumeID")]
     path: str
+    lease_path: Annotated[str | UnsetType, ovirt("leasePath")] = UNSET
+    lease_offset_bytes: Annotated[int | UnsetType, ovirt("leaseOffset")] = UNSET
+
+
+class NetworkHost(Struct, frozen=True, kw_only=True):
+    """A server that has an image."""
+
+    name: str
+    port: str = "0"
+    transport: str = "tcp"
 
 
 class PathInfo(Struct, frozen=True, kw_only=True):
-    """How qemu opens a prepared image."""
+    """How qemu opens a prepared image; of a network, by a name there, from the first host."""
 
     type: Literal["file", "block", "network"]
     path: str
+    protocol: str | UnsetType = UNSET
+    hosts: list[NetworkHost] | UnsetType = UNSET
 
 
 class PreparedImage(Struct, frozen=True, kw_only=True):

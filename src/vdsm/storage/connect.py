@@ -62,12 +62,16 @@ def format_nfs_options(connection: ServerConnection) -> str:
 def format_gluster_options(connection: ServerConnection, info: GlusterInfo | None) -> str:
     """What a Gluster volume is mounted with: its other servers stand in for the first (facts: storage §13.3)."""
     words = _split(connection.options)
-    server, _ = split_gluster(connection.place)
-    others = [other for other in dict.fromkeys(info.servers) if other != server] if info else []
-    others = [other for other in others if _HARMLESS.fullmatch(other) and not {",", ":"} & set(other)]
+    others = list_other_servers(split_gluster(connection.place)[0], info)
     if others and not any(word.startswith("backup-volfile-servers=") for word in words):
         words.append(f"backup-volfile-servers={':'.join(others)}")
     return ",".join(words)
+
+
+def list_other_servers(server: str, info: GlusterInfo | None) -> list[str]:
+    """A Gluster volume's servers but this one; names that could be taken for more than a name are left out."""
+    others = [other for other in dict.fromkeys(info.servers) if other != server] if info else []
+    return [other for other in others if _HARMLESS.fullmatch(other) and not {",", ":"} & set(other)]
 
 
 def split_gluster(place: str) -> tuple[str, str]:

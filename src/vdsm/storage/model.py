@@ -299,16 +299,28 @@ class VolumeLocation:
     image_id: str
     volume_id: str
     path: Path
+    lease: VolumeLease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlace:
+    """Where qemu finds something without a mount: a name, and the servers that have it, the mount's own first."""
+
+    name: str
+    servers: tuple[str, ...]
+    protocol: str = "gluster"
+    transport: str = "tcp"
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image ready for qemu; `kind` is file, block or network."""
+    """An image ready for qemu, by its path (`kind` is file or block), and by the network where that can be."""
 
     path: Path
     kind: str
     format: VolumeFormat
     chain: tuple[VolumeLocation, ...]
+    network: NetworkPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.model import DomainSpace, DomainType, ServerConnection, VolumeLease, VolumeSize
+from vdsm.storage.model import DomainSpace, DomainType, NetworkPlace, ServerConnection, VolumeLease, VolumeSize
 
 Steps = Callable[[str], None]
 """Told the name of each durable step before it is taken; tests end the process there."""
@@ -288,6 +288,7 @@ class GlusterInfo:
 
     servers: tuple[str, ...]
     replica_count: int = 1
+    transport: str = "tcp"
     is_dispersed: bool = False
 
 
@@ -449,6 +450,9 @@ class VolumeStore(Protocol):
     def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
         """A volume's lease and its holder, which are not known while sanlock does not tell; None on local storage."""
 
+    def find_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
+        """`get_lease` without its holder: nobody is asked."""
+
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         """Raises VolumeDoesNotExist, VolumeMetadataReadError."""
 
@@ -558,6 +562,8 @@ class Backend:
     """Of shared storage, from version 4 on; raises what reading metadata raises."""
     create_external_leases: Callable[[], None] | None = None
     """Make them anew, empty, for a domain that becomes one of version 4. Raises ClusterLockInitError (701)."""
+    find_network: Callable[[], NetworkPlace] | None = None
+    """What is mounted, as the network has it: where qemu can do without the mount."""
 
 
 @dataclass(frozen=True, slots=True)

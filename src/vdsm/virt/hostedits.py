@@ -20,7 +20,7 @@ LOCKED_PASSWORD = "*****"
 
 _DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
 _PATH_ATTRIBUTES = ("file", "dev", "dir")
-_SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}
+_SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}  # by type of disk
 
 
 class HostFacts(Struct, frozen=True):
@@ -76,6 +76,7 @@ def avoid_kvm(domain: Element) -> None:
 def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel: bool) -> None:
     """Point the disks, by target name, to their prepared images; all else of the elements stays as it is.
 
+    A disk that is to be of the network becomes one where its image can be opened that way, else one of a path.
     Unless `relabel`, libvirt is told to leave owner and mode of the images alone.
     """
     for disk in domain.iterfind("devices/disk"):
@@ -84,16 +85,25 @@ def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel:
         if image is None:
             continue
         source = set_child(disk, "source")
-        if disk.get("device") != "floppy":
-            disk.set("type", image.kind)
-            for attribute in _SOURCE_ATTRIBUTES.values():
+        is_floppy = disk.get("device") == "floppy"
+        network = image.network if disk.get("type") == "network" and not is_floppy else None
+        if not is_floppy:
+            disk.set("type", "network" if network else image.kind)
+            for attribute in (*_SOURCE_ATTRIBUTES.values(), "protocol"):
                 source.attrib.pop(attribute, None)
             driver = set_child(disk, "driver")
             driver.set("type", _DRIVER_TYPES.get(image.format, image.format))
             if not driver.get("name"):
                 driver.set("name", "qemu")
-        source.set(_SOURCE_ATTRIBUTES.get(image.kind, "file"), check_text("disk.path", image.path))
-        if not relabel and source.find("seclabel") is None and image.kind != "network":
+            for host in source.findall("host"):
+                source.remove(host)
+        if network is not None:
+            source.set("protocol", network.protocol)
+            source.set("name", check_text("disk.path", network.name))
+            source.append(element("host", name=network.host, port=0, transport=network.transport))
+        else:
+            source.set(_SOURCE_ATTRIBUTES[image.kind], check_text("disk.path", image.path))
+        if not relabel and source.find("seclabel") is None:
             source.append(element("seclabel", type="none", relabel="no", model="dac"))
 
 

@@ -39,6 +39,7 @@ class _Wish(Struct, frozen=True, kw_only=True):
     volume: tuple[str, ...] = ()
     path: str = ""
     is_block: bool = False
+    is_network: bool = False
     format: str = "raw"
     readonly: bool = False
     shareable: bool = False
@@ -81,6 +82,7 @@ class DrivePlanner:
         wish = replace(
             wish,
             is_block=device.disk_type == "block" or kind == "lun",
+            is_network=device.disk_type == "network" and bool(wish.volume),
             readonly=device.readonly is True,
             shareable=device.shared in ("shared", "true"),
             discard=device.discard is True,
@@ -164,7 +166,8 @@ def list_addresses(address: DeviceAddress | UnsetType) -> list[Element]:
 
 
 def _build(wish: _Wish, places: Iterable[Element] = ()) -> Drive:
-    made = element("disk", type="block" if wish.is_block else "file", device=wish.kind, snapshot="no")
+    type = "block" if wish.is_block else "network" if wish.is_network else "file"
+    made = element("disk", type=type, device=wish.kind, snapshot="no")
     if wish.path or wish.volume:
         source = element("source", startupPolicy="optional" if wish.is_removable and not wish.volume else None)
         source.set("dev" if wish.is_block else "file", check_text("disk.path", wish.path))

@@ -167,13 +167,24 @@ class AcceleratorProbe(Protocol):
     async def measure(self) -> ProbeResult: ...
 
 
+class NetworkDisk(Struct, frozen=True):
+    """How qemu opens a disk without a mount."""
+
+    protocol: str
+    name: str
+    host: str
+    transport: str
+
+
 class PreparedImage(Struct, frozen=True):
-    """A disk image ready for qemu: `kind` is file, block or network; `format` is raw or cow."""
+    """A disk image ready for qemu, by its path (`kind` is file or block) or by the network; `format` is raw or cow."""
 
     path: str
     kind: str
     format: str
-    chain: tuple[Mapping[str, str], ...] = ()  # domainID, imageID, volumeID, path of every volume
+    chain: tuple[Mapping[str, str], ...] = ()
+    """Of every volume, base first: domainID, imageID, volumeID, path; of one with a lease leasePath, leaseOffset."""
+    network: NetworkDisk | None = None
 
 
 class Images(Protocol):

@@ -8,7 +8,7 @@ from tests.unit.virt.builders import HOST, VM_ID, domain_xml
 from vdsm.virt import hostedits
 from vdsm.virt.domain import parse_domain, read_domain
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import PreparedImage
+from vdsm.virt.ports import NetworkDisk, PreparedImage
 
 FILE = PreparedImage("/rhev/image/volume", "file", "cow")
 
@@ -103,6 +103,25 @@ def test_other_disks_and_floppies_keep_their_shape() -> None:
     hostedits.set_images(read, {"fda": FILE}, relabel=True)
     assert [source.attrib for source in read.iterfind("devices/disk/source")] == [{"file": "/a"}, {"file": FILE.path}]
     assert read.find("devices/disk/driver") is None
+
+
+def test_a_network_disk_is_one_where_its_image_can_be() -> None:
+    network = NetworkDisk("gluster", "vol/d/images/i/v", "gl1", "tcp")
+    image = PreparedImage("/mnt/v", "file", "cow", network=network)
+    sent = '<disk type="network"><source protocol="rbd" name="x"><host name="h"/><host name="i"/></source>{}</disk>'
+    read = domain(sent.format('<target dev="vda"/>') + sent.format('<target dev="vdb"/>'))
+    hostedits.set_images(read, {"vda": image, "vdb": FILE}, relabel=False)
+    first, second = read.iterfind("devices/disk")
+    source = first.find("source")
+    assert first.get("type") == "network" and source is not None
+    assert source.attrib == {"protocol": "gluster", "name": "vol/d/images/i/v"}
+    assert [host.attrib for host in source.iterfind("host")] == [{"name": "gl1", "port": "0", "transport": "tcp"}]
+    assert source.find("seclabel") is not None
+    assert (second.get("type"), [one.attrib for one in second.iter("source")]) == ("file", [{"file": FILE.path}])
+    assert second.find("source/host") is None
+    read = domain('<disk type="file"><target dev="vda"/></disk>')
+    hostedits.set_images(read, {"vda": image}, relabel=False)
+    assert [source.attrib for source in read.iterfind("devices/disk/source")] == [{"file": "/mnt/v"}]
 
 
 def test_leases_of_volumes_get_their_place() -> None:

@@ -126,6 +126,9 @@ class FileVolumeStore:
         path = self._layout.get_lease(image_id, volume_id)
         return None if self._leases is None else self._leases.inspect_volume(path, volume_id)
 
+    def find_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
+        return None if self._leases is None else VolumeLease(self._layout.get_lease(image_id, volume_id))
+
     def hold_lease(self, image_id: str, volume_id: str) -> AbstractContextManager[None]:
         path = self._layout.get_lease(image_id, volume_id)
         is_there = _is(stat.S_ISREG, self._layout.get_record(image_id, volume_id))

@@ -222,6 +222,8 @@ class MemoryVolumes:
     def get_lease(self, image_id: str, volume_id: str) -> VolumeLease | None:
         return None
 
+    find_lease = get_lease
+
     def read_record(self, image_id: str, volume_id: str) -> bytes:
         self._store.faults.check("read_record")
         try:

@@ -10,7 +10,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,13 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.core.patience import Patience
 from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.backends.file import check_place, create_file_domain, list_domains, open_file_domain
-from vdsm.storage.connect import check_connection, format_gluster_options, format_nfs_options, split_gluster
+from vdsm.storage.connect import (
+    check_connection,
+    format_gluster_options,
+    format_nfs_options,
+    list_other_servers,
+    split_gluster,
+)
 from vdsm.storage.errors import (
     InvalidParameterException,
     StorageDomainFsNotMounted,
@@ -27,7 +34,7 @@ from vdsm.storage.errors import (
     StorageServerAccessPermissionError,
 )
 from vdsm.storage.layout import Layout
-from vdsm.storage.model import DomainType, ServerConnection
+from vdsm.storage.model import DomainType, NetworkPlace, ServerConnection
 from vdsm.storage.naming import normalize_remote
 from vdsm.storage.ports import Backend, DomainPlan, Gluster, Leases, MountFailed, Mounts, Ownership, Traits
 
@@ -85,6 +92,7 @@ class MountedKind:
         self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
         self._patience = Patience(OSError)
         self._found: dict[str, Path] = {}
+        self._networks: dict[Path, NetworkPlace] = {}
         self._backends: dict[tuple[str, Path], Backend] = {}
 
     def connect(self, connection: ServerConnection) -> None:
@@ -134,6 +142,8 @@ class MountedKind:
             lock = DomainLeases(self._outside.leases, domain_id, path)
             clock = self._outside.clock
             backend = open_file_domain(domain_id, path, self._traits, lock, self._ownership, clock)
+            if self._is_gluster:
+                backend = replace(backend, find_network=partial(self._find_network, path.parent))
             self._backends.setdefault((domain_id, path), backend)
         return self._backends[domain_id, path]
 
@@ -155,6 +165,18 @@ class MountedKind:
         create_file_domain(target, plan, self._ownership, format)
         # An earlier domain of that name may have had another geometry.
         self._backends.pop((plan.domain_id, target / plan.domain_id), None)
+
+    def _find_network(self, target: Path) -> NetworkPlace:
+        """A Gluster volume with its servers; which these are is asked once for each mount."""
+        if target not in self._networks:
+            sources = [one.source for one in self._outside.mounts.list_mounted() if one.target == target]
+            if not sources:
+                raise StorageDomainFsNotMounted(str(target))
+            server, volume = split_gluster(_normalize(sources[-1]))
+            info = self._outside.gluster.get_info(server, volume)
+            servers = (server, *list_other_servers(server, info))
+            self._networks[target] = NetworkPlace(volume, servers, transport=info.transport if info else "tcp")
+        return self._networks[target]
 
     def _get_target(self, place: str) -> Path:
         name = self._layout.get_mount(place).name
@@ -186,6 +208,7 @@ class MountedKind:
         return True
 
     def _unmount(self, target: Path) -> None:
+        self._networks.pop(target, None)
         self._outside.mounts.unmount(target)
         with contextlib.suppress(OSError):
             target.rmdir()

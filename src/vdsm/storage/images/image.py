@@ -53,7 +53,10 @@ class ImageUse:
         with self._locks.hold(locks.domain(domain_id, shared=True), *_list_resources(domain_id, image_id)):
             domain = self._domains.get_with_images(domain_id)
             chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
-            link = self._layout.get_run_link(domain_id, image_id)
+            link, network = self._layout.get_run_link(domain_id, image_id), None
+            if domain.backend.find_network is not None:
+                network = domain.backend.find_network()
+                network = replace(network, name=f"{network.name}/{domain_id}/images/{image_id}/{volume_id}")
             with Undo() as undo:
                 if self._link(link, domain.backend.volumes.get_image_path(image_id)):
                     undo.push(self._unlink, link)
@@ -61,13 +64,13 @@ class ImageUse:
                     domain.backend.data.open_access(image_id, chained_id)
                     self._repair_capacity(domain, image_id, chained_id, record)
                 undo.forget()
-        data = domain.backend.data
+        backend = domain.backend
         locations = (
-            VolumeLocation(domain_id, image_id, chained_id, data.get_path(image_id, chained_id))
-            for chained_id, _ in chain
+            VolumeLocation(domain_id, *ids, backend.data.get_path(*ids), backend.volumes.find_lease(*ids))
+            for ids in ((image_id, chained_id) for chained_id, _ in chain)
         )
-        path = link / volume_id if pool_id == BLANK_UUID else data.get_path(image_id, volume_id)
-        return PreparedImage(path, "file", chain[0][1].format, tuple(locations))
+        path = link / volume_id if pool_id == BLANK_UUID else backend.data.get_path(image_id, volume_id)
+        return PreparedImage(path, "file", chain[0][1].format, tuple(locations), network)
 
     def teardown(self, domain_id: str, image_id: str) -> None:
         """Remove the run-time link; nothing when the image is not prepared, also when its domain is gone."""

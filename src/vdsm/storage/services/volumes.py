@@ -257,10 +257,21 @@ class ImageService:
         image = await self.prepare_image(pool_id, domain_id, image_id, volume_id, allow_illegal=allow_illegal)
         path = str(image.path)
         chain = [
-            api.VolumeLocation(domain_id=v.domain_id, image_id=v.image_id, volume_id=v.volume_id, path=str(v.path))
-            for v in image.chain
+            api.VolumeLocation(
+                domain_id=volume.domain_id,
+                image_id=volume.image_id,
+                volume_id=volume.volume_id,
+                path=str(volume.path),
+                lease_path=str(volume.lease.path) if volume.lease else UNSET,
+                lease_offset_bytes=volume.lease.offset_bytes if volume.lease else UNSET,
+            )
+            for volume in image.chain
         ]
-        return api.PreparedImage(path=path, info=api.PathInfo(type="file", path=path), chain=chain)
+        info, network = api.PathInfo(type="file", path=path), image.network
+        if network is not None:
+            hosts = [api.NetworkHost(name=server, transport=network.transport) for server in network.servers]
+            info = api.PathInfo(type="network", path=network.name, protocol=network.protocol, hosts=hosts)
+        return api.PreparedImage(path=path, info=info, chain=chain)
 
     async def prepare_image(
         self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, allow_illegal: bool = False
