@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vdsm.storage import open_repository
 from vdsm.storage.model import Allocation, DomainType, VolumeFormat, VolumeRef, VolumeRequest
+from vdsm.storage.ports import Layer
 from vdsm.storage.repository import Repository
 
 
@@ -34,8 +35,12 @@ def make_domain(repository: Repository, folder: Path) -> tuple[str, str]:
 
 
 def import_disk(repository: Repository, pool_id: str, domain_id: str, disk: Path) -> VolumeRequest:
-    """A volume in an image of its own, with the data of a qcow2 file. One that names other files is refused."""
-    size_bytes = repository.inspection.get_file_size(disk, VolumeFormat.COW)
+    """A volume in an image of its own, with the data of a qcow2, VMDK, VDI or raw file, or of the first disk in an OVA.
+
+    A file that names other files is refused.
+    """
+    source, *_ = repository.inspection.find_images(disk).values()
+    size_bytes = repository.inspection.get_file_size(source)
     volume = VolumeRequest(
         pool_id,
         domain_id,
@@ -48,7 +53,7 @@ def import_disk(repository: Repository, pool_id: str, domain_id: str, disk: Path
         legal=False,  # until the data is there, whatever happens meanwhile
     )
     repository.volumes.create(volume)
-    repository.jobs.import_file(disk, VolumeFormat.COW, refer_to(volume))
+    repository.jobs.import_file(source, refer_to(volume))
     return volume
 
 
@@ -59,9 +64,9 @@ def take_snapshot(repository: Repository, volume: VolumeRequest) -> VolumeReques
     return layer
 
 
-def export_disk(repository: Repository, volume: VolumeRequest, path: Path, format: VolumeFormat) -> None:
-    """One new file with all that the volume reads as: its own data, and that of the layers below."""
-    repository.inspection.export_file(refer_to(volume), path, format)
+def export_disk(repository: Repository, volume: VolumeRequest, path: Path, format: str) -> None:
+    """One new file with all that the volume reads as, `raw`, `qcow2`, `vmdk` or `vdi`."""
+    repository.inspection.export_file(refer_to(volume), Layer(path, format))
 
 
 def refer_to(volume: VolumeRequest) -> VolumeRef:
@@ -93,7 +98,7 @@ def main() -> None:
         print(f"{info.metadata.role:8} {info.size.allocated_bytes >> 10:8} KiB  {place.path}")
     repository.images.teardown(domain_id, layer.image_id)
 
-    export_disk(repository, layer, exported, VolumeFormat.COW)
+    export_disk(repository, layer, exported, "qcow2")
     put_away(repository, pool_id)
 
 

@@ -66,7 +66,7 @@ def bring(world: World, _: RollbacksOnDisk) -> None:
     """An import as its caller sees it through."""
     if world.repository.volumes.get_metadata(DOMAIN, TARGET_IMAGE, TARGET_BASE).generation == 0:
         target = VolumeRef(DOMAIN, TARGET_IMAGE, TARGET_BASE, 0)
-        world.repository.jobs.import_file(Path(world.server).parents[1] / "disk", VolumeFormat.COW, target)
+        world.repository.jobs.import_file(Layer(Path(world.server).parents[1] / "disk", VolumeFormat.COW.qemu), target)
 
 
 def check_copy(target_id: str, old: str, new: str) -> Callable[[World, bool], None]:

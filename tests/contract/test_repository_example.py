@@ -76,7 +76,7 @@ class Example:
         return layer
 
     def export(self, volume: VolumeRequest, path: Path, format: str = COW) -> Layer:
-        self.functions["export_disk"](self.repository, volume, path, FORMATS[format])
+        self.functions["export_disk"](self.repository, volume, path, format)
         return Layer(path, format)
 
     def refer(self, volume: VolumeRequest, generation: int | None = None) -> VolumeRef:
@@ -147,10 +147,10 @@ def test_each_snapshot_is_exported_as_it_was_taken(example: Example, tmp_path: P
 def test_a_file_becomes_a_volume_of_either_format(example: Example, tmp_path: Path, given: str, kept: str) -> None:
     disk = make(tmp_path / "disk", given, "ab.d")
     before = disk.path.read_bytes()
-    assert example.repository.inspection.get_file_size(disk.path, FORMATS[given]) == 4 * BLOCK
+    assert example.repository.inspection.get_file_size(Layer(disk.path, FORMATS[given].qemu)) == 4 * BLOCK
     volume = example.create(kept)
     write(example.get_layer(volume), "xxxx")
-    example.repository.jobs.import_file(disk.path, FORMATS[given], example.refer(volume, 0))
+    example.repository.jobs.import_file(Layer(disk.path, FORMATS[given].qemu), example.refer(volume, 0))
     assert read(example.get_layer(volume)) == "ab.d"
     assert example.get_state(volume) == (1, Legality.LEGAL)
     assert disk.path.read_bytes() == before
@@ -159,7 +159,7 @@ def test_a_file_becomes_a_volume_of_either_format(example: Example, tmp_path: Pa
 def test_a_file_given_as_raw_is_raw_whatever_it_begins_with(example: Example, tmp_path: Path) -> None:
     disk = make(tmp_path / "disk", COW, "secretxx")
     volume = example.create(RAW)
-    example.repository.jobs.import_file(disk.path, VolumeFormat.RAW, example.refer(volume))
+    example.repository.jobs.import_file(Layer(disk.path, VolumeFormat.RAW.qemu), example.refer(volume))
     assert example.get_layer(volume).path.read_bytes().startswith(disk.path.read_bytes())
 
 
@@ -180,12 +180,13 @@ def test_a_file_that_is_no_image_by_itself_is_refused_and_not_followed(
         {"folder": os.mkdir, "pipe": os.mkfifo}[what](path)
     outside.unlink(missing_ok=True)
     os.mkfifo(outside)  # whoever opened it would wait for ever
-    with pytest.raises(ImageVerificationError):
-        example.bring(path)
-    assert example.repository.domains.list_volumes(example.domain_id) == []
+    if what not in ("raw", "vmdk"):  # images of another format than the one that is named below
+        with pytest.raises(ImageVerificationError):
+            example.bring(path)
+        assert example.repository.domains.list_volumes(example.domain_id) == []
     volume = example.create()
     with pytest.raises(ImageVerificationError):
-        example.repository.jobs.import_file(path, VolumeFormat.COW, example.refer(volume))
+        example.repository.jobs.import_file(Layer(path, VolumeFormat.COW.qemu), example.refer(volume))
     assert example.get_state(volume) == (0, Legality.LEGAL)
 
 
@@ -193,7 +194,7 @@ def test_a_layer_takes_no_file(example: Example, tmp_path: Path) -> None:
     disk = make(tmp_path / "disk", COW, "abcd")
     layer = example.snapshot(example.create())
     with pytest.raises(UnsupportedOperation):
-        example.repository.jobs.import_file(disk.path, VolumeFormat.COW, example.refer(layer))
+        example.repository.jobs.import_file(Layer(disk.path, VolumeFormat.COW.qemu), example.refer(layer))
     assert example.get_state(layer) == (0, Legality.LEGAL)
 
 
@@ -201,15 +202,15 @@ def test_a_template_takes_no_file(example: Example, tmp_path: Path) -> None:
     disk, volume = make(tmp_path / "disk", COW, "abcd"), example.create()
     example.repository.jobs.update_volume(example.refer(volume, 0), VolumeChange(role=VolumeRole.SHARED))
     with pytest.raises(SharedVolumeNonWritable):
-        example.repository.jobs.import_file(disk.path, VolumeFormat.COW, example.refer(volume))
+        example.repository.jobs.import_file(Layer(disk.path, VolumeFormat.COW.qemu), example.refer(volume))
 
 
 def test_a_format_that_is_none_is_refused(example: Example, tmp_path: Path) -> None:
     disk, volume = make(tmp_path / "disk", COW, "abcd"), example.create()
     with pytest.raises(IncorrectFormat):
-        example.repository.jobs.import_file(disk.path, VolumeFormat.UNKNOWN, example.refer(volume))
+        example.repository.jobs.import_file(Layer(disk.path, "vhdx"), example.refer(volume))
     with pytest.raises(IncorrectFormat):
-        example.repository.inspection.export_file(example.refer(volume), tmp_path / "out", VolumeFormat.UNKNOWN)
+        example.repository.inspection.export_file(example.refer(volume), Layer(tmp_path / "out", "vhdx"))
     assert not list(tmp_path.glob("out*"))
 
 
@@ -218,12 +219,12 @@ def test_an_import_that_is_stopped_is_illegal_until_it_is_repeated(example: Exam
     stopping.set()
     with pytest.raises(CopyImageError):
         example.repository.jobs.import_file(
-            disk.path, VolumeFormat.RAW, example.refer(volume), watch=Unwatched(stopping=stopping)
+            Layer(disk.path, VolumeFormat.RAW.qemu), example.refer(volume), watch=Unwatched(stopping=stopping)
         )
     assert example.get_state(volume) == (0, Legality.ILLEGAL)
     with pytest.raises(PrepareIllegalVolumeError):
         example.export(volume, tmp_path / "out")
-    example.repository.jobs.import_file(disk.path, VolumeFormat.RAW, example.refer(volume, 0))
+    example.repository.jobs.import_file(Layer(disk.path, VolumeFormat.RAW.qemu), example.refer(volume, 0))
     assert read(example.export(volume, tmp_path / "out")) == "abcd"
 
 
@@ -231,12 +232,12 @@ def stop(example: Example, volume: VolumeRequest, path: Path) -> None:
     stopping = threading.Event()
     stopping.set()
     example.repository.inspection.export_file(
-        example.refer(volume), path, VolumeFormat.RAW, watch=Unwatched(stopping=stopping)
+        example.refer(volume), Layer(path, RAW), watch=Unwatched(stopping=stopping)
     )
 
 
 def export_other_generation(example: Example, volume: VolumeRequest, path: Path) -> None:
-    example.repository.inspection.export_file(example.refer(volume, 7), path, VolumeFormat.RAW)
+    example.repository.inspection.export_file(example.refer(volume, 7), Layer(path, RAW))
 
 
 def export_nowhere(example: Example, volume: VolumeRequest, path: Path) -> None:

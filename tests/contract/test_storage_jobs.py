@@ -144,7 +144,7 @@ def test_a_volume_is_not_imported_from_its_own_file(spm: World, tmp_path: Path, 
     link.symlink_to(spm.get_path(volume))
     before = spm.get_path(volume).read_bytes()
     with pytest.raises(InvalidParameterException):
-        spm.repository.jobs.import_file(link, format, ref(spm, volume))
+        spm.repository.jobs.import_file(Layer(link, format.qemu), ref(spm, volume))
     assert spm.get_path(volume).read_bytes() == before
 
 

@@ -7,7 +7,8 @@ import os
 import struct
 from pathlib import Path
 
-from vdsm.storage.ports import ImageFile, QemuImgFailed
+from vdsm.adapters.foreign import VMDK_MAGIC, inspect_vdi, inspect_vmdk
+from vdsm.storage.ports import ImageFile, Part, QemuImgFailed
 
 _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing file's offset and length, cluster bits, virtual size
 _FEATURES = struct.Struct(">QQQII")  # at 72, from version 3: incompatible, compatible, autoclear, refcounts, length
@@ -20,7 +21,6 @@ _CLUSTER_BITS = range(9, 22)
 _NAME_BYTES = 1023
 _FOREIGN = {
     # At an offset, these bytes: a format of others, some of which name further files.
-    (0, b"KDMV"): "vmdk",
     (0, b"COWD"): "vmdk",
     (0, b"# Disk DescriptorFile"): "vmdk",
     (64, b"\x7f\x10\xda\xbe"): "vdi",
@@ -32,18 +32,23 @@ _FOREIGN = {
 }
 
 
-def inspect(path: Path) -> ImageFile:
-    """Raises OSError, and QemuImgFailed for a qcow2 header that contradicts itself."""
+def inspect(path: Path, part: Part | None = None) -> ImageFile:
+    """Raises OSError, and QemuImgFailed for a header that contradicts itself."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        head = os.pread(descriptor, _OLD_LENGTH + _FEATURES.size, 0)
+        begin, size_bytes = part or (0, os.lseek(descriptor, 0, os.SEEK_END))
+        head = os.pread(descriptor, _OLD_LENGTH + _FEATURES.size, begin)
         if head.startswith(_MAGIC):
-            return _Qcow2(path, head).read(descriptor)
-        size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+            return _Qcow2(path, head).read(descriptor, begin)
+        if head.startswith(VMDK_MAGIC):
+            return inspect_vmdk(descriptor, begin, begin + size_bytes)
+        found = (word for (offset, magic), word in _FOREIGN.items() if head[offset:].startswith(magic))
+        format = next(found, "raw")
+        if format == "vdi":
+            return inspect_vdi(descriptor, begin)
+        return ImageFile(format, size_bytes, has_data_file=format == "vmdk")
     finally:
         os.close(descriptor)
-    found = (word for (offset, magic), word in _FOREIGN.items() if head[offset:].startswith(magic))
-    return ImageFile(next(found, "raw"), size_bytes)
 
 
 class _Qcow2:
@@ -62,8 +67,8 @@ class _Qcow2:
             self._features, _, _, _, self._length = _FEATURES.unpack_from(head, _OLD_LENGTH)
             self._check(len(head) <= self._length <= self._cluster_bytes, f"a header of {self._length} bytes")
 
-    def read(self, descriptor: int) -> ImageFile:
-        cluster = os.pread(descriptor, self._cluster_bytes, 0)
+    def read(self, descriptor: int, begin: int) -> ImageFile:
+        cluster = os.pread(descriptor, self._cluster_bytes, begin)
         extensions = self._read_extensions(cluster)
         return ImageFile(
             format="qcow2",

@@ -11,7 +11,7 @@ import msgspec
 
 from vdsm.adapters import qcow2
 from vdsm.adapters.run import CommandFailed, Completed, run, run_watched
-from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, QemuImgFailed, Watch
+from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, Part, QemuImgFailed, Watch
 
 _TIMEOUT_S = 120.0
 _LIMITS = ("prlimit", "--cpu=30", f"--as={1 << 30}")
@@ -88,15 +88,15 @@ class QemuImgCommand:
             has_data_file=specific.data_file is not None,
         )
 
-    def inspect(self, path: Path) -> ImageFile:
+    def inspect(self, path: Path, part: Part | None = None) -> ImageFile:
         try:
-            return qcow2.inspect(path)
+            return qcow2.inspect(path, part)
         except OSError as error:
             raise QemuImgFailed(str(error)) from error
 
-    def get_virtual_size(self, path: Path, format: str) -> int:
+    def get_virtual_size(self, path: Path, format: str, part: Part | None = None) -> int:
         if format != "raw":
-            image = self.inspect(path)
+            image = self.inspect(path, part)
             if image.format != format:
                 raise QemuImgFailed(f"{path} is no {format} image")
             return image.virtual_size_bytes
@@ -124,14 +124,14 @@ class QemuImgCommand:
         source, target = conversion.source, conversion.target
         # Created by storage beforehand, always (-n): with the size and the space that its record tells.
         argv: list[str | Path] = ["convert", "-p", "-n", "-t", "none", "-T", "none"]
-        argv += ["-f", source.format, "-O", target.format]
+        argv += ["-O", target.format] if source.part else ["-f", source.format, "-O", target.format]
         if conversion.backing is not None:
             argv += ["-B", conversion.backing]
         if conversion.is_zero:
             argv += ["--target-is-zero"]
         if conversion.copy_bitmaps:
             argv += ["--bitmaps", "--skip-broken-bitmaps"]
-        _work([*argv, source.path, target.path], watch, target.path.parent)
+        _work([*argv, _format_part(source) if source.part else source.path, target.path], watch, target.path.parent)
 
     def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
         argv: list[str | Path] = ["commit", "-p", "-t", "none", "-f", top.format]
@@ -158,6 +158,14 @@ def _format_chain(layers: Sequence[Layer]) -> str:
         below = {} if layer.format == "raw" else {"backing": node}
         node = {"driver": layer.format, "file": {"driver": kind, "filename": str(layer.path)}, **below}
     return f"json:{msgspec.json.encode(node).decode()}"
+
+
+def _format_part(layer: Layer) -> str:
+    """An image that is a part of a file; the part is taken for whole sectors, as it has them in an archive."""
+    begin, size = layer.part or (0, 0)
+    file = {"driver": "file", "filename": str(layer.path)}
+    part = {"driver": "raw", "offset": begin, "size": -(-size // 512) * 512, "file": file}
+    return f"json:{msgspec.json.encode({'driver': layer.format, 'file': part}).decode()}"
 
 
 def _run(argv: Sequence[str | Path], *, cwd: Path | None = None, limits: Sequence[str] = ()) -> Completed:

@@ -73,12 +73,18 @@ class ImageFile:
     """Whether the guest's data is in another file, which this one names."""
 
 
+Part = tuple[int, int]
+"""Where in a file something begins, and its bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """An image file, opened as that format and no other."""
 
     path: Path
     format: str
+    part: Part | None = None
+    """Of a file that has more than the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +131,11 @@ class QemuImg(Protocol):
         """What qemu tells, within bounds of time and memory. Files that it names are not opened, but for a data file:
         `inspect` what is not trusted."""
 
-    def inspect(self, path: Path) -> ImageFile:
+    def inspect(self, path: Path, part: Part | None = None) -> ImageFile:
         """What the file's own first bytes tell, without a process: the format, also a foreign one's word, and what
         other files it names. Nothing is followed. Bitmaps are left out."""
 
-    def get_virtual_size(self, path: Path, format: str) -> int:
+    def get_virtual_size(self, path: Path, format: str, part: Part | None = None) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""
 
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, QemuImgFailed, Watch
+from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, Part, QemuImgFailed, Watch
 
 _QCOW2_BYTES = 198208
 _CLUSTER_BYTES = 65536
@@ -51,11 +51,11 @@ class FakeQemuImg:
         self._check("info", path)
         return self._get(path)
 
-    def inspect(self, path: Path) -> ImageFile:
+    def inspect(self, path: Path, part: Part | None = None) -> ImageFile:
         self._check("inspect", path)
         return replace(self._get(path), bitmaps=())
 
-    def get_virtual_size(self, path: Path, format: str) -> int:
+    def get_virtual_size(self, path: Path, format: str, part: Part | None = None) -> int:
         if path not in self.files:
             raise QemuImgFailed(f"no such file: {path}")
         image = self.images.get(path)

@@ -13,16 +13,21 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     CopyImageError,
     ImageVerificationError,
+    IncorrectFormat,
     UnsupportedOperation,
     VolumeAccessError,
     io_failing_as,
     qemu_failing_as,
 )
+from vdsm.storage.images.archive import BadArchive, is_archive, list_members
 from vdsm.storage.images.formatting import OLD_COMPAT, get_compat
 from vdsm.storage.images.operation import Chain, Operations, check_generation, get_layer
 from vdsm.storage.images.trust import find_mismatch
 from vdsm.storage.model import VolumeFormat, VolumeMetadata, VolumeRef
 from vdsm.storage.ports import UNWATCHED, Conversion, ImageFile, Layer, Measure, QemuImg, Watch
+
+FILE_FORMATS = ("raw", "qcow2", "vmdk", "vdi")
+"""What files outside of the repository may be, in qemu's words."""
 
 log = logging.getLogger(__name__)
 
@@ -89,18 +94,41 @@ class Inspection:
         if image.virtual_size_bytes < record.capacity_bytes:
             log.warning("Volume %s has %d bytes, not %d", volume_id, image.virtual_size_bytes, record.capacity_bytes)
 
-    def get_file_size(self, path: Path, format: VolumeFormat) -> int:
-        """Bytes that a volume needs for a file outside of the repository; raises what `check_file` does."""
-        return check_file(self._qemu_img, path, format)
+    def find_images(self, path: Path) -> dict[str, Layer]:
+        """What could be imported from a file outside of the repository, by name: the file itself, or the images in an
+        archive (OVA) that tell what they are. Who knows better, as of a raw image, makes a Layer of his own.
 
-    def export_file(self, source: VolumeRef, path: Path, format: VolumeFormat, *, watch: Watch = UNWATCHED) -> None:
+        Whether they may be imported is told by `get_file_size`. Raises ImageVerificationError (484).
+        """
+        failed, found = partial(ImageVerificationError, str(path)), dict[str, Layer]()
+        with io_failing_as(failed), qemu_failing_as(failed):
+            if not is_archive(path):
+                return {path.name: Layer(path, self._qemu_img.inspect(path).format)}
+            try:
+                for name, *place in list_members(path):
+                    part = (place[0], place[1])
+                    format = self._qemu_img.inspect(path, part).format
+                    if name in found:
+                        raise BadArchive(f"it has {name!r} twice")
+                    if format in FILE_FORMATS[1:]:
+                        found[name] = Layer(path, format, part)
+            except BadArchive as error:
+                raise failed(str(error)) from error
+        return found
+
+    def get_file_size(self, source: Layer) -> int:
+        """Bytes that a volume needs for a file outside of the repository; raises what `check_file` does."""
+        return check_file(self._qemu_img, source)
+
+    def export_file(self, source: VolumeRef, target: Layer, *, watch: Watch = UNWATCHED) -> None:
         """Write all that a volume reads as into a new file outside of the repository, for its owner's eyes only.
 
         It is called PATH.part until it is whole and on disk. Who is killed leaves that: remove it, and export again.
         Raises CopyImageError (261), also where a file is there, 911, 202, and what an unusable chain raises.
         """
-        checks.check_format(format)
-        path = path.absolute()  # qemu-img runs elsewhere, and takes other names for more than names
+        if target.format not in FILE_FORMATS or target.part is not None:
+            raise IncorrectFormat(target.format)
+        path = target.path.absolute()  # qemu-img runs elsewhere, and takes other names for more than names
         ids, part = (source.image_id, source.volume_id), path.with_name(f"{path.name}.part")
         checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
         failed = partial(CopyImageError, source.volume_id)
@@ -115,8 +143,8 @@ class Inspection:
                     raise CopyImageError(source.volume_id, f"{path} is there already")
                 durable.create_file(part, 0o600, owner=lambda _: None)
                 undo.push(part.unlink)
-                self._qemu_img.create(part, format.qemu, self._qemu_img.get_virtual_size(layer.path, layer.format))
-                self._qemu_img.convert(Conversion(layer, Layer(part, format.qemu), is_zero=True), watch)
+                self._qemu_img.create(part, target.format, self._qemu_img.get_virtual_size(layer.path, layer.format))
+                self._qemu_img.convert(Conversion(layer, Layer(part, target.format), is_zero=True), watch)
                 durable.sync(part)
                 part.rename(path)
                 undo.forget()
@@ -133,18 +161,19 @@ class Inspection:
         return domain, domain.images.read(image_id, volume_id)
 
 
-def check_file(qemu_img: QemuImg, path: Path, format: VolumeFormat) -> int:
+def check_file(qemu_img: QemuImg, source: Layer) -> int:
     """Bytes that a guest sees in a file outside of the repository, which qemu may open as that format afterwards.
 
     Raises ImageVerificationError (484) for one that is no such image or needs another file, IncorrectFormat (202).
     """
-    checks.check_format(format)
-    failed = partial(ImageVerificationError, str(path))
+    if source.format not in FILE_FORMATS or (source.format == VolumeFormat.RAW.qemu and source.part):
+        raise IncorrectFormat(source.format)
+    failed = partial(ImageVerificationError, str(source.path))
     with io_failing_as(failed), qemu_failing_as(failed):
-        if not path.is_file():
-            raise ImageVerificationError(str(path), "it is no file")
-        if format is VolumeFormat.COW:
-            image = qemu_img.inspect(path)
-            if image.format != format.qemu or image.has_data_file or image.backing_file is not None:
-                raise ImageVerificationError(str(path), f"it is no {format.qemu} image, or needs another file")
-        return qemu_img.get_virtual_size(path, format.qemu)
+        if not source.path.is_file():
+            raise failed("it is no file")
+        if source.format != VolumeFormat.RAW.qemu:
+            image = qemu_img.inspect(source.path, source.part)
+            if image.format != source.format or image.has_data_file or image.backing_file is not None:
+                raise failed(f"it is no {source.format} image, or needs another file")
+        return qemu_img.get_virtual_size(source.path, source.format, source.part)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from vdsm.storage import locks
 from vdsm.storage.domain import Domain, Domains
@@ -109,25 +108,26 @@ class DataJobs:
             layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
             yield layer, domain, record, parent
 
-    def import_file(self, path: Path, format: VolumeFormat, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
+    def import_file(self, source: Layer, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
         """Copy a file from outside of the repository into a volume that exists and has no parent, as `copy_data` does.
 
         The file is opened as that format and no other, and needs direct I/O. Raises 261, 2009, 219, 202, and
         ImageVerificationError (484) for an image that needs another file: that is not followed.
         """
         with self._operations.hold(target) as domain:
-            check_file(self._qemu_img, path, format)
+            check_file(self._qemu_img, source)
             record = self._operations.read(domain, target)
             if record.has_parent:
                 raise UnsupportedOperation(f"{target.volume_id} has a parent, the file has none")
             if record.role is VolumeRole.SHARED:
                 raise SharedVolumeNonWritable(target.volume_id)
             parent = self._read_parent(domain, target, record)
-            if path.samefile(domain.backend.data.get_path(target.image_id, target.volume_id)):
-                raise InvalidParameterException("path", f"{path} is the volume's own file")
+            if source.path.samefile(domain.backend.data.get_path(target.image_id, target.volume_id)):
+                raise InvalidParameterException("path", f"{source.path} is the volume's own file")
+            layer = replace(source, path=source.path.absolute())
             with self._operations.count(domain, target, illegal=True):
-                self._copy(Layer(path.absolute(), format.qemu), domain, target, record, parent, False, watch)
-        log.info("Imported %s into %s", path, target)
+                self._copy(layer, domain, target, record, parent, False, watch)
+        log.info("Imported %s into %s", source, target)
 
     def _read_parent(
         self, domain: Domain, target: VolumeRef, record: VolumeMetadata, *, fakes: bool = False
@@ -151,7 +151,7 @@ class DataJobs:
     ) -> None:
         data, ids = domain.backend.data, (target.image_id, target.volume_id)
         with qemu_failing_as(partial(CopyImageError, target.volume_id)):
-            size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format)
+            size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format, layer.part)
         if size_bytes > record.capacity_bytes:
             record = replace(record, capacity_bytes=size_bytes)
         # A raw file that took its space when it was made keeps it, unless the source leaves some of it as it is; all
