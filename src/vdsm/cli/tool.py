@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from vdsm.storage.domain import Domain
     from vdsm.storage.examination.places import Examination
 
-if TYPE_CHECKING:
-    from vdsm.storage.domain import Domain
-    from vdsm.storage.examination.places import Examination
-
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
 _LIBVIRT_TIMEOUT_S = 10.0
