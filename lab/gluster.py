@@ -35,11 +35,8 @@ class GlusterVolume:
         return ("-t", "glusterfs", "-o", "direct-io-mode=enable", f"{self._address}:/{self.name}")
 
     def __enter__(self) -> Self:
-        brick = self._folder / "brick"
-        brick.mkdir(parents=True)
-        state = self._folder / "glusterd"
-        state.mkdir()
-        self._place.run("mkdir", "-p", "/var/lib/glusterd", "/run/gluster", "/var/log/glusterfs")
+        brick, state = self._folder / "brick", self._folder / "glusterd"
+        self._place.run("mkdir", "-p", brick, state, "/var/lib/glusterd", "/run/gluster", "/var/log/glusterfs")
         self._place.run("mount", "--bind", state, "/var/lib/glusterd")
         self._daemon = self._place.spawn("glusterd", "--no-daemon", "--log-level", "WARNING")
         wait_for(self._answers, "glusterd answers")

@@ -73,8 +73,8 @@ class SharedPool(Pool):
         )
         assert answer["status"] == 0, answer
 
-    def make(self) -> None:
-        """Make the domain and the pool on it."""
+    def make(self, **options: object) -> None:
+        """Make the domain, with these options of `StorageDomain.create`, and the pool on it."""
         self.vdsmd.call(
             "StorageDomain.create",
             storagedomainID=self.domain_id,
@@ -83,7 +83,7 @@ class SharedPool(Pool):
             name="shared",
             domainClass="Data",
             version=5,
-            maxHosts=250,
+            **{"maxHosts": 250, **options},
         )
         master = {"storagepoolID": self.pool_id, "masterSdUUID": self.domain_id, "masterVersion": 1}
         self.vdsmd.call("StoragePool.create", **master, name="pool", domainList=[self.domain_id])
