@@ -34,7 +34,7 @@ from vdsm.storage.model import (
     VolumeRef,
     VolumeRole,
 )
-from vdsm.storage.ports import Ownership
+from vdsm.storage.ports import Layer, Ownership
 from vdsm.storage.repository import Repository
 from vdsm.testing.leases import LeasesInMemory
 from vdsm.testing.storage import FixedClock, World, make_id
@@ -222,10 +222,10 @@ def go_out_and_in(case: Case) -> list[Disk]:
     disks = [case.disk]
     for format in (RAW, COW):
         path = case.disk.path.parents[3] / f"{make_id()}.exported"
-        case.repository.inspection.export_file(refer_to(case.disk), path, format)
+        case.repository.inspection.export_file(refer_to(case.disk), Layer(path, format.qemu))
         assert read_units(path, format) == case.disk.get_units()
         target = case.disk.collapse(case.world.create_base(format=case.chance.choice((RAW, COW)), capacity_bytes=UNIT))
-        case.repository.jobs.import_file(path, format, refer_to(target))
+        case.repository.jobs.import_file(Layer(path, format.qemu), refer_to(target))
         path.unlink()
         disks.append(target)
     return disks
