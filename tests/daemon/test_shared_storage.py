@@ -173,6 +173,12 @@ async def test_a_disk_of_gluster_with_its_lease(root: Path, certificates: Path, 
         leases = {one["volumeID"]: (one["leasePath"], one["leaseOffset"]) for one in prepared["imgVolumesInfo"]}
         assert leases == {id: (f"{prepared['path'].rpartition('/')[0]}/{id}.lease", 0) for id in (base_id, volume_id)}
 
+        dump = await daemon.rpc("StorageDomain.dump", {"sd_id": domain_id, "full": True})
+        assert set(dump["volumes"]) == {base_id, volume_id} and dump["lockspace"] == [] and dump["xleases"] == {}
+        writer = {"offset": 1 << 20, "lockspace": domain_id, "resource": "SDM"}
+        assert dump["leases"] == [{**writer, "timestamp": 0, "own": 0, "gen": 0, "lver": 0}]
+        assert not {"leases", "xleases"} & set(await daemon.rpc("StorageDomain.dump", {"sd_id": domain_id}))
+
         vm_id = make_id()
         disk = {"type": "disk", "device": "disk", "diskType": "network", "iface": "virtio", "format": "cow", **ids}
         await start_vm(daemon, vm_id, devices=[disk])

@@ -76,8 +76,8 @@ class DomainDump(Struct, frozen=True, kw_only=True):
 
     metadata: DomainInfo
     volumes: dict[str, VolumeDump]
-    leases: LeaseDump | UnsetType = UNSET
-    lockspace: LeaseDump | UnsetType = UNSET
+    leases: Annotated[list[LeaseDump] | UnsetType, ovirt("leases", declared="LeaseDump")] = UNSET
+    lockspace: Annotated[list[LeaseDump] | UnsetType, ovirt("lockspace", declared="LeaseDump")] = UNSET
     external_leases: Annotated[dict[str, ExternalLeaseDump] | UnsetType, ovirt("xleases")] = UNSET
 
 

@@ -551,6 +551,9 @@ class ExternalLeases(Protocol):
     def rebuild(self) -> None:
         """Make index and leases agree."""
 
+    def list_all(self) -> Mapping[str, tuple[int, bool]]:
+        """Where each lease lies, by its id, and whether its record is flagged as being changed."""
+
     def find_faults(self) -> Iterable[str]:
         """Where they do not, in words."""
 

@@ -166,6 +166,11 @@ def test_the_tool_looks_at_any_time_and_writes_only_where_nobody_else_may(pools:
     assert [int(offset), int(timestamp), int(owner), int(generation), int(version)] == [
         writer[name] for name in ("offset_bytes", "timestamp_s", "owner", "generation", "version")
     ]
+    dumped = second.vdsmd.call("StorageDomain.dump", sd_id=second.domain_id, full=True)
+    assert [tuple(one.values()) for one in dumped["leases"]] == [
+        (int(offset), second.domain_id, "SDM", int(timestamp), int(owner), int(generation), int(version))
+    ]
+    assert {1} <= {one["own"] for one in dumped["lockspace"]} <= {1, 2, 250} and dumped["xleases"] == {}
     record = folder / f"images/{volume.image_id}/{volume.volume_id}.meta"
     first.host.run("sed", "-i", "s/VOLTYPE=LEAF/VOLTYPE=INTERNAL/", record)
     second.host.run("rm", record.with_suffix(".lease"))

@@ -5,7 +5,7 @@ import fnmatch
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
     InvalidMetadata,
     InvalidParameterException,
+    StorageDomainAccessError,
     StorageServerAccessPermissionError,
     VolumeAccessError,
     VolumeDoesNotExist,
@@ -22,8 +23,19 @@ from vdsm.storage.errors import (
     io_failing_as,
 )
 from vdsm.storage.errors_pools import GetFileStatsError
+from vdsm.storage.layout import FileDomainLayout
+from vdsm.storage.leases.on_disk import DiskRecord, read_records
 from vdsm.storage.metadata import SURROGATE
-from vdsm.storage.model import ISO_IMAGE, DomainClass, DomainStatus, Legality, VolumeMetadata, VolumeSize, VolumeStatus
+from vdsm.storage.model import (
+    ISO_IMAGE,
+    XLEASES_VERSION,
+    DomainClass,
+    DomainStatus,
+    Legality,
+    VolumeMetadata,
+    VolumeSize,
+    VolumeStatus,
+)
 from vdsm.storage.pools.pool import Pools
 from vdsm.storage.ports import Ownership
 
@@ -54,10 +66,14 @@ class DumpedVolume:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """A domain with all its volumes, templates once. Leases are told by kinds that have them; local ones have none."""
+    """A domain with all its volumes, templates once; its leases, where they were asked for and hosts share it."""
 
     domain: Domain
     volumes: Mapping[str, DumpedVolume] = field(default_factory=dict)
+    leases: Sequence[DiskRecord] | None = None
+    hosts: Sequence[DiskRecord] | None = None
+    external_leases: Mapping[str, tuple[int, bool]] | None = None
+    """Where each is, and whether it is being changed."""
 
 
 class Inventory:
@@ -68,8 +84,8 @@ class Inventory:
         self._pools = pools
         self._ownership = ownership
 
-    def dump(self, domain_id: str) -> Dump:
-        """Everything that metadata tells of a domain (facts: storage §4.4)."""
+    def dump(self, domain_id: str, *, full: bool = False) -> Dump:
+        """All that metadata tells of a domain (facts: storage §4.4), and with `full` its leases, read from storage."""
         domain = self._domains.get(domain_id)
         volumes: dict[str, DumpedVolume] = {}
         for image_id in domain.backend.volumes.list_images():
@@ -77,7 +93,15 @@ class Inventory:
                 dumped = _dump_volume(domain, image_id, volume_id)
                 if dumped is not None and (volume_id not in volumes or dumped.image_id == image_id):
                     volumes[volume_id] = dumped
-        return Dump(domain, volumes)
+        opened = domain.backend.open_external_leases
+        if not full or opened is None:
+            return Dump(domain, volumes)
+        layout, step = FileDomainLayout(domain.backend.domain.path), domain.metadata.alignment_bytes
+        with io_failing_as(lambda _: StorageDomainAccessError(domain_id)):
+            hosts = [*read_records(layout.ids, 0, domain.metadata.block_size_bytes, step)]
+            leases = [*read_records(layout.leases, step, step, 2 * step)]
+        external = opened().list_all() if domain.metadata.version >= XLEASES_VERSION else None
+        return Dump(domain, volumes, leases, [host for host in hosts if host.name], external)
 
     def list_files(self, domain_id: str, pattern: str, *, case_sensitive: bool) -> dict[str, FileStats]:
         """Files of an ISO domain whose name fits a shell pattern, by path below the pseudo image (facts: storage §3.6).

@@ -228,6 +228,16 @@ class LeaseVolume:
                 self._rebuild_slot(index, number, known, seen)
         self._write_all(index)
 
+    def list_all(self) -> dict[str, tuple[int, bool]]:
+        """Where each lease lies, by its id, and whether its record is flagged as being changed. Raises 751."""
+        index, step = self._load(), self._lockspace.alignment_bytes
+        records = ((number, index.get(number)) for number in range(RECORDS))
+        return {
+            record.lease_id: (get_offset(number, step), record.state is State.UPDATING)
+            for number, record in records
+            if record.state in (State.USED, State.UPDATING)
+        }
+
     def find_faults(self) -> Iterator[str]:
         """Where index and leases do not agree, in words; read without sanlock. Raises InvalidMetadata (751)."""
         index, seen, step = self._load(), set[str](), self._lockspace.alignment_bytes

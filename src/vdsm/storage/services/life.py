@@ -2,6 +2,7 @@
 
 from typing import Literal, NoReturn
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from vdsm.api import storage_life as api
@@ -9,6 +10,7 @@ from vdsm.core.ids import BLANK_UUID
 from vdsm.storage.errors import UnsupportedOperation
 from vdsm.storage.images.inventory import DumpedVolume
 from vdsm.storage.lanes import Lanes
+from vdsm.storage.leases.on_disk import DiskRecord
 from vdsm.storage.pools.pool import RESERVED_HOST_ID
 from vdsm.storage.remembered import StorageMemory
 from vdsm.storage.repository import Repository
@@ -40,6 +42,18 @@ def format_volume_dump(volume: DumpedVolume) -> api.VolumeDump:
         role=metadata.role,
         generation=metadata.generation,
         sequence=metadata.sequence,
+    )
+
+
+def _format_lease(record: DiskRecord, lver: int | UnsetType = UNSET) -> api.LeaseDump:
+    return api.LeaseDump(
+        offset=record.offset_bytes,
+        lockspace=record.lockspace,
+        resource=record.name,
+        timestamp=record.timestamp_s,
+        own=record.owner,
+        gen=record.generation,
+        lver=lver,
     )
 
 
@@ -94,10 +108,20 @@ class DomainLifeService:
         }
 
     async def dump(self, domain_id: str, full: bool = False) -> api.DomainDump:
-        # `full` adds leases, lockspace and external leases, once a kind of storage has them; local ones never do.
-        dump = await self._lanes.get(domain_id).run(self._repository.inventory.dump, domain_id)
+        dump = await self._lanes.get(domain_id).run(self._repository.inventory.dump, domain_id, full=full)
         volumes = {volume_id: format_volume_dump(volume) for volume_id, volume in dump.volumes.items()}
-        return api.DomainDump(metadata=format_domain(dump.domain), volumes=volumes)
+        answer = api.DomainDump(metadata=format_domain(dump.domain), volumes=volumes)
+        if dump.leases is None or dump.hosts is None:
+            return answer
+        leases = [_format_lease(record, lver=record.version) for record in dump.leases]
+        answer = replace(answer, leases=leases, lockspace=[_format_lease(record) for record in dump.hosts])
+        if dump.external_leases is None:
+            return answer
+        external = {
+            lease_id: api.ExternalLeaseDump(offset=offset, updating=updating)
+            for lease_id, (offset, updating) in dump.external_leases.items()
+        }
+        return replace(answer, external_leases=external)
 
     async def extend(self, domain_id: str, pool_id: str, devices: list[str], force: bool = False) -> None:
         await self._refuse_devices(domain_id, pool_id)
