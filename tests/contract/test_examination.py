@@ -1,5 +1,6 @@
 """Domains looked at without a daemon: sound ones, each kind of damage, what is mended and by whom, and hostile ones."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import Outside
@@ -152,6 +154,8 @@ def test_leases_are_told_as_they_are_on_storage(shared: Place) -> None:
     }
     assert names == volumes | {("leases", "SDM"), ("xleases", LEASE)}
     assert {row["lockspace"] for row in rows} == {shared.world.domain_id}
+    make_pipe(shared)  # what cannot be read hides nothing else
+    assert len(list_leases(examination.survey(examination.open(str(shared.path))))) == len(rows)
 
 
 def damage_parent(place: Place) -> None:
@@ -373,8 +377,12 @@ def test_fuzzed_domains_have_findings_and_no_tracebacks(shared: Place, rounds: C
                 256
             )
         path.write_bytes(data[: chance.choice((len(data), chance.randrange(len(data) + 1)))])
-        for finding in shared.examination.find_all(str(shared.path)):
+        examination = shared.examination
+        for finding in examination.find_all(str(shared.path)):
             assert finding.kind and finding.place
+        with contextlib.suppress(NodeError):
+            survey = examination.survey(examination.open(str(shared.path)))
+            json.dumps([*list_chains(survey), *list_leases(survey), describe_volume(survey, shared.raw.volume_id)])
         path.write_bytes(whole[path])
     assert shared.find() == []
 
@@ -400,3 +408,9 @@ def test_what_is_not_there_or_has_no_such_leases(place: Place) -> None:
         format_domain_metadata(domain.metadata.replace({"TYPE": "ISCSI", "SDUUID": copied.name}))
     )
     assert any("ISCSI" in one.text for one in examination.find_all(str(copied)))
+
+
+def test_a_domain_is_found_by_its_path_from_here_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.path.parent.parent)
+    for word in (str(place.path), f"{place.path.parent.name}/{place.path.name}", place.path.name):
+        assert place.examination.open(word).domain_id == place.world.domain_id

@@ -39,7 +39,7 @@ def find_domain(layout: Layout, word: str) -> Path:
     A mount that does not answer is left out. Raises StorageDomainDoesNotExist (358).
     """
     domain_id = word.rpartition("/")[2]
-    if word.startswith((".", "/")) or not is_uuid(domain_id):
+    if not is_uuid(domain_id) or word.startswith("/") or Path(word).is_dir():
         return Path(word).absolute()
     patience = Patience(OSError)
     for folder in (layout.mounts, layout.gluster_mounts):

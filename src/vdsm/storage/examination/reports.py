@@ -39,7 +39,7 @@ def describe_volume(survey: Survey, volume_id: str) -> Row:
         if volume_id in image.files:
             row |= {f"file_{name}": value for name, value in asdict(image.files[volume_id]).items() if value != ()}
         for path, lease in survey.list_leases():
-            if (lease.name, path.parent.name) == (volume_id, image.image_id):
+            if path.name == f"{volume_id}.lease":
                 row |= {"lease_path": str(path), "lease_owner": lease.owner if lease.is_used else None}
         row["faults"] = "; ".join(found.text for found in image.findings if volume_id in found.place)
         return row

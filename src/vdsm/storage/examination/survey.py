@@ -6,6 +6,7 @@ Nothing that is found is followed: links, and what is no file, are told and not 
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,9 +115,12 @@ class Survey:
         layout, step = self._layout, self._step
         spans = {layout.ids: (0, self._domain.metadata.block_size_bytes, step), layout.leases: (step, step, 2 * step)}
         spans |= {layout.xleases: (get_offset(0, step), step, get_offset(RECORDS, step))} if self._has_external else {}
-        for image_id in self._domain.backend.volumes.list_images():
-            for volume_id in self._domain.images.list_own(image_id):
-                spans[layout.get_lease(image_id, volume_id)] = (0, step, step)
+        volumes, seen = self._domain.backend.volumes, set[str]()
+        for image_id in volumes.list_images():
+            for volume_id in volumes.list_records(image_id):
+                if volume_id not in seen:  # a template is in its users' folders, too
+                    spans[layout.get_lease(image_id, volume_id)] = (0, step, step)
+                seen.add(volume_id)
         for path, span in spans.items():
             try:
                 yield from ((path, one) for one in read_records(path, *span) if one.name)  # not where no host ever was
@@ -238,5 +242,9 @@ def _guard(kind: str, place: str, look: Iterable[Finding]) -> list[Finding]:
 
 
 def _scan(folder: Path) -> Stats:
+    found: Stats = {}
     with io_failing_as(StorageDomainAccessError), os.scandir(folder) as entries:
-        return {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+        for entry in entries:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found[entry.name] = entry.stat(follow_symlinks=False)
+    return found
