@@ -5,8 +5,11 @@ import os
 import random
 import struct
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
@@ -15,8 +18,10 @@ from tests.contract.test_repository_example import Example
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.run import run
 from vdsm.core.errors import NodeError
-from vdsm.storage.errors import ImageVerificationError, IncorrectFormat
-from vdsm.storage.ports import Layer, QemuImgFailed
+from vdsm.storage.errors import CopyImageError, ImageVerificationError, IncorrectFormat
+from vdsm.storage.images import inspection
+from vdsm.storage.model import Allocation, VolumeFormat, VolumeRequest
+from vdsm.storage.ports import Layer, QemuImgFailed, Unwatched
 
 VMDK, VDI = "vmdk", "vdi"
 INSPECT = QemuImgCommand().inspect
@@ -70,6 +75,71 @@ def test_what_goes_out_comes_in_again(example: Example, tmp_path: Path, format: 
     assert read(exported) == "aX.d"
     assert INSPECT(exported.path).format == format
     assert read(example.get_layer(example.bring(exported.path))) == "aX.d"
+
+
+def test_an_archive_goes_out_and_comes_in_again(example: Example, tmp_path: Path) -> None:
+    volume = example.bring(make(tmp_path / "disk", COW, "ab.d").path)
+    before = {*os.listdir(tmp_path), 'my <vm> & "co".ova'}
+    example.export(volume, tmp_path / 'my <vm> & "co".ova', "ova")
+    assert set(os.listdir(tmp_path)) == before
+    archive = tmp_path / 'my <vm> & "co".ova'
+    assert archive.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(archive) as read_by_others:
+        assert read_by_others.getnames() == ["machine.ovf", "disk1.vmdk"]
+        described = read_by_others.extractfile("machine.ovf")
+        assert described is not None
+        document = fromstring(described.read())
+        size_bytes = read_by_others.getmember("disk1.vmdk").size
+    ovf = "{http://schemas.dmtf.org/ovf/envelope/1}"
+    [machine], [file], [disk] = (document.findall(f".//{ovf}{name}") for name in ("VirtualSystem", "File", "Disk"))
+    assert machine.get(f"{ovf}id") == 'my <vm> & "co"'
+    assert (file.get(f"{ovf}href"), file.get(f"{ovf}size")) == ("disk1.vmdk", str(size_bytes))
+    assert disk.get(f"{ovf}capacity") == str(4 * BLOCK)
+    assert list(example.repository.inspection.find_images(archive)) == ["disk1.vmdk"]
+    assert read(example.get_layer(example.bring(archive))) == "ab.d"
+
+
+@pytest.mark.parametrize("moment", ["at once", "while packing"])
+def test_an_archive_that_is_stopped_leaves_nothing(
+    example: Example, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, stopping = example.bring(make(tmp_path / "disk", COW, "ab.d").path), threading.Event()
+    if moment == "at once":
+        stopping.set()
+    real = inspection.write_appliance
+
+    def pack_later(*words: Any) -> None:
+        stopping.set()
+        real(*words)
+
+    monkeypatch.setattr(inspection, "write_appliance", pack_later)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(CopyImageError):
+        example.repository.inspection.export_file(
+            example.refer(volume), Layer(tmp_path / "out.ova", "ova"), watch=Unwatched(stopping=stopping)
+        )
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_an_ovf_store_is_a_disk_of_bytes(example: Example, tmp_path: Path) -> None:
+    """What managers keep there, an archive of VM definitions, is theirs: it comes back byte for byte."""
+    note = tmp_path / "vm.ovf"
+    note.write_text("<Envelope/>")
+    store = pack(tmp_path / "store", note)
+    description = (
+        '{"Updated":true,"Size":20480,"Last Updated":"now","Storage Domains":[],"Disk Description":"OVF_STORE"}'
+    )
+    ids = (example.pool_id, example.domain_id, example.functions["make_id"](), example.functions["make_id"]())
+    size_bytes = store.stat().st_size
+    volume = VolumeRequest(
+        *ids, size_bytes, VolumeFormat.RAW, Allocation.PREALLOCATED, disk_type="OVFS", description=description
+    )
+    example.repository.volumes.create(volume)
+    example.repository.jobs.import_file(Layer(store, RAW), example.refer(volume))
+    info = example.repository.volumes.get_info(example.domain_id, volume.image_id, volume.volume_id)
+    assert (info.metadata.disk_type, info.metadata.description) == ("OVFS", description)
+    example.export(volume, tmp_path / "out", RAW)
+    assert (tmp_path / "out").read_bytes()[:size_bytes] == store.read_bytes()
 
 
 def lead_elsewhere(tmp_path: Path, what: str) -> Path:

@@ -19,6 +19,7 @@ from vdsm.storage.errors import (
     io_failing_as,
     qemu_failing_as,
 )
+from vdsm.storage.images.appliance import write_appliance
 from vdsm.storage.images.archive import BadArchive, is_archive, list_members
 from vdsm.storage.images.formatting import OLD_COMPAT, get_compat
 from vdsm.storage.images.operation import Chain, Operations, check_generation, get_layer
@@ -28,6 +29,7 @@ from vdsm.storage.ports import UNWATCHED, Conversion, ImageFile, Layer, Measure,
 
 FILE_FORMATS = ("raw", "qcow2", "vmdk", "vdi")
 """What files outside of the repository may be, in qemu's words."""
+ARCHIVE_FORMAT = "ova"
 
 log = logging.getLogger(__name__)
 
@@ -123,13 +125,18 @@ class Inspection:
     def export_file(self, source: VolumeRef, target: Layer, *, watch: Watch = UNWATCHED) -> None:
         """Write all that a volume reads as into a new file outside of the repository, for its owner's eyes only.
 
-        It is called PATH.part until it is whole and on disk. Who is killed leaves that: remove it, and export again.
+        The format `ova` is an archive of it as VMDK, with a description of a machine that is called as the file is. It
+        is PATH.part, after PATH.vmdk.part, until it is whole and on disk; who is killed leaves these: remove them, and
+        export again.
         Raises CopyImageError (261), also where a file is there, 911, 202, and what an unusable chain raises.
         """
-        if target.format not in FILE_FORMATS or target.part is not None:
+        if target.format not in (*FILE_FORMATS, ARCHIVE_FORMAT) or target.part is not None:
             raise IncorrectFormat(target.format)
         path = target.path.absolute()  # qemu-img runs elsewhere, and takes other names for more than names
         ids, part = (source.image_id, source.volume_id), path.with_name(f"{path.name}.part")
+        disk = Layer(part, target.format)
+        if target.format == ARCHIVE_FORMAT:
+            disk = Layer(path.with_name(f"{path.name}.vmdk.part"), "vmdk")
         checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
         failed = partial(CopyImageError, source.volume_id)
         image = locks.image(source.domain_id, source.image_id, shared=True)
@@ -141,10 +148,16 @@ class Inspection:
             with Undo() as undo, io_failing_as(failed), qemu_failing_as(failed):
                 if path.exists():
                     raise CopyImageError(source.volume_id, f"{path} is there already")
-                durable.create_file(part, 0o600, owner=lambda _: None)
-                undo.push(part.unlink)
-                self._qemu_img.create(part, target.format, self._qemu_img.get_virtual_size(layer.path, layer.format))
-                self._qemu_img.convert(Conversion(layer, Layer(part, target.format), is_zero=True), watch)
+                durable.create_file(disk.path, 0o600, owner=lambda _: None)
+                undo.push(disk.path.unlink, missing_ok=True)
+                size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format)
+                self._qemu_img.create(disk.path, disk.format, size_bytes)
+                self._qemu_img.convert(Conversion(layer, disk, is_zero=True), watch)
+                if disk.path != part:
+                    durable.create_file(part, 0o600, owner=lambda _: None)
+                    undo.push(part.unlink)
+                    write_appliance(part, disk.path, path.stem, size_bytes, watch)
+                    disk.path.unlink()
                 durable.sync(part)
                 part.rename(path)
                 undo.forget()
