@@ -6,10 +6,10 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.contract.blocks import BLOCK, make, read, write
 from vdsm.adapters import run as door
