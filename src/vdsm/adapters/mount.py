@@ -45,7 +45,8 @@ def parse_mounts(table: bytes) -> list[Mounted]:
         fields = [_ESCAPE.sub(_unescape, field).decode("utf-8", "surrogateescape") for field in line.split(b" ")]
         if len(fields) >= 3:
             source, target, filesystem = fields[:3]
-            mounts.append(Mounted(_find_backing(source), Path(target.removesuffix(_DELETED)), filesystem))
+            backing, place = _find_backing(source), Path(target.removesuffix(_DELETED))
+            mounts.append(Mounted(backing, place, filesystem, "" if backing == source else source))
     return mounts
 
 

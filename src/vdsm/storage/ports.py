@@ -273,6 +273,8 @@ class Mounted:
     source: str
     target: Path
     filesystem: str
+    device: str = ""
+    """The loop device, where the source is the file behind it."""
 
 
 class Mounts(Protocol):

@@ -122,3 +122,30 @@ def test_a_domain_with_large_sectors_lives_as_any_other(pool: SharedPool) -> Non
     command = [sys.executable, "-m", "vdsm.cli.tool", "--root", str(pool.host.root), "check-domain", pool.domain_id]
     told = pool.host.run("bash", "-c", f"cd {SOURCES} && {shlex.join(command)} 2>&1; echo $?")
     assert told.split() == ["Nothing.", "0"], told
+
+
+def test_other_shared_file_systems_take_small_sectors_only(hosts: Callable[[int], Hosts]) -> None:
+    machines = hosts(1)
+    [host] = machines
+    with ExitStack() as stack:
+        device = stack.enter_context(loop_disk(256 << 20, SECTOR_BYTES)).path
+        stack.callback(machines.close)
+        folder = host.root / "disk"
+        mount(device, host.namespaces, folder)
+        host.run("chown", "36:36", folder)
+        host.run("umount", folder)
+        daemon, sanlock = HostVdsmd(machines, host, SETTINGS), Sanlock(host.namespaces)
+        sanlock.start()
+        stack.push(daemon)
+        daemon.start()
+        mounted = host.root / "rhev/data-center/mnt" / str(device).replace("/", "_")
+        served = Served("POSIXFS", str(device), mounted, mounted, {"vfs_type": "ext4"})
+        [pool] = SharedPool.describe(served, [daemon], [sanlock])
+        pool.connect_server()
+        pool.connect_server()  # harmless, also where the source is a loop device: it is mounted once
+        assert host.run("cat", "/proc/self/mounts").count(f"{device} ") == 1
+        for size_bytes, code in ((512, 348), (SECTOR_BYTES, 1000), (0, 1000)):
+            with pytest.raises(CallFailed) as caught:
+                pool.make(blockSize=size_bytes)
+            assert caught.value.code == code, size_bytes
+        assert host.run("ls", "-A", mounted) == ""

@@ -244,7 +244,7 @@ class MountedKind:
         source = normalize_remote(place)
         real = str(Path(source).resolve()) if source.startswith("/") else source
         return any(
-            mounted.target == target and _normalize(mounted.source) in (source, real)
+            mounted.target == target and {_normalize(mounted.source), mounted.device} & {source, real}
             for mounted in self._outside.mounts.list_mounted()
         )
 
