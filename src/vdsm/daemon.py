@@ -17,8 +17,10 @@ from vdsm import __version__, pki
 from vdsm.adapters import systemd
 from vdsm.adapters.accelerator import KvmProbe, find_closed_device
 from vdsm.adapters.checker import CheckerProcess
+from vdsm.adapters.curl import CurlCommand
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.gluster import GlusterCommand
+from vdsm.adapters.imageio import ImageDaemon
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vdsm.adapters.memory import bound_allocator, bound_garbage
@@ -28,6 +30,7 @@ from vdsm.adapters.netlink import Netlink
 from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.events import Event
@@ -37,6 +40,7 @@ from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
+from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
 from vdsm.core.clock import Clock, SystemClock
@@ -66,6 +70,8 @@ from vdsm.storage.services.leases import LeaseService
 from vdsm.storage.services.life import DefinitionService, DomainLifeService, PoolLifeService
 from vdsm.storage.services.monitors import MonitorService
 from vdsm.storage.services.pools import PoolService
+from vdsm.storage.services.streams import StreamService
+from vdsm.storage.services.transfers import NbdService, TicketService
 from vdsm.storage.services.volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.pool import PoolTasks
@@ -187,6 +193,8 @@ def _open_repository(
         clock=clock,
         shared=shared,
         sparsify=sparsify,
+        remote=CurlCommand(),
+        nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
         short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
     )
@@ -240,6 +248,9 @@ class _Storage:
         self.domain_life = DomainLifeService(repository, lanes, memory, self.pools)
         self.volumes = VolumeService(repository, lanes, work)
         self.images = ImageService(repository, lanes, self.volumes, work)
+        self.streams = StreamService(repository, lanes, work)
+        self.tickets = TicketService(ImageDaemon(paths.root / "run/ovirt-imageio/sock"), lanes)
+        self.nbd = NbdService(repository, lanes)
         self.leases = LeaseService(repository, lanes, work)
         self.jobs = SdmService(repository, work)
         loop = asyncio.get_running_loop()
@@ -331,6 +342,9 @@ class Node:
                 DomainLifeApi: storage.domain_life,
                 VolumeApi: storage.volumes,
                 ImageApi: storage.images,
+                TransferApi: storage.streams,
+                TicketApi: storage.tickets,
+                NbdApi: storage.nbd,
                 LeaseApi: storage.leases,
                 SdmApi: storage.jobs,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
@@ -338,7 +352,7 @@ class Node:
         )
         self.dispatcher = Dispatcher(bindings, self._gate)
         limits = self.settings.wire
-        app = make_app(self.dispatcher, bindings, make_stream_routes(self.bus), limits)
+        app = make_app(self.dispatcher, bindings, make_stream_routes(self.bus), limits, storage.streams)
         contexts = ServerContexts(TlsFiles.below(self.paths.pki)) if self.settings.vars.ssl else None
         calls = JsonRpc(self.dispatcher.invoke, limits)
         verify, queues = self.settings.vars.verify_client_cert, self.settings.addresses.request_queues

@@ -6,10 +6,12 @@ The daemon joins it itself, with its settings.
 import os
 from pathlib import Path
 
+from vdsm.adapters.curl import CurlCommand
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.gluster import GlusterCommand
 from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.qemuimg import QemuImgCommand
+from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.core.clock import SystemClock
@@ -31,4 +33,6 @@ def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] |
         clock=SystemClock(),
         shared=Outside(KernelMounts(), SanlockLeases(), GlusterCommand(), SystemClock(), end_process),
         sparsify=sparsify,
+        remote=CurlCommand(),
+        nbd_servers=QemuNbd(),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.contract.blocks import BLOCK, COW, make, read, write
 from tests.contract.storage_killed import DOMAIN, POOL, Killer, RollbacksOnDisk, make_world, recover, run_child
 from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
-from vdsm.storage.ports import Layer
+from vdsm.storage.ports import UNWATCHED, Layer
 from vdsm.testing.storage import World, ignore_step, make_id
 
 IMAGE, BASE, TOP, LEAF, TARGET_IMAGE, TARGET_BASE, TARGET, NEW_IMAGE, NEW = (make_id() for _ in range(9))
@@ -67,6 +67,20 @@ def bring(world: World, _: RollbacksOnDisk) -> None:
     if world.repository.volumes.get_metadata(DOMAIN, TARGET_IMAGE, TARGET_BASE).generation == 0:
         target = VolumeRef(DOMAIN, TARGET_IMAGE, TARGET_BASE, 0)
         world.repository.jobs.import_file(Layer(Path(world.server).parents[1] / "disk", VolumeFormat.COW.qemu), target)
+
+
+def receive(world: World, rollbacks: RollbacksOnDisk) -> None:
+    """A transfer as its caller sees it through."""
+    if world.repository.volumes.get_metadata(DOMAIN, TARGET_IMAGE, TARGET_BASE).generation == 0:
+        data = (Path(world.server).parents[1] / "disk").read_bytes()
+
+        def fill(write: Callable[[bytes], None]) -> None:
+            for at in range(0, len(data), BLOCK):
+                write(data[at : at + BLOCK])
+
+        target = VolumeRef(DOMAIN, TARGET_IMAGE, TARGET_BASE)
+        world.repository.streams.receive(POOL, target, len(data), rollbacks, UNWATCHED, fill)
+        rollbacks.acknowledge()
 
 
 def check_copy(target_id: str, old: str, new: str) -> Callable[[World, bool], None]:
@@ -150,6 +164,7 @@ def check_copied(world: World, over: bool) -> None:
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "copy-layer": (copy(TOP, TARGET), check_copy(TARGET, "old...", "oBC...")),
+    "receive": (receive, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "import": (bring, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "merge-internal": (merge(TOP, BASE), check_merge(TOP, BASE)),
     "extend": (extend, check_extended),

@@ -10,9 +10,15 @@ import pytest
 from tests.rounds import SOAK_FACTOR
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = {"copy": 5, "copy-layer": 5, "import": 5, "merge-internal": 10, "merge-leaf": 8, "extend": 3} | {
-    "copy-volume": 10
-}
+SCENARIOS = {
+    "copy": 5,
+    "copy-layer": 5,
+    "import": 5,
+    "receive": 3,
+    "merge-internal": 10,
+    "merge-leaf": 8,
+    "extend": 3,
+} | {"copy-volume": 10}
 
 
 def run(folder: Path, scenario: str, hook: str, stride: str) -> int:

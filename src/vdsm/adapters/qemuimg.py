@@ -146,11 +146,11 @@ class QemuImgCommand:
         _work(["amend", "-p", "-f", "qcow2", "-o", f"compat={compat}", path], watch, path.parent)
 
     def measure(self, layers: Sequence[Layer], format: str) -> Measure:
-        found = _decode(_run(["measure", "--output", "json", "-U", "-O", format, _format_chain(layers)]), _Measure)
+        found = _decode(_run(["measure", "--output", "json", "-U", "-O", format, format_chain(layers)]), _Measure)
         return Measure(found.required, found.fully_allocated, found.bitmaps)
 
 
-def _format_chain(layers: Sequence[Layer]) -> str:
+def format_chain(layers: Sequence[Layer]) -> str:
     """The layers, each named, so that qemu follows no name that it finds in one of them."""
     node: dict[str, object] | None = None
     for layer in reversed(layers):

@@ -107,16 +107,21 @@ def run_watched(
     stopping: threading.Event,
     on_output: Callable[[bytes], None],
     cwd: Path | None = None,
+    input: bytes = b"",
 ) -> Completed:
     """`run` for work that may take hours: there is no deadline, and it gives way to all others (nice, idle I/O).
 
-    `on_output` gets standard output in the pieces in which it comes; the result has none. Once `stopping` is set, the
-    process group is killed; CommandStopped is raised when it has ended, or after 5 s when it is stuck in the kernel.
+    `input` must fit into a pipe. `on_output` gets standard output in the pieces in which it comes; the result has none.
+    Once `stopping` is set, the process group is killed; CommandStopped is raised when it has ended, or after 5 s when
+    it is stuck in the kernel.
     """
     call = _Call.prepare(argv, cwd, die_with_parent=True, gently=True)
-    process = call.start(cwd, subprocess.DEVNULL)
+    process = call.start(cwd, subprocess.PIPE)
+    assert process.stdin is not None
     stderr = b""
     try:
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(input)
         for source, piece in _read_to_end(process):
             if stopping.is_set():
                 raise call.stopped()

@@ -7,6 +7,7 @@ from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
+from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
@@ -22,6 +23,9 @@ GROUPS: tuple[type, ...] = (
     DomainLifeApi,
     VolumeApi,
     ImageApi,
+    TransferApi,
+    TicketApi,
+    NbdApi,
     LeaseApi,
     SdmApi,
     TaskApi,

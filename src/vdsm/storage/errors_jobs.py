@@ -84,6 +84,18 @@ class UnexpectedVolumeState(VolumeFailed, number=922, http=409, text="Volume is 
     """The volume is not in the state that the operation begins with."""
 
 
+class InvalidBitmapChain(NodeError, number=946, http=409, text="Bitmap chain is invalid:"):
+    """A layer lacks its part of the bitmap, or that is of no use."""
+
+    bitmap: str
+
+
+class BitmapDoesNotExist(NodeError, number=947, http=404, text="Bitmap does not exist:"):
+    """No layer has the bitmap."""
+
+    bitmap: str
+
+
 class AddBitmapError(NodeError, number=1620, http=409, text="Failed to add bitmap:"):
     """The bitmap could not be added."""
 

@@ -39,6 +39,13 @@ class Layout:
         """The folder of a connected pool's persisted tasks (facts: storage §8.4)."""
         return self.get_pool(pool_id) / "mastersd" / "master" / "tasks"
 
+    def get_nbd_socket(self, server_id: str) -> Path:
+        return self.paths.run / "nbd" / f"{server_id}.sock"
+
+    def get_transient_disk(self, owner: str) -> Path:
+        """A disk that is of use as long as its owner (facts: storage §15.5)."""
+        return self.paths.state / "storage" / "transient_disks" / owner / "overlay"
+
     def get_run_link(self, domain_id: str, image_id: str) -> Path:
         """A prepared image's run-time link."""
         return self.paths.run / "storage" / domain_id / image_id

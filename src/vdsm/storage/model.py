@@ -238,6 +238,20 @@ class ImageMove:
 
 
 @dataclass(frozen=True, slots=True)
+class NbdConfig:
+    """A volume that is to be served, and how (facts: storage §15.3)."""
+
+    domain_id: str
+    image_id: str
+    volume_id: str
+    read_only: bool = False
+    discard: bool = False
+    detect_zeroes: bool = False
+    backing_chain: bool = True
+    bitmap: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Subchain:
     """Two layers of one image of which the upper is to be merged into the lower (facts: storage §9.7)."""
 

@@ -162,6 +162,80 @@ class QemuImg(Protocol):
         """What the layers, top first and no others, need as one image of that format."""
 
 
+class RemoteFailed(NodeError, number=100, text="HTTP transfer failed: {reason}"):
+    """An HTTP server, or the way to it, failed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePlace:
+    """Where an HTTP server keeps a file, and what it wants to be told."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Remote(Protocol):
+    """Files on HTTP servers. Every call may raise RemoteFailed; a server that is silent for a minute has failed."""
+
+    def get_size(self, place: RemotePlace) -> int: ...
+
+    def fetch(self, place: RemotePlace, write: Callable[[bytes], None], watch: Watch) -> None:
+        """Hand the file's bytes to `write`, in pieces."""
+
+    def put(self, place: RemotePlace, path: Path, watch: Watch) -> None:
+        """Let the server have the bytes of a file of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class NbdExport:
+    """Layers that are served as one disk, top first."""
+
+    layers: tuple[Layer, ...]
+    read_only: bool = False
+    discard: bool = False
+    detect_zeroes: bool = False
+    bitmap: str | None = None
+
+
+class NbdServers(Protocol):
+    """NBD servers of this host, each on a socket of its own; they outlive this process."""
+
+    def start(self, socket: Path, export: NbdExport) -> None:
+        """Returns when clients can connect. Raises QemuImgFailed, and leaves nothing then."""
+
+    def is_running(self, socket: Path) -> bool: ...
+
+    def stop(self, socket: Path) -> None:
+        """Nothing when it does not run."""
+
+
+class ImageDaemonFailed(NodeError, number=481, code="image-tickets-error", text="Image tickets error:"):
+    """ovirt-imageio does not answer."""
+
+    reason: str
+
+
+class ImageDaemonRefused(NodeError, number=482, code="image-daemon-error", text="Image daemon request failed:"):
+    """ovirt-imageio refused."""
+
+    reason: str
+
+
+class ImageDaemonUnsupported(NodeError, number=483, http=501, text="Image daemon is unsupported:"):
+    """No ovirt-imageio runs here."""
+
+    path: str
+
+
+class Tickets(Protocol):
+    """ovirt-imageio's door for tickets."""
+
+    def ask(self, method: str, ticket_id: str, body: bytes | None = None) -> bytes:
+        """One request on a ticket and its answer. Raises 481, 482, 483."""
+
+
 Sparsify = Callable[[Layer, Watch], bool]
 """Gives space back that an image does not use, in place; False when no program here can. May raise QemuImgFailed."""
 

@@ -18,7 +18,9 @@ from vdsm.storage.images.inventory import Inventory
 from vdsm.storage.images.jobs import DataJobs
 from vdsm.storage.images.merge import Merges
 from vdsm.storage.images.moving import Moves
+from vdsm.storage.images.nbd import Exports
 from vdsm.storage.images.operation import Operations
+from vdsm.storage.images.streams import Streams
 from vdsm.storage.images.volume import Volumes
 from vdsm.storage.images.whole_images import WholeImages
 from vdsm.storage.layout import Layout
@@ -31,7 +33,7 @@ from vdsm.storage.pools.members import Members
 from vdsm.storage.pools.pool import Pools
 from vdsm.storage.pools.spm import Spm
 from vdsm.storage.pools.upgrade import Upgrades
-from vdsm.storage.ports import Kind, Layer, Ownership, QemuImg, Sparsify, Steps, Watch
+from vdsm.storage.ports import Kind, Layer, NbdServers, Ownership, QemuImg, Remote, Sparsify, Steps, Watch
 from vdsm.storage.recovery import Recovery
 
 
@@ -56,6 +58,8 @@ class Repository:
         shared: Outside | None = None,
         kinds: Mapping[DomainType, Kind] | None = None,
         sparsify: Sparsify = _sparsify_nothing,
+        remote: Remote | None = None,
+        nbd_servers: NbdServers | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
         short_lock_timeout_s: float = 30.0,
@@ -103,9 +107,11 @@ class Repository:
             layout,
             steps,
         )
+        self.streams = Streams(self.domains, self.pools, operations, locks, remote, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         quick = Operations(self.domains, short, qemu_img, steps)
         self.corrections = Corrections(self.pools, quick, qemu_img, steps)
         self.inspection = Inspection(self.domains, short, quick, qemu_img)
+        self.exports = Exports(self.domains, self.pools, quick, short, qemu_img, nbd_servers, layout)
         self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
         self.layout = layout

@@ -77,6 +77,10 @@ class PoolTasks:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
         return await self._runner.run_in_thread(function, *args, **kwargs)
 
+    async def wait(self, task_id: str) -> object:
+        """Until a task has ended. Raises UnknownTask when the SPM stops meanwhile."""
+        return await self._runner.wait(task_id)
+
     def hold(self) -> AbstractContextManager[object]:
         """While this is held, in one thread, no other writes tasks of the pool: their folder may move."""
         return contextlib.nullcontext() if self._journal is None else self._journal.gate

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from vdsm.api.declare import Verb, list_verbs
-from vdsm.core.context import INTERNAL, Request, set_request
+from vdsm.core.context import INTERNAL, Request, Right, set_request
 from vdsm.core.errors import ERRORS, GeneralFailure, InvalidArgument, NodeError, NotAllowed
 from vdsm.core.masking import mask
 from vdsm.wire.bodies import MAX_VALUES, holds_too_many
@@ -128,16 +128,20 @@ class Dispatcher:
         encode = binding.shape.encode
         return _encode(result if encode is None else encode(result))
 
+    def admit(self, name: str, needs: Right, request: Request) -> None:
+        """Let a request in whose task this is; raises NotAllowed, and what the gate tells."""
+        gate = self._gate()
+        if gate is not None:
+            raise gate
+        if request.right < needs:
+            raise NotAllowed(name, needs.name.lower())
+        set_request(request)
+
     async def call(self, binding: Binding, arguments: Mapping[str, Any], request: Request) -> Any:
         """Do a verb whose parameters are parsed; every failure comes out as NodeError. This is the transports' one door
         for unforeseen exceptions: they are logged with their trace and answered as a general failure."""
         verb = binding.verb
-        gate = self._gate()
-        if gate is not None:
-            raise gate
-        if request.right < verb.needs:
-            raise NotAllowed(verb.name, verb.needs.name.lower())
-        set_request(request)
+        self.admit(verb.name, verb.needs, request)
         debug = log.isEnabledFor(logging.DEBUG)
         if debug:
             log.debug("START %s(%s) from=%s", verb.ovirt, _shorten(mask(arguments)), _format_origin(request))

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
+from vdsm.api.streams import ImageStreams
 from vdsm.core.errors import GeneralFailure, NodeError
 from vdsm.wire.bodies import MAX_XML_BYTES, Bodies, check_origin
 from vdsm.wire.dialects.xmlrpc import BadCall, XmlRpcDialect, parse_call
 from vdsm.wire.dispatch import Binding, Dispatcher
 from vdsm.wire.errors import MethodNotAllowed, MethodNotFound
+from vdsm.wire.images import ImageDoor
 from vdsm.wire.openapi import describe_api, format_page
 from vdsm.wire.ports import Limits
 from vdsm.wire.rest import PREFIX, error_response, get_origin, make_routes
@@ -97,9 +100,13 @@ def _list_methods(routes: list[BaseRoute], request: HttpRequest) -> set[str]:
 
 
 def make_app(
-    dispatcher: Dispatcher, bindings: Mapping[str, Binding], streams: list[Route], limits: Limits | None = None
+    dispatcher: Dispatcher,
+    bindings: Mapping[str, Binding],
+    streams: list[Route],
+    limits: Limits | None = None,
+    images: ImageStreams | None = None,
 ) -> Starlette:
-    """The application; `streams` are routes that last, such as the event stream."""
+    """The application; `streams` are routes that last, such as the event stream; `images` serves the image endpoint."""
     limits = limits or Limits()
     bodies = Bodies(limits)
     documents = _Documents(bindings)
@@ -112,6 +119,8 @@ def make_app(
         *streams,
         *make_routes(dispatcher, bindings, bodies, limits),
     ]
-    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, Exception: _failed})
+    handlers = {404: _not_found, 405: _not_allowed, Exception: _failed}
+    doors = [] if images is None else [Middleware(ImageDoor, streams=images, dispatcher=dispatcher)]
+    app = Starlette(routes=routes, exception_handlers=handlers, middleware=doors)
     app.router.redirect_slashes = False
     return app

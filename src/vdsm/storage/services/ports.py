@@ -41,6 +41,9 @@ class LongWork(Protocol):
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
 
+    async def wait(self, task_id: str) -> object:
+        """Until a task has ended. Raises UnknownTask when the SPM stops meanwhile."""
+
     def hold(self) -> AbstractContextManager[object]:
         """While one thread holds this, no other writes tasks of the pool: their folder may move."""
 

@@ -1,0 +1,88 @@
+"""Answers the verbs on tickets of ovirt-imageio and on NBD servers."""
+
+from dataclasses import fields
+
+import msgspec
+
+from vdsm.api import transfers as api
+from vdsm.storage.lanes import Lanes
+from vdsm.storage.model import NbdConfig
+from vdsm.storage.ports import ImageDaemonFailed, Tickets
+from vdsm.storage.repository import Repository
+
+_LANE = "ovirt-imageio"
+
+
+class _Told(msgspec.Struct):
+    uuid: str
+    size: int
+    url: str
+    timeout: int
+    ops: list[str]
+    active: bool = False
+    filename: str | None = None
+    transferred: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class TicketService:
+    """Implements `api.transfers.TicketApi`."""
+
+    def __init__(self, tickets: Tickets, lanes: Lanes) -> None:
+        self._tickets = tickets
+        self._lanes = lanes
+
+    async def add(self, ticket: api.ImageTicket) -> None:
+        body = {
+            "uuid": ticket.ticket_id,
+            "size": ticket.size_bytes,
+            "url": ticket.url,
+            "timeout": ticket.timeout_s,
+            "ops": ticket.operations,
+            "filename": ticket.filename,
+            "transfer_id": ticket.transfer_id,
+            "sparse": ticket.is_sparse,
+            "dirty": ticket.has_bitmap,
+            "inactivity_timeout": ticket.inactivity_timeout_s,
+        }
+        given = {name: value for name, value in body.items() if value is not msgspec.UNSET and value is not None}
+        await self._ask("PUT", ticket.ticket_id, msgspec.json.encode(given))
+
+    async def get(self, ticket_id: str) -> api.TicketInfo:
+        try:
+            told = msgspec.json.decode(await self._ask("GET", ticket_id), type=_Told)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ImageDaemonFailed(str(error)) from error
+        return api.TicketInfo(
+            ticket_id=told.uuid,
+            size_bytes=told.size,
+            url=told.url,
+            timeout_s=told.timeout,
+            operations=told.ops,
+            is_active=told.active,
+            filename=told.filename or msgspec.UNSET,
+            transferred_bytes=told.transferred,
+        )
+
+    async def extend(self, ticket_id: str, timeout_s: int) -> None:
+        await self._ask("PATCH", ticket_id, msgspec.json.encode({"timeout": timeout_s}))
+
+    async def remove(self, ticket_id: str) -> None:
+        await self._ask("DELETE", ticket_id)
+
+    async def _ask(self, method: str, ticket_id: str, body: bytes | None = None) -> bytes:
+        return await self._lanes.get(_LANE).run(self._tickets.ask, method, ticket_id, body)
+
+
+class NbdService:
+    """Implements `api.transfers.NbdApi`."""
+
+    def __init__(self, repository: Repository, lanes: Lanes) -> None:
+        self._exports = repository.exports
+        self._lanes = lanes
+
+    async def start(self, server_id: str, config: api.NbdConfig) -> str:
+        wanted = NbdConfig(**{one.name: getattr(config, one.name) for one in fields(NbdConfig)})
+        return await self._lanes.get(config.domain_id).run(self._exports.start, server_id, wanted)
+
+    async def stop(self, server_id: str) -> None:
+        await self._lanes.get("NBD servers").run(self._exports.stop, server_id)
