@@ -48,6 +48,20 @@ class Script:
         return str(answer["uuid"])
 
 
+async def move_and_send(s: Script, pool: str, domain: str, other: str, image: str) -> None:
+    """To the other domain in each of the ways; at last it is gone there."""
+    await s.finish("cloneImageStructure", pool, domain, image, other)
+    await s.finish("syncImageData", pool, domain, image, other, "ALL")
+    await s.finish("deleteImage", other, pool, image, False, False)
+    await s.finish("moveImage", pool, domain, other, image, "", 1)
+    place = {"method": "http", "url": "file:///etc/shadow", "headers": {}}
+    for name in ("uploadImage", "downloadImage"):
+        refused = await s.daemon.xmlrpc(name, place, pool, other, image)
+        assert refused["status"]["code"] == 261  # it has two volumes
+        s.used.add(name)
+    await s.finish("deleteImage", other, pool, image, False, False)
+
+
 async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     s = Script(daemon)
     pool, domain, other, image, volume, leaf, vm = (make_id() for _ in range(7))
@@ -142,6 +156,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (info["voltype"], info["format"], info["description"]) == ("SHARED", "RAW", "golden")
     assert (await daemon.xmlrpc("copyImage", *ends))["status"]["code"] == 1000  # formats must be named
     await s.finish("deleteImage", other, pool, copied, False, False)
+    await move_and_send(s, pool, domain, other, image)
     await s.finish("deleteVolume", domain, pool, image, [leaf])
     await s.finish("deleteImage", domain, pool, image)
     assert (await s.ok("getImagesList", domain))["imageslist"] == []
