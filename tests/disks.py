@@ -86,6 +86,12 @@ class Disk:
         )
         return Disk(self.world, self.world.create(volume), self).write(chance)
 
+    def relocate(self, world: World) -> "Disk":
+        """What must be on another domain when the image was copied there, with all its layers."""
+        below = self.below.relocate(world) if self.below else None
+        volume = replace(self.volume, domain_id=world.domain_id)
+        return Disk(world, volume, below, dict(self.written), self.size_bytes)
+
     def collapse(self, volume: VolumeRequest) -> "Disk":
         """What a copy of all that this one reads as must be."""
         units = dict(enumerate(self.get_units()))

@@ -5,6 +5,7 @@ of the table on a place that only its own namespaces see; what fails is told by 
 """
 
 import argparse
+import itertools
 import random
 import sys
 import traceback
@@ -27,6 +28,7 @@ from vdsm.storage.model import (
     Allocation,
     DomainClass,
     DomainType,
+    ImageMove,
     Legality,
     Subchain,
     VolumeChange,
@@ -50,11 +52,18 @@ def refer_to(disk: Disk) -> VolumeRef:
     return VolumeRef(disk.volume.domain_id, disk.volume.image_id, disk.volume.volume_id)
 
 
+@dataclass
+class Place(World):
+    """A pool of a domain on the storage under test, and of `other`, which is a folder here."""
+
+    other: World | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """An image to work on, whose top is `disk`."""
 
-    world: World
+    world: Place
     disk: Disk
     chance: random.Random
 
@@ -240,6 +249,38 @@ def measure(case: Case) -> list[Disk]:
     return [case.disk, copy]
 
 
+def move_there_and_back(case: Case) -> list[Disk]:
+    here, there = case.world, case.world.other
+    assert there is not None
+    disk = case.disk
+    for source, target in ((here, there), (there, here)):
+        left, disk = disk.path.parent, disk.relocate(target)
+        move = ImageMove(here.pool_id, source.domain_id, target.domain_id, case.ids[1])
+        case.repository.moves.transfer(move, keep=False)
+        disk.check_chain()
+        assert not left.exists()
+    return [disk]
+
+
+def copy_as_it_is(case: Case) -> list[Disk]:
+    """To another domain, at once, or structure first and data later, and from there."""
+    here, there = case.world, case.world.other
+    assert there is not None
+    there_and_back = [
+        (here.pool_id, *pair, case.ids[1]) for pair in itertools.permutations((here.domain_id, there.domain_id))
+    ]
+    case.repository.moves.transfer(ImageMove(*there_and_back[0]), keep=True)
+    copy = case.disk.relocate(there)
+    copy.check_chain()
+    copy.write(case.chance)
+    images, ids = case.repository.whole_images, (here.pool_id, *case.ids[:2])
+    images.finish(*ids, images.set_aside(*ids))
+    case.repository.moves.clone_structure(ImageMove(*there_and_back[1]))
+    for inner in (True, False):
+        case.repository.moves.sync_data(ImageMove(*there_and_back[1]), inner=inner, leaf=not inner)
+    return [copy, copy.relocate(here)]
+
+
 def change_records(case: Case) -> list[Disk]:
     """Description and legality, by either way."""
     pool_id, target = case.world.pool_id, refer_to(case.disk)
@@ -277,6 +318,8 @@ OPERATIONS: tuple[Operation, ...] = (
     use_bitmaps,
     go_out_and_in,
     measure,
+    move_there_and_back,
+    copy_as_it_is,
     change_records,
     reconcile,
 )
@@ -293,7 +336,7 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.operation.__name__}-{self.format}-{self.depth}"
 
-    def run(self, world: World) -> None:
+    def run(self, world: Place) -> None:
         """Do it in a world of many images: these are its own."""
         chance = random.Random(str(self))
         disk = make_disk(world, chance, self.format, self.depth, SIZE)
@@ -316,7 +359,7 @@ def choose_cells(count: int, place: int) -> list[Cell]:
     return [*turns[first:], *turns[:first]][:count]
 
 
-def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, block_size_bytes: int = 512) -> World:
+def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, block_size_bytes: int = 512) -> Place:
     """A domain there, and this process its pool's SPM. Its files and mounts are real, its leases are not: they are
     tested where several hosts are."""
     leases = LeasesInMemory(writes_files=True)
@@ -329,16 +372,24 @@ def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, 
         shared=outside,
         sparsify=sparsify,
     )
-    world = World(repository, server, type=type)
+    world = Place(repository, server, type=type)
     repository.servers.connect(type, server)
     repository.domains.create(
         type, world.domain_id, "matrix", server, DomainClass.DATA, 5, block_size_bytes, maximum_hosts=250
     )
     repository.pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id])
-    return world.resume()
+    world.resume()
+    folder = root / "other"
+    folder.mkdir()
+    ownership.give(folder)
+    world.other = replace(world, domain_id=make_id(), server=str(folder), type=DomainType.LOCALFS)
+    world.other.create_domain()
+    repository.members.attach(world.pool_id, world.other.domain_id)
+    repository.members.activate(world.pool_id, world.other.domain_id)
+    return world
 
 
-def run_cells(world: World, cells: Sequence[Cell]) -> Iterator[str]:
+def run_cells(world: Place, cells: Sequence[Cell]) -> Iterator[str]:
     """Tells of each cell that fails."""
     for cell in cells:
         try:

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.image_operations import CELLS, OPERATIONS, Operation, choose_cells, open_world
+from tests.image_operations import CELLS, OPERATIONS, Operation, Place, choose_cells, open_world
 from vdsm.adapters.files import OwnOwner
 from vdsm.storage.model import DomainType
-from vdsm.testing.storage import World
 
-PLACE = 0
+NUMBER = 0
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     root: Path = tmp_path_factory.mktemp("operations")
     server = root / "server"
     server.mkdir()
@@ -24,8 +23,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_guests_read_what_they_wrote(world: World, operation: Operation, rounds: Callable[[int, int], int]) -> None:
-    chosen = choose_cells(rounds(len(OPERATIONS), len(CELLS)), PLACE)
+def test_guests_read_what_they_wrote(world: Place, operation: Operation, rounds: Callable[[int, int], int]) -> None:
+    chosen = choose_cells(rounds(len(OPERATIONS), len(CELLS)), NUMBER)
     for cell in (cell for cell in chosen if cell.operation is operation):
         cell.run(world)
 
