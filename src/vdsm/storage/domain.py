@@ -9,20 +9,7 @@ from pathlib import Path
 
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
-from vdsm.storage import checks, locks
-from vdsm.storage.errors import (
-    AccessTimeout,
-    ImagesNotSupportedError,
-    InvalidMetadata,
-    MetaDataSealIsBroken,
-    MetaDataValidationError,
-    StorageDomainAccessError,
-    StorageDomainAlreadyExists,
-    StorageDomainBlockSizeMismatch,
-    StorageDomainDoesNotExist,
-    StorageDomainMetadataNotFound,
-    StorageDomainTypeError,
-)
+from vdsm.storage import checks, errors, locks
 from vdsm.storage.health.monitor import DomainLook
 from vdsm.storage.images.chain import Images
 from vdsm.storage.metadata import DomainMetadata, format_domain_metadata, new_domain_keys, parse_domain_metadata
@@ -42,11 +29,11 @@ log = logging.getLogger(__name__)
 LOOK_TIMEOUT_S = 10.0
 """So long a domain that does not answer holds up who looks at many."""
 UNREADABLE = (
-    InvalidMetadata,
-    MetaDataSealIsBroken,
-    MetaDataValidationError,
-    StorageDomainDoesNotExist,
-    StorageDomainMetadataNotFound,
+    errors.InvalidMetadata,
+    errors.MetaDataSealIsBroken,
+    errors.MetaDataValidationError,
+    errors.StorageDomainDoesNotExist,
+    errors.StorageDomainMetadataNotFound,
 )
 """What reading a sick domain raises."""
 
@@ -72,7 +59,7 @@ class Servers:
 
     def _get(self, type: DomainType) -> Kind:
         if type not in self._kinds:
-            raise StorageDomainTypeError(type)
+            raise errors.StorageDomainTypeError(type)
         return self._kinds[type]
 
 
@@ -152,7 +139,7 @@ class Domains:
         metadata = parse_domain_metadata(backend.domain.read_metadata())
         metadata.check()
         if metadata.domain_id != domain_id:
-            raise StorageDomainDoesNotExist(domain_id)
+            raise errors.StorageDomainDoesNotExist(domain_id)
         return Domain(metadata, backend)
 
     def get_in_time(self, domain_id: str) -> Domain:
@@ -160,22 +147,22 @@ class Domains:
         try:
             return self._patience.call(domain_id, partial(self.get, domain_id), LOOK_TIMEOUT_S)
         except TimeoutError as error:
-            raise AccessTimeout(domain_id) from error
+            raise errors.AccessTimeout(domain_id) from error
 
     def get_accessible(self, domain_id: str) -> Domain:
         """`get_in_time`; one that is there and cannot be read is StorageDomainAccessError (379)."""
         try:
             return self.get_in_time(domain_id)
-        except StorageDomainDoesNotExist:
+        except errors.StorageDomainDoesNotExist:
             raise
         except UNREADABLE as error:
-            raise StorageDomainAccessError(domain_id) from error
+            raise errors.StorageDomainAccessError(domain_id) from error
 
     def get_with_images(self, domain_id: str) -> Domain:
         """`get`, and the domain holds disk images (329)."""
         domain = self.get(domain_id)
         if domain.metadata.domain_class is DomainClass.ISO:
-            raise ImagesNotSupportedError(domain_id)
+            raise errors.ImagesNotSupportedError(domain_id)
         return domain
 
     def get_space(self, domain_id: str) -> DomainSpace:
@@ -205,7 +192,7 @@ class Domains:
         domain.backend.domain.check_layout()
         probed = domain.backend.domain.get_block_size_bytes()
         if probed not in (1, domain.metadata.block_size_bytes):
-            raise StorageDomainBlockSizeMismatch(domain.metadata.block_size_bytes, probed)
+            raise errors.StorageDomainBlockSizeMismatch(domain.metadata.block_size_bytes, probed)
         return domain
 
     def create(
@@ -222,14 +209,14 @@ class Domains:
         """Make a domain on a connected server (facts: storage §3.3). A block size of 0 takes the storage's."""
         checks.check_real_ids(storagedomainID=domain_id)
         if type not in self._kinds:
-            raise StorageDomainTypeError(type)
+            raise errors.StorageDomainTypeError(type)
         checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
         if type is not DomainType.LOCALFS:
             remote_path = normalize_remote(remote_path)
         with self._locks.hold(locks.domain(domain_id), locks.place(remote_path)):
             self.refresh()
             if domain_id in self._found:
-                raise StorageDomainAlreadyExists(domain_id)
+                raise errors.StorageDomainAlreadyExists(domain_id)
             kind = self._kinds[type]
             block_size = _choose_block_size(block_size_bytes, kind.check_new(remote_path))
             alignment = checks.get_alignment_bytes(block_size, maximum_hosts)
@@ -253,12 +240,12 @@ class Domains:
         try:
             return self._found[domain_id]
         except KeyError:
-            raise StorageDomainDoesNotExist(domain_id) from None
+            raise errors.StorageDomainDoesNotExist(domain_id) from None
 
     def _fits(self, domain_id: str, wanted: Mapping[str, str | None]) -> bool:
         try:
             metadata = self.get_in_time(domain_id).metadata
-        except (AccessTimeout, *UNREADABLE) as error:
+        except (errors.AccessTimeout, *UNREADABLE) as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
             return False
         has = {"class": metadata.domain_class, "type": metadata.type, "path": metadata.remote_path}
@@ -282,5 +269,5 @@ def _choose_block_size(wanted_bytes: int, probed_bytes: int) -> int:
     if wanted_bytes == 0:
         return DEFAULT_BLOCK_SIZE_BYTES if probed_bytes == 1 else probed_bytes
     if probed_bytes not in (1, wanted_bytes):
-        raise StorageDomainBlockSizeMismatch(wanted_bytes, probed_bytes)
+        raise errors.StorageDomainBlockSizeMismatch(wanted_bytes, probed_bytes)
     return wanted_bytes

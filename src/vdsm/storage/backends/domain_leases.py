@@ -11,16 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vdsm.core.clock import Clock
-from vdsm.storage import durable
-from vdsm.storage.errors import (
-    AcquireHostIdFailure,
-    AcquireLockFailure,
-    ClusterLockInitError,
-    ReleaseHostIdFailure,
-    ReleaseLockFailure,
-    StorageDomainMetadataNotFound,
-    io_failing_as,
-)
+from vdsm.storage import durable, errors
 from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
 from vdsm.storage.leases.xleases import LeaseVolume
 from vdsm.storage.metadata import parse_domain_metadata
@@ -53,19 +44,19 @@ class DomainLeases:
                 self._leases.join(self.lockspace, host_id, wait=wait)
                 self._joined_as = None  # who holds the writer's lease leaves the host to us
         except LeaseFailed as error:
-            raise AcquireHostIdFailure(self._domain_id, host_id, error.reason) from error
+            raise errors.AcquireHostIdFailure(self._domain_id, host_id, error.reason) from error
 
     def leave(self, host_id: int) -> None:
         try:
             with self._changing_hosts:
                 self._leases.leave(self.lockspace, host_id)
         except LeaseFailed as error:
-            raise ReleaseHostIdFailure(self._domain_id, host_id, error.reason) from error
+            raise errors.ReleaseHostIdFailure(self._domain_id, host_id, error.reason) from error
 
     def acquire(self, host_id: int) -> None:
         with self._lock:
             if self._is_acquired:
-                raise AcquireLockFailure(self._domain_id, "this process has it")
+                raise errors.AcquireLockFailure(self._domain_id, "this process has it")
             try:
                 is_member = self._leases.is_member(self.lockspace, host_id)
                 if not is_member:
@@ -74,7 +65,7 @@ class DomainLeases:
                 self._leases.acquire(self._writer)
             except LeaseFailed as error:
                 self._leave_again()
-                raise AcquireLockFailure(self._domain_id, error.reason) from error
+                raise errors.AcquireLockFailure(self._domain_id, error.reason) from error
             self._is_acquired = True
 
     def release(self) -> None:
@@ -85,7 +76,7 @@ class DomainLeases:
             try:
                 self._leases.release(self._writer)
             except LeaseFailed as error:
-                raise ReleaseLockFailure(self._domain_id, error.reason) from error
+                raise errors.ReleaseLockFailure(self._domain_id, error.reason) from error
             self._leave_again()
 
     def is_held(self) -> bool:
@@ -117,14 +108,14 @@ class DomainLeases:
         try:
             self._leases.acquire(lease)
         except LeaseFailed as error:
-            raise AcquireLockFailure(volume_id, error.reason) from error
+            raise errors.AcquireLockFailure(volume_id, error.reason) from error
         try:
             yield
         finally:
             try:
                 self._leases.release(lease)
             except LeaseFailed as error:
-                raise ReleaseLockFailure(volume_id, error.reason) from error
+                raise errors.ReleaseLockFailure(volume_id, error.reason) from error
 
     def format(self, block_size_bytes: int, alignment_bytes: int, version: int, clock: Clock) -> None:
         """Make lockspace, writer's lease and external leases of a new domain in their empty files."""
@@ -137,7 +128,7 @@ class DomainLeases:
     def create_external(self, clock: Clock, owner: Callable[[Path], None]) -> None:
         """Make the file of external leases, or make it anew, without leases."""
         path = self._layout.xleases
-        with io_failing_as(ClusterLockInitError):
+        with errors.io_failing_as(errors.ClusterLockInitError):
             durable.remove_file(path)
             durable.create_file(path, LEASES_MODE, owner=owner)
         self.open_external(clock).format()
@@ -150,7 +141,7 @@ class DomainLeases:
     def lockspace(self) -> Lockspace:
         """Raises what reading metadata raises."""
         if self._known is None:
-            with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
+            with errors.io_failing_as(lambda reason: errors.StorageDomainMetadataNotFound(self._domain_id, reason)):
                 data = durable.read_file(self._layout.metadata, METADATA_BYTES)
             metadata = parse_domain_metadata(data)
             geometry = (metadata.block_size_bytes, metadata.alignment_bytes)
@@ -162,11 +153,11 @@ class DomainLeases:
         return Lease(self.lockspace, WRITER, self._layout.leases, self.lockspace.alignment_bytes)
 
     def _write(self, path: Path, write: Callable[[], None]) -> None:
-        with io_failing_as(ClusterLockInitError):
+        with errors.io_failing_as(errors.ClusterLockInitError):
             try:
                 write()
             except LeaseFailed as error:
-                raise ClusterLockInitError(error.reason) from error
+                raise errors.ClusterLockInitError(error.reason) from error
             durable.sync(path)  # sanlock's writes bypass caches, but the file's new size does not
 
     def _leave_again(self) -> None:

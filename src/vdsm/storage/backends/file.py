@@ -16,19 +16,9 @@ from typing import Protocol
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
-from vdsm.storage import durable
+from vdsm.storage import durable, errors
 from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.backends.file_volumes import FileDataStore, FileLeftovers, FileVolumeStore
-from vdsm.storage.errors import (
-    StorageDomainAccessError,
-    StorageDomainCreationError,
-    StorageDomainLayoutError,
-    StorageDomainMetadataNotFound,
-    StorageDomainNotEmpty,
-    StorageDomainTargetUnsupported,
-    StorageServerAccessPermissionError,
-    io_failing_as,
-)
 from vdsm.storage.layout import METADATA_BYTES, FileDomainLayout
 from vdsm.storage.model import ISO_IMAGE, XLEASES_VERSION, DomainSpace
 from vdsm.storage.ports import Backend, DomainPlan, LeaseState, Ownership, Traits
@@ -83,27 +73,27 @@ class FileDomainStore:
         return self._layout.metadata
 
     def read_metadata(self) -> bytes:
-        with io_failing_as(lambda reason: StorageDomainMetadataNotFound(self._domain_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.StorageDomainMetadataNotFound(self._domain_id, reason)):
             return durable.read_file_directly(self._layout.metadata, METADATA_BYTES)
 
     def write_metadata(self, data: bytes) -> None:
         path = self._layout.metadata
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             durable.write_file(path, path.with_name("metadata.new"), data, METADATA_MODE, owner=self._ownership.give)
 
     def check_layout(self) -> None:
         parts = {**dict.fromkeys(("dom_md", "images"), Path.is_dir)}
         parts |= dict.fromkeys((f"dom_md/{name}" for name in ("metadata", *_SPECIAL_FILES)), Path.is_file)
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             for part, is_there in parts.items():
                 if not is_there(self.path / part):
-                    raise StorageDomainLayoutError(self._domain_id, part)
+                    raise errors.StorageDomainLayoutError(self._domain_id, part)
 
     def get_block_size_bytes(self) -> int:
         return probe_block_size(self.path.parent)
 
     def get_space(self) -> DomainSpace:
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             figures = os.statvfs(self.path)
         return DomainSpace(figures.f_frsize * figures.f_blocks, figures.f_frsize * figures.f_bavail)
 
@@ -127,7 +117,7 @@ class FileDomainStore:
 
     def create_master_tree(self) -> None:
         master = self._layout.master
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             for folder in (master, master / "vms", master / "tasks"):
                 if not folder.is_dir():
                     durable.create_folder(folder, FOLDER_MODE, owner=self._ownership.give)
@@ -149,7 +139,7 @@ def create_file_domain(folder: Path, plan: DomainPlan, ownership: Ownership, for
     leaves has a hidden name that no search matches; the next creation in that folder removes it.
     """
     building = folder / f".{plan.domain_id}.new"
-    with io_failing_as(lambda reason: StorageDomainCreationError(plan.domain_id, reason)):
+    with errors.io_failing_as(lambda reason: errors.StorageDomainCreationError(plan.domain_id, reason)):
         remove_unfinished(folder)
         try:
             _build(building, plan, ownership, format)
@@ -176,7 +166,7 @@ def probe_block_size(folder: Path) -> int:
     except OSError as error:
         with contextlib.suppress(OSError):
             probe.unlink()
-        raise StorageDomainTargetUnsupported(str(folder)) from error
+        raise errors.StorageDomainTargetUnsupported(str(folder)) from error
     try:
         with mmap.mmap(-1, _PROBE_SIZES_BYTES[-1]) as aligned:
             return _probe(descriptor, aligned, folder)
@@ -190,7 +180,7 @@ def _probe(descriptor: int, aligned: mmap.mmap, folder: Path) -> int:
         with memoryview(aligned) as whole, whole[:size] as part, contextlib.suppress(OSError):
             os.pwritev(descriptor, [part], 0)
             return size
-    raise StorageDomainTargetUnsupported(str(folder))
+    raise errors.StorageDomainTargetUnsupported(str(folder))
 
 
 def list_domains(mount: Path) -> list[str]:
@@ -202,12 +192,12 @@ def list_domains(mount: Path) -> list[str]:
 
 def check_place(path: Path, remote_path: str, ownership: Ownership) -> int:
     """Whether a domain may be made there (469, 361); the probed block size (399)."""
-    with io_failing_as(lambda reason: StorageServerAccessPermissionError(remote_path, reason)):
+    with errors.io_failing_as(lambda reason: errors.StorageServerAccessPermissionError(remote_path, reason)):
         refusal = ownership.check_access(path)
         if refusal:
-            raise StorageServerAccessPermissionError(remote_path, refusal)
+            raise errors.StorageServerAccessPermissionError(remote_path, refusal)
         if any(not found.parent.name.startswith(".") for found in path.glob("*/dom_md")):
-            raise StorageDomainNotEmpty(remote_path)
+            raise errors.StorageDomainNotEmpty(remote_path)
     return probe_block_size(path)
 
 

@@ -10,16 +10,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from vdsm.storage import durable
+from vdsm.storage import durable, errors
 from vdsm.storage.backends.file import check_place, create_file_domain, list_domains, open_file_domain
-from vdsm.storage.errors import (
-    AcquireLockFailure,
-    InvalidParameterException,
-    StorageDomainFsNotMounted,
-    StorageDomainIllegalRemotePath,
-    StorageServerAccessPermissionError,
-    io_failing_as,
-)
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import check_line
 from vdsm.storage.model import DomainType, ServerConnection
@@ -40,19 +32,19 @@ class LocalKind:
     def connect(self, connection: ServerConnection) -> None:
         """The target is a folder (1000) that the owner of disks may use (469)."""
         folder, link = self._parse(connection.place)
-        with io_failing_as(lambda reason: InvalidParameterException("connection", reason)):
+        with errors.io_failing_as(lambda reason: errors.InvalidParameterException("connection", reason)):
             if not folder.is_dir():
-                raise InvalidParameterException("connection", str(folder))
+                raise errors.InvalidParameterException("connection", str(folder))
             refusal = self._ownership.check_access(folder)
             if refusal:
-                raise StorageServerAccessPermissionError(str(folder), refusal)
+                raise errors.StorageServerAccessPermissionError(str(folder), refusal)
             link.parent.mkdir(parents=True, exist_ok=True)
             if not (link.is_symlink() and link.readlink() == folder):
                 durable.replace_link(link, folder, link.parent / f".{uuid.uuid4()}")
 
     def disconnect(self, connection: ServerConnection) -> bool:
         _, link = self._parse(connection.place)
-        with io_failing_as(lambda reason: InvalidParameterException("connection", reason)):
+        with errors.io_failing_as(lambda reason: errors.InvalidParameterException("connection", reason)):
             if link.is_symlink():
                 link.unlink()
         return True
@@ -78,10 +70,10 @@ class LocalKind:
     def check_new(self, remote_path: str) -> int:
         """The path is absolute and normalized (390), connected (360), usable (469) and without a domain (361)."""
         if not remote_path.startswith("/") or normalize_remote(remote_path) != remote_path:
-            raise StorageDomainIllegalRemotePath(remote_path)
+            raise errors.StorageDomainIllegalRemotePath(remote_path)
         _, link = self._parse(remote_path)
         if not link.is_dir():
-            raise StorageDomainFsNotMounted(remote_path)
+            raise errors.StorageDomainFsNotMounted(remote_path)
         return check_place(link, remote_path, self._ownership)
 
     def create_domain(self, plan: DomainPlan) -> None:
@@ -91,10 +83,10 @@ class LocalKind:
     def _parse(self, spec: str) -> tuple[Path, Path]:
         check_line("connection", spec)
         if not spec.startswith("/"):
-            raise InvalidParameterException("connection", spec)
+            raise errors.InvalidParameterException("connection", spec)
         link = self._layout.get_mount(spec)
         if len(os.fsencode(link.name)) > 255:
-            raise InvalidParameterException("connection", "too long")
+            raise errors.InvalidParameterException("connection", "too long")
         return Path(normalize_remote(spec)), link
 
 
@@ -119,16 +111,16 @@ class FileLock:
 
     def acquire(self, host_id: int) -> None:
         if self._descriptor is not None:
-            raise AcquireLockFailure(str(self._path), f"already held by this process (host {host_id})")
+            raise errors.AcquireLockFailure(str(self._path), f"already held by this process (host {host_id})")
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise AcquireLockFailure(str(self._path), str(error)) from error
+            raise errors.AcquireLockFailure(str(self._path), str(error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
-            raise AcquireLockFailure(str(self._path), "held by another process") from error
+            raise errors.AcquireLockFailure(str(self._path), "held by another process") from error
         self._descriptor = descriptor
 
     def release(self) -> None:

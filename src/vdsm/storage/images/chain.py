@@ -8,15 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from vdsm.core.ids import BLANK_UUID
-from vdsm.storage.errors import (
-    ImageIsNotLegalChain,
-    InvalidMetadata,
-    MetadataOverflowError,
-    PrepareIllegalVolumeError,
-    VolumeAccessError,
-    VolumeDoesNotExist,
-    VolumeMetadataWriteError,
-)
+from vdsm.storage import errors
 from vdsm.storage.images.volume_metadata import format_volume_metadata, parse_volume_metadata
 from vdsm.storage.model import Legality, VolumeMetadata, VolumeRole
 from vdsm.storage.ports import Backend
@@ -40,7 +32,7 @@ class Images:
         for volume_id in self.backend.volumes.list_records(image_id):
             try:
                 records[volume_id] = self.read(image_id, volume_id)
-            except (InvalidMetadata, VolumeDoesNotExist):
+            except (errors.InvalidMetadata, errors.VolumeDoesNotExist):
                 continue
         return records
 
@@ -48,8 +40,8 @@ class Images:
         """Replace a volume's record; a record too long for its place is VolumeMetadataWriteError (208)."""
         try:
             record = format_volume_metadata(metadata, self.version)
-        except MetadataOverflowError as error:
-            raise VolumeMetadataWriteError(volume_id, str(error)) from error
+        except errors.MetadataOverflowError as error:
+            raise errors.VolumeMetadataWriteError(volume_id, str(error)) from error
         self.backend.volumes.write_record(image_id, volume_id, record)
 
     def list_images(self) -> list[str]:
@@ -73,7 +65,7 @@ class Images:
         line, volumes = f"PUUID={volume_id}".encode(), self.backend.volumes
         children = []
         for child in volumes.list_records(image_id):
-            with contextlib.suppress(VolumeDoesNotExist):
+            with contextlib.suppress(errors.VolumeDoesNotExist):
                 if line in map(bytes.strip, volumes.read_record(image_id, child).splitlines()):
                     children.append(child)
         return children
@@ -90,7 +82,7 @@ class Images:
         """
         try:
             record = self.read(image_id, volume_id)
-        except VolumeDoesNotExist:
+        except errors.VolumeDoesNotExist:
             return
         if record.role is VolumeRole.SHARED:
             return
@@ -105,12 +97,12 @@ class Images:
         seen = {leaf_id}
         while (parent_id := chain[-1][1].parent_id) != BLANK_UUID:
             if parent_id in seen:
-                raise ImageIsNotLegalChain(image_id, f"{parent_id} is its own ancestor")
+                raise errors.ImageIsNotLegalChain(image_id, f"{parent_id} is its own ancestor")
             seen.add(parent_id)
             try:
                 chain.append((parent_id, self.read(image_id, parent_id)))
-            except VolumeDoesNotExist as error:
-                raise ImageIsNotLegalChain(image_id, f"{parent_id} is missing") from error
+            except errors.VolumeDoesNotExist as error:
+                raise errors.ImageIsNotLegalChain(image_id, f"{parent_id} is missing") from error
         return chain
 
     def get_usable_chain(
@@ -118,13 +110,13 @@ class Images:
     ) -> list[tuple[str, VolumeMetadata]]:
         """`get_chain`, and each volume is legal (227), unless that is allowed, and has its data (209)."""
         if not self.backend.volumes.has_image(image_id):
-            raise VolumeDoesNotExist(volume_id)
+            raise errors.VolumeDoesNotExist(volume_id)
         chain = self.get_chain(image_id, volume_id)
         for chained_id, record in chain:
             if record.legality is Legality.ILLEGAL and not allow_illegal:
-                raise PrepareIllegalVolumeError(chained_id)
+                raise errors.PrepareIllegalVolumeError(chained_id)
             if not self.backend.data.has_data(image_id, chained_id):
-                raise VolumeAccessError(chained_id, "no data")
+                raise errors.VolumeAccessError(chained_id, "no data")
         return chain
 
     def has_own(self, image_id: str) -> bool:
@@ -133,6 +125,6 @@ class Images:
             try:
                 if self.read(image_id, volume_id).image_id == image_id:
                     return True
-            except (InvalidMetadata, VolumeDoesNotExist):
+            except (errors.InvalidMetadata, errors.VolumeDoesNotExist):
                 continue
         return False

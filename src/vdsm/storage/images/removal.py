@@ -2,13 +2,7 @@
 
 from dataclasses import replace
 
-from vdsm.storage.errors import (
-    CannotDeleteSharedVolume,
-    InvalidMetadata,
-    MetadataOverflowError,
-    VolumeDoesNotExist,
-    VolumeImageHasChildren,
-)
+from vdsm.storage import errors
 from vdsm.storage.images.chain import Images
 from vdsm.storage.images.volume_metadata import format_volume_metadata
 from vdsm.storage.model import Legality, VolumeMetadata, VolumeRole
@@ -19,17 +13,17 @@ def check_removal(images: Images, image_id: str, volume_id: str, *, force: bool)
     """Raises VolumeDoesNotExist (201); without force CannotDeleteSharedVolume (223), VolumeImageHasChildren (204)."""
     try:
         record = images.read(image_id, volume_id)
-    except InvalidMetadata:
+    except errors.InvalidMetadata:
         if force:
             return
         raise
     if force:
         return
     if record.role is VolumeRole.SHARED or record.image_id != image_id:
-        raise CannotDeleteSharedVolume(volume_id)
+        raise errors.CannotDeleteSharedVolume(volume_id)
     children = images.list_children(image_id, volume_id)
     if children:
-        raise VolumeImageHasChildren(volume_id, tuple(children))
+        raise errors.VolumeImageHasChildren(volume_id, tuple(children))
 
 
 def remove_volume(images: Images, image_id: str, volume_id: str, step: Steps) -> None:
@@ -41,9 +35,9 @@ def remove_volume(images: Images, image_id: str, volume_id: str, step: Steps) ->
     volumes = images.backend.volumes
     try:
         record = images.read(image_id, volume_id)
-    except VolumeDoesNotExist:
+    except errors.VolumeDoesNotExist:
         return
-    except InvalidMetadata:
+    except errors.InvalidMetadata:
         record = None  # removed with force: who its parent was is not known
     if record is not None and record.image_id != image_id:
         step("remove links")
@@ -82,6 +76,6 @@ def _make_illegal(images: Images, image_id: str, volume_id: str, record: VolumeM
     illegal = replace(record, legality=Legality.ILLEGAL)
     try:
         format_volume_metadata(illegal, images.version)
-    except MetadataOverflowError:
+    except errors.MetadataOverflowError:
         illegal = replace(illegal, description="")  # two more characters must not make a volume irremovable
     images.change(image_id, volume_id, illegal)

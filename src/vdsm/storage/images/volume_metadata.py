@@ -3,12 +3,7 @@
 from typing import TypeVar
 
 from vdsm.core.ids import is_uuid
-from vdsm.storage.errors import (
-    InvalidMetadata,
-    InvalidParameterException,
-    MetadataOverflowError,
-    MetaDataValidationError,
-)
+from vdsm.storage import errors
 from vdsm.storage.metadata import SURROGATE, check_number, parse_number
 from vdsm.storage.model import Allocation, Legality, VolumeFormat, VolumeMetadata, VolumeRole
 
@@ -25,7 +20,7 @@ def parse_volume_metadata(data: bytes) -> VolumeMetadata:
     """Read a record; InvalidMetadata (751) for a missing key, a bad value, bytes other than UTF-8, a cleared record."""
     keys = _parse_lines(data)
     if "NONE" in keys:
-        raise InvalidMetadata("NONE", "the record was cleared")
+        raise errors.InvalidMetadata("NONE", "the record was cleared")
     return VolumeMetadata(
         domain_id=_get(keys, "DOMAIN"),
         image_id=_get(keys, "IMAGE"),
@@ -72,22 +67,22 @@ def format_volume_metadata(metadata: VolumeMetadata, version: int, *, transition
         keys["CAP"] = str(metadata.capacity_bytes)
     record = ("".join(f"{key}={keys[key]}\n" for key in sorted(keys)) + "EOF\n").encode("utf-8")
     if len(record) > RECORD_BYTES:
-        raise MetadataOverflowError(len(record))
+        raise errors.MetadataOverflowError(len(record))
     return record
 
 
 def check_description(description: str) -> None:
     """Raises InvalidParameterException for text that would forge other lines of the record or cannot be encoded."""
     if any(character in description for character in "\n\r\0"):
-        raise InvalidParameterException("description", f"{description[:80]!r} has a line break or NUL")
+        raise errors.InvalidParameterException("description", f"{description[:80]!r} has a line break or NUL")
     if SURROGATE.search(description):
-        raise InvalidParameterException("description", "not encodable as UTF-8")
+        raise errors.InvalidParameterException("description", "not encodable as UTF-8")
 
 
 def check_capacity(metadata: VolumeMetadata) -> int:
     """The capacity in bytes, asked for: MetaDataValidationError (753) when below 1."""
     if metadata.capacity_bytes < 1:
-        raise MetaDataValidationError(f"capacity {metadata.capacity_bytes}")
+        raise errors.MetaDataValidationError(f"capacity {metadata.capacity_bytes}")
     return metadata.capacity_bytes
 
 
@@ -99,7 +94,7 @@ def _parse_lines(data: bytes) -> dict[str, str]:
         try:
             key, separator, value = line.decode("utf-8").partition("=")
         except UnicodeDecodeError as error:
-            raise InvalidMetadata("?", f"not UTF-8: {line[:40]!r}") from error
+            raise errors.InvalidMetadata("?", f"not UTF-8: {line[:40]!r}") from error
         if separator:
             keys[key.strip()] = value.strip()
     return keys
@@ -110,7 +105,7 @@ def _parse_capacity(keys: dict[str, str]) -> int:
         return parse_number("CAP", keys["CAP"])
     if "SIZE" in keys:
         return check_number("SIZE", parse_number("SIZE", keys["SIZE"]) * _SECTOR_BYTES)
-    raise InvalidMetadata("CAP", "missing")
+    raise errors.InvalidMetadata("CAP", "missing")
 
 
 def _parse_word(keys: dict[str, str], key: str, words: type[Word]) -> Word:
@@ -118,14 +113,14 @@ def _parse_word(keys: dict[str, str], key: str, words: type[Word]) -> Word:
     try:
         return words.parse(value)
     except ValueError:
-        raise InvalidMetadata(key, f"{value[:40]!r} is unknown") from None
+        raise errors.InvalidMetadata(key, f"{value[:40]!r} is unknown") from None
 
 
 def _get_parent(keys: dict[str, str]) -> str:
     # It names a file to look at next, so it must not be a path.
     value = _get(keys, "PUUID")
     if not is_uuid(value):
-        raise InvalidMetadata("PUUID", f"{value[:40]!r} is no UUID")
+        raise errors.InvalidMetadata("PUUID", f"{value[:40]!r} is no UUID")
     return value
 
 
@@ -133,4 +128,4 @@ def _get(keys: dict[str, str], key: str) -> str:
     try:
         return keys[key]
     except KeyError:
-        raise InvalidMetadata(key, "missing") from None
+        raise errors.InvalidMetadata(key, "missing") from None

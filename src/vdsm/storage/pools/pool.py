@@ -9,27 +9,8 @@ from dataclasses import dataclass
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, locks
+from vdsm.storage import checks, durable, errors, locks
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
-from vdsm.storage.errors import (
-    BackupCannotBeMasterDomain,
-    CannotConnectMultiplePools,
-    InvalidParameterException,
-    IsoCannotBeMasterDomain,
-    IsSpm,
-    MixedSdVersionError,
-    SpmStatusError,
-    StorageDomainAlreadyAttached,
-    StorageDomainDoesNotExist,
-    StorageDomainNotInPool,
-    StorageDomainStatusError,
-    StoragePoolConnected,
-    StoragePoolMasterNotFound,
-    StoragePoolUnknown,
-    StoragePoolWrongMaster,
-    TooManyDomainsInStoragePoolError,
-    io_failing_as,
-)
 from vdsm.storage.health.monitor import Health
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import NEXT_MASTER, format_pool_domains, new_pool_keys
@@ -85,7 +66,7 @@ class Pools:
         """Raises InvalidParameterException, StoragePoolUnknown (309)."""
         checks.check_ids(storagepoolID=pool_id)
         if self._connected is None or self._connected.pool_id != pool_id:
-            raise StoragePoolUnknown(pool_id)
+            raise errors.StoragePoolUnknown(pool_id)
         return self._connected
 
     def find_member(self, domain_id: str) -> ConnectedPool | None:
@@ -96,7 +77,7 @@ class Pools:
     def require_spm(self, pool_id: str) -> None:
         """Raises StoragePoolUnknown (309), SpmStatusError (654)."""
         if self.get_connected(pool_id).role is not SpmRole.SPM:
-            raise SpmStatusError(pool_id)
+            raise errors.SpmStatusError(pool_id)
 
     def create(
         self,
@@ -116,11 +97,11 @@ class Pools:
         checks.check_pool_name(name)
         checks.check_master_version(master_version)
         if master_id not in domain_ids:
-            raise InvalidParameterException("masterSdUUID", master_id)
+            raise errors.InvalidParameterException("masterSdUUID", master_id)
         if len(set(domain_ids)) > MAXIMUM_DOMAINS:
-            raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
+            raise errors.TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
         if self._connected is not None and self._connected.pool_id == pool_id:
-            raise StoragePoolConnected(pool_id, "it exists")
+            raise errors.StoragePoolConnected(pool_id, "it exists")
         with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)):
             others = self._check_new(pool_id, master_id, domain_ids)
             with self._domains.get(master_id).locked(RESERVED_HOST_ID):
@@ -143,7 +124,9 @@ class Pools:
             self._check_connection(pool_id, host_id, master_id, on_disk=given is None)
             metadata = self.get_master(pool_id, master_id).metadata
             if given is None and metadata.master_version != master_version:
-                raise StoragePoolWrongMaster(master_id, f"version {metadata.master_version}, not {master_version}")
+                raise errors.StoragePoolWrongMaster(
+                    master_id, f"version {metadata.master_version}, not {master_version}"
+                )
             pool = ConnectedPool(
                 pool_id,
                 host_id,
@@ -166,7 +149,7 @@ class Pools:
             if self._connected is None or self._connected.pool_id != pool_id:
                 return
             if self._connected.role is not SpmRole.FREE:
-                raise IsSpm(pool_id)
+                raise errors.IsSpm(pool_id)
             self._remove_links(pool_id)
             self._connected = None
             self.on_change(None)
@@ -192,14 +175,14 @@ class Pools:
         given = _parse_domains(domains, master_id)
         with self._locks.hold(locks.connection(), locks.pool(pool_id), locks.domain(master_id)):
             if pool_id in self.list_connected():
-                raise StoragePoolConnected(pool_id, "disconnect it first")
+                raise errors.StoragePoolConnected(pool_id, "disconnect it first")
             master = self._domains.get_accessible(master_id)
             check_class(master)
             keys = new_pool_keys(pool_id, name, master_id, master_version, lease)
             with master.locked(host_id):
                 for other in self._domains.get(master_id).metadata.pool_ids:
                     if other != pool_id:
-                        raise StorageDomainAlreadyAttached(master_id, other)
+                        raise errors.StorageDomainAlreadyAttached(master_id, other)
                 self._domains.update(master_id, {**keys, "POOL_DOMAINS": format_pool_domains(given)})
         log.info("Reconstructed pool %s with master %s, version %d", pool_id, master_id, master_version)
 
@@ -222,15 +205,15 @@ class Pools:
         try:
             self._domains.get_in_time(master_id)
             master = self._domains.validate(master_id)
-        except StorageDomainDoesNotExist as error:
-            raise StoragePoolMasterNotFound(pool_id, master_id) from error
+        except errors.StorageDomainDoesNotExist as error:
+            raise errors.StoragePoolMasterNotFound(pool_id, master_id) from error
         if pool_id not in master.metadata.pool_ids:
-            raise StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
+            raise errors.StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
         if master.metadata.role is not DomainRole.MASTER:
-            raise StoragePoolWrongMaster(master_id, "not a master")
+            raise errors.StoragePoolWrongMaster(master_id, "not a master")
         next_id = master.metadata.keys.get(NEXT_MASTER, "")
         if is_uuid(next_id) and self._is_master(pool_id, next_id):
-            raise StoragePoolWrongMaster(master_id, f"{next_id} is the master now")
+            raise errors.StoragePoolWrongMaster(master_id, f"{next_id} is the master now")
         return master
 
     def rebuild_links(self, pool: ConnectedPool) -> None:
@@ -238,9 +221,9 @@ class Pools:
         targets = {"mastersd": self._domains.get_path(pool.master_id)}
         for domain_id, status in pool.domains.items():
             if status is DomainStatus.ACTIVE:
-                with contextlib.suppress(StorageDomainDoesNotExist):
+                with contextlib.suppress(errors.StorageDomainDoesNotExist):
                     targets[domain_id] = self._domains.get_path(domain_id)
-        with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.StoragePoolWrongMaster(pool.master_id, reason)):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.iterdir():
                 if path.name not in targets:
@@ -308,10 +291,10 @@ class Pools:
             domain = self._domains.get_accessible(domain_id)
             is_iso = domain.metadata.domain_class is DomainClass.ISO
             if domain.metadata.pool_ids and not is_iso:
-                raise StorageDomainAlreadyAttached(domain_id, domain.metadata.pool_ids[0])
+                raise errors.StorageDomainAlreadyAttached(domain_id, domain.metadata.pool_ids[0])
             is_data = domain.metadata.domain_class is DomainClass.DATA
             if is_data and domain.metadata.version != master.metadata.version:
-                raise MixedSdVersionError(domain_id, domain.metadata.version, master.metadata.version)
+                raise errors.MixedSdVersionError(domain_id, domain.metadata.version, master.metadata.version)
         return [domain_id for domain_id in dict.fromkeys(domain_ids) if domain_id != master_id]
 
     def _create(self, pool_id: str, master_id: str, keys: Mapping[str, str | None], others: Sequence[str]) -> None:
@@ -335,19 +318,21 @@ class Pools:
         if connected is None:
             return
         if connected.pool_id != pool_id:
-            raise CannotConnectMultiplePools(connected.pool_id)
+            raise errors.CannotConnectMultiplePools(connected.pool_id)
         if connected.host_id != host_id:
-            raise StoragePoolConnected(pool_id, f"as host {connected.host_id}")
+            raise errors.StoragePoolConnected(pool_id, f"as host {connected.host_id}")
         if connected.role is not SpmRole.FREE and connected.master_id != master_id:
-            raise StoragePoolWrongMaster(master_id, f"this host writes on {connected.master_id}")
+            raise errors.StoragePoolWrongMaster(master_id, f"this host writes on {connected.master_id}")
         if on_disk and not connected.on_disk:
-            raise StoragePoolConnected(pool_id, "with its map in memory")
+            raise errors.StoragePoolConnected(pool_id, "with its map in memory")
 
     def _is_master(self, pool_id: str, domain_id: str) -> bool:
         try:
             metadata = self._domains.get_in_time(domain_id).metadata
         except UNREADABLE as error:
-            raise StoragePoolWrongMaster(domain_id, "it may be the master, and cannot be read: connect it") from error
+            raise errors.StoragePoolWrongMaster(
+                domain_id, "it may be the master, and cannot be read: connect it"
+            ) from error
         return pool_id in metadata.pool_ids and metadata.role is DomainRole.MASTER
 
     def _describe(self, domain_id: str, status: DomainStatus, health: Health | None) -> PoolDomain:
@@ -381,9 +366,9 @@ def _tell_nobody(_: ConnectedPool | None) -> None:
 def check_class(master: Domain) -> None:
     """Whether a domain of this class may be a master: 317, 319."""
     if master.metadata.domain_class is DomainClass.ISO:
-        raise IsoCannotBeMasterDomain(master.domain_id)
+        raise errors.IsoCannotBeMasterDomain(master.domain_id)
     if master.metadata.domain_class is DomainClass.BACKUP:
-        raise BackupCannotBeMasterDomain(master.domain_id)
+        raise errors.BackupCannotBeMasterDomain(master.domain_id)
 
 
 def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, DomainStatus]:
@@ -393,11 +378,11 @@ def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, Doma
         try:
             parsed[domain_id] = DomainStatus.parse(word)
         except ValueError:
-            raise StorageDomainStatusError(word) from None
+            raise errors.StorageDomainStatusError(word) from None
     if len(parsed) > MAXIMUM_DOMAINS:
-        raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
+        raise errors.TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
     if master_id not in parsed:
-        raise InvalidParameterException("masterSdUUID", master_id)
+        raise errors.InvalidParameterException("masterSdUUID", master_id)
     return parsed
 
 
@@ -405,5 +390,5 @@ def require_writer(pools: Pools, pool_id: str, domain: Domain) -> Domain:
     """The domain, which this host may write as the pool's SPM: 309, 654, StorageDomainNotInPool (353)."""
     pools.require_spm(pool_id)
     if pool_id not in domain.metadata.pool_ids:
-        raise StorageDomainNotInPool(domain.domain_id, pool_id)
+        raise errors.StorageDomainNotInPool(domain.domain_id, pool_id)
     return domain
