@@ -3,18 +3,7 @@
 A shape without an entry shows all its plain fields.
 """
 
-from vdsm.api.host_types import (
-    Bonding,
-    Bridge,
-    DeviceStats,
-    HostCapabilities,
-    HostStats,
-    Network,
-    Nic,
-    NumaNode,
-    StorageDomainVitals,
-    Vlan,
-)
+from vdsm.api import host_types
 from vdsm.api.task import TaskDetails, TaskInfo, TaskStatus
 from vdsm.api.vm import DeviceInfo, VmInfo
 from vdsm.api.vm_types import VmDiskStats, VmNetworkStats, VmStats
@@ -39,25 +28,25 @@ COLUMNS: dict[type, tuple[str, ...]] = {
     TaskStatus: ("task_id", "state", "result", "code", "message"),
     TaskInfo: ("task_id", "verb"),
     TaskDetails: ("task_id", "verb", "state", "result", "code", "message", "tag"),
-    Nic: _PORT,
-    Bonding: ("slaves", "active_slave", *_PORT),
-    Vlan: ("iface", "vlan_id", *_ADDRESSES),
-    Bridge: ("ports", *_ADDRESSES),
-    Network: ("iface", "bridged", "vlan_id", *_ADDRESSES),
-    NumaNode: ("cpus", "memory_mib"),
-    DeviceStats: ("state", "speed_mbps", "received_bytes", "sent_bytes", "receive_errors", "send_errors"),
-    StorageDomainVitals: ("valid", "acquired", "version", "delay_s", "checked_ago_s", "code"),
+    host_types.Nic: _PORT,
+    host_types.Bonding: ("slaves", "active_slave", *_PORT),
+    host_types.Vlan: ("iface", "vlan_id", *_ADDRESSES),
+    host_types.Bridge: ("ports", *_ADDRESSES),
+    host_types.Network: ("iface", "bridged", "vlan_id", *_ADDRESSES),
+    host_types.NumaNode: ("cpus", "memory_mib"),
+    host_types.DeviceStats: ("state", "speed_mbps", "received_bytes", "sent_bytes", "receive_errors", "send_errors"),
+    host_types.StorageDomainVitals: ("valid", "acquired", "version", "delay_s", "checked_ago_s", "code"),
 }
 """Columns where many of a shape are listed; one that is empty in every row is left out."""
 
 SUMMARIES: dict[type, tuple[str, ...]] = {
-    HostCapabilities: _names(
+    host_types.HostCapabilities: _names(
         "host_id version_name software_version operating_system cpu_model cpu_mhz sockets cores threads kvm "
         "nested_virtualization memory_mib reserved_memory_mib guest_overhead_mib vm_types cluster_levels "
         "domain_versions iscsi_initiator_name selinux realtime_kernel fips_enabled nameservers numa_nodes "
         "networks bondings vlans bridges nics packages"
     ),
-    HostStats: _names(
+    host_types.HostStats: _names(
         "date_time elapsed_s boot_time_s load cpu_user_percent cpu_system_percent cpu_idle_percent "
         "daemon_user_percent daemon_system_percent memory_used_percent memory_free_mib swap_total_mib "
         "swap_free_mib anonymous_hugepages_mib ksm_running ksm_shared_mib vms vms_active vms_migrating "

@@ -4,16 +4,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from vdsm.api.host_types import (
-    FcHba,
-    HardwareInfo,
-    HbaInventory,
-    IscsiHba,
-    NumaNode,
-    OperatingSystem,
-    OsName,
-    SelinuxStatus,
-)
+from vdsm.api import host_types
 from vdsm.host.memory import list_hugepage_sizes, parse_meminfo
 from vdsm.host.numa import read_balancing, read_distances, read_nodes
 from vdsm.host.ports import Files
@@ -28,22 +19,22 @@ class System(Struct, frozen=True):
 
     memory_mib: int
     hugepage_sizes_kib: list[int]
-    numa_nodes: dict[str, NumaNode]
+    numa_nodes: dict[str, host_types.NumaNode]
     numa_distances: dict[str, list[int]]
     numa_balancing: Literal[0, 1, 2]
     daemon_cpus: list[int]
-    operating_system: OperatingSystem
+    operating_system: host_types.OperatingSystem
     kernel_arguments: str | UnsetType
     kernel_features: dict[str, str]
     realtime_kernel: bool
     nested_virtualization: bool
-    selinux: SelinuxStatus
+    selinux: host_types.SelinuxStatus
     kdump_status: Literal[-1, 0, 1]
     fips_enabled: bool
     vnc_encrypted: bool
     device_passthrough: bool
     rng_sources: list[Literal["hwrng", "random"]]
-    hba_inventory: HbaInventory
+    hba_inventory: host_types.HbaInventory
     hosted_engine_deployed: bool
     boot_partition_id: str | UnsetType
     ovn_configured: bool | UnsetType
@@ -63,7 +54,7 @@ def read_system(files: Files) -> System:
         kernel_features=read_kernel_features(files),
         realtime_kernel=files.read("/sys/kernel/realtime") == "1",
         nested_virtualization=read_nested(files),
-        selinux=SelinuxStatus(mode=read_selinux_mode(files)),
+        selinux=host_types.SelinuxStatus(mode=read_selinux_mode(files)),
         kdump_status=read_kdump_status(files),
         fips_enabled=files.read("/proc/sys/crypto/fips_enabled") == "1",
         vnc_encrypted=_parse_settings(files.read("/etc/libvirt/qemu.conf") or "").get("vnc_tls") == "1",
@@ -81,18 +72,18 @@ def _parse_settings(text: str) -> dict[str, str]:
     return {name.strip(): value.strip().strip("\"'") for name, equals, value in lines if equals}
 
 
-def read_operating_system(files: Files) -> OperatingSystem:
+def read_operating_system(files: Files) -> host_types.OperatingSystem:
     """The distribution after /etc/os-release. `release` is the finer number where the distribution has one."""
     release = _parse_settings(files.read("/etc/os-release") or files.read("/usr/lib/os-release") or "")
     name = _name_system(release)
     finer = files.read("/etc/debian_version") if name == "Debian" else release.get("BUILD_ID")
     version = release.get("VERSION_ID", "")
-    return OperatingSystem(
+    return host_types.OperatingSystem(
         name=name, version=version, release=finer or version, pretty_name=release.get("PRETTY_NAME", "")
     )
 
 
-def _name_system(release: dict[str, str]) -> OsName:
+def _name_system(release: dict[str, str]) -> host_types.OsName:
     if release.get("VARIANT_ID") == "ovirt-node":
         return "oVirt Node"
     match release.get("ID"):
@@ -104,13 +95,13 @@ def _name_system(release: dict[str, str]) -> OsName:
     return "RHEL" if family & {"rhel", "centos"} else "unknown"
 
 
-def read_hardware(files: Files) -> HardwareInfo:
+def read_hardware(files: Files) -> host_types.HardwareInfo:
     """The firmware's tables. Serial number and UUID can be read by root alone; what cannot be read is absent."""
 
     def read(name: str, elsewhere: str = "") -> str | UnsetType:
         return files.read(f"{_DMI}/{name}") or (elsewhere and files.read(f"/proc/device-tree/{elsewhere}")) or UNSET
 
-    return HardwareInfo(
+    return host_types.HardwareInfo(
         manufacturer=read("sys_vendor"),
         product_name=read("product_name", "model"),
         version=read("product_version"),
@@ -161,7 +152,7 @@ def read_rng_sources(files: Files) -> list[Literal["hwrng", "random"]]:
     return sources
 
 
-def read_hba_inventory(files: Files) -> HbaInventory:
+def read_hba_inventory(files: Files) -> host_types.HbaInventory:
     """The host's iSCSI initiator and its fibre channel ports."""
     initiator = _parse_settings(files.read("/etc/iscsi/initiatorname.iscsi") or "").get("InitiatorName")
     ports = []
@@ -170,8 +161,8 @@ def read_hba_inventory(files: Files) -> HbaInventory:
         model = files.read(f"/sys/class/fc_host/{host}/symbolic_name") or ""
         if port and node:
             names = port.removeprefix("0x"), node.removeprefix("0x")
-            ports.append(FcHba(model=model, port_name=names[0], node_name=names[1]))
-    return HbaInventory(fc=ports, iscsi=[IscsiHba(initiator_name=initiator)] if initiator else [])
+            ports.append(host_types.FcHba(model=model, port_name=names[0], node_name=names[1]))
+    return host_types.HbaInventory(fc=ports, iscsi=[host_types.IscsiHba(initiator_name=initiator)] if initiator else [])
 
 
 def read_boot_partition_id(files: Files) -> str | UnsetType:

@@ -8,17 +8,7 @@ from typing import Literal
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from vdsm.api.host_types import (
-    Bonding,
-    Bridge,
-    DeviceStats,
-    IpAddresses,
-    Network,
-    NetworkCapabilities,
-    NetworkStatistics,
-    Nic,
-    Vlan,
-)
+from vdsm.api import host_types
 from vdsm.network.bonds import get_bond_speed, list_bond_options
 from vdsm.network.model import LINK_SCOPE, MAIN_TABLE, Address, Link, NetworkRecord, NetworkState, Visibility
 
@@ -76,7 +66,7 @@ class Devices:
             return self.get_speed(base) if base is not None and base.kind == "bond" else link.speed_mbps
         return link.speed_mbps if self._is_nic(link) else 0
 
-    def describe_ip(self, link: Link, record: NetworkRecord | None = None) -> IpAddresses:
+    def describe_ip(self, link: Link, record: NetworkRecord | None = None) -> host_types.IpAddresses:
         """The block of address fields that every device has."""
         known = record or self._records.get(link.name)
         addresses = [item for item in self._state.addresses if item.index == link.index and item.scope != LINK_SCOPE]
@@ -86,7 +76,7 @@ class Devices:
         main = {
             route.gateway for route in self._state.default_routes if route.family == 4 and route.table == MAIN_TABLE
         }
-        return IpAddresses(
+        return host_types.IpAddresses(
             address=primary.address if primary else "",
             netmask=_format_netmask(primary.prefix_length) if primary else "",
             ipv4_addresses=[f"{item.address}/{item.prefix_length}" for item in ipv4],
@@ -122,11 +112,11 @@ class Devices:
 
 def make_capabilities(
     state: NetworkState, visibility: Visibility, records: Sequence[NetworkRecord]
-) -> NetworkCapabilities:
+) -> host_types.NetworkCapabilities:
     """Everything that `Host.getNetworkCapabilities` tells."""
     devices = Devices(state, visibility, records)
     networks = {record.name: _make_network(devices, record) for record in records}
-    return NetworkCapabilities(
+    return host_types.NetworkCapabilities(
         networks={name: network for name, network in networks.items() if network is not None},
         bridges={link.name: _make_bridge(devices, link) for link in devices.list_kind("bridge")},
         bondings={link.name: _make_bonding(devices, link) for link in devices.list_kind("bond")},
@@ -138,10 +128,10 @@ def make_capabilities(
     )
 
 
-def make_statistics(state: NetworkState, *, time_s: float) -> NetworkStatistics:
+def make_statistics(state: NetworkState, *, time_s: float) -> host_types.NetworkStatistics:
     """The counters of every device. Each total is the sum of its own name: the original swaps the two."""
     devices = Devices(state, Visibility())
-    return NetworkStatistics(
+    return host_types.NetworkStatistics(
         network={link.name: _make_device_stats(devices, link, time_s) for link in state.links},
         receive_dropped=sum(link.counters.receive_dropped for link in state.links),
         send_dropped=sum(link.counters.send_dropped for link in state.links),
@@ -161,10 +151,10 @@ def find_interface(state: NetworkState, address: str) -> str:
     return names.get(next(found, 0), "")
 
 
-def _make_nic(devices: Devices, link: Link) -> Nic:
+def _make_nic(devices: Devices, link: Link) -> host_types.Nic:
     master = devices.get_master(link)
     enslaved = master is not None and master.kind == "bond"
-    return Nic(
+    return host_types.Nic(
         **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         mac_address=link.mac_address,
@@ -174,9 +164,9 @@ def _make_nic(devices: Devices, link: Link) -> Nic:
     )
 
 
-def _make_bonding(devices: Devices, link: Link) -> Bonding:
+def _make_bonding(devices: Devices, link: Link) -> host_types.Bonding:
     aggregator, partner = link.options.get("ad_aggregator", ""), link.options.get("ad_partner_mac", "")
-    return Bonding(
+    return host_types.Bonding(
         **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         mac_address=link.mac_address,
@@ -189,9 +179,9 @@ def _make_bonding(devices: Devices, link: Link) -> Bonding:
     )
 
 
-def _make_vlan(devices: Devices, link: Link) -> Vlan:
+def _make_vlan(devices: Devices, link: Link) -> host_types.Vlan:
     base = devices.get_base(link)
-    return Vlan(
+    return host_types.Vlan(
         **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         iface=base.name if base is not None else "",
@@ -199,8 +189,8 @@ def _make_vlan(devices: Devices, link: Link) -> Vlan:
     )
 
 
-def _make_bridge(devices: Devices, link: Link) -> Bridge:
-    return Bridge(
+def _make_bridge(devices: Devices, link: Link) -> host_types.Bridge:
+    return host_types.Bridge(
         **asdict(devices.describe_ip(link)),
         mtu=link.mtu,
         ports=devices.list_ports(link),
@@ -209,14 +199,14 @@ def _make_bridge(devices: Devices, link: Link) -> Bridge:
     )
 
 
-def _make_network(devices: Devices, record: NetworkRecord) -> Network | None:
+def _make_network(devices: Devices, record: NetworkRecord) -> host_types.Network | None:
     """The network as it is now; None when its device is gone."""
     link = devices.find(record.device)
     if link is None:
         return None
     ports = devices.list_ports(link) if record.bridged else []
     southbound = devices.find(_get_southbound(devices, ports) if record.bridged else link.name)
-    return Network(
+    return host_types.Network(
         **asdict(devices.describe_ip(link, record)),
         mtu=link.mtu,
         iface=link.name,
@@ -240,8 +230,8 @@ def _get_southbound(devices: Devices, ports: Iterable[str]) -> str:
     return ""
 
 
-def _make_device_stats(devices: Devices, link: Link, time_s: float) -> DeviceStats:
-    return DeviceStats(
+def _make_device_stats(devices: Devices, link: Link, time_s: float) -> host_types.DeviceStats:
+    return host_types.DeviceStats(
         name=link.name,
         state=link.state,
         speed_mbps=devices.get_speed(link) or _ASSUMED_SPEED_MBPS,

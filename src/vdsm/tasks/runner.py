@@ -7,18 +7,9 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from vdsm.core.clock import Clock
+from vdsm.tasks import errors
 from vdsm.tasks.engine import Engine
 from vdsm.tasks.entry import TaskEntry, TaskSnapshot
-from vdsm.tasks.errors import (
-    AddTaskFailed,
-    JobExists,
-    TaskHasReferences,
-    TaskNotFinished,
-    TaskSaveFailed,
-    TaskStateError,
-    TaskStateTransition,
-    UnknownTask,
-)
 from vdsm.tasks.model import HSM, SDM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
 from vdsm.tasks.ports import Recover, TaskStore
 from vdsm.tasks.work import Job
@@ -98,7 +89,7 @@ class TaskRunner:
         self._forget_expired()
         task_id = task_id or str(uuid.uuid4())
         if task_id in self._entries:
-            raise JobExists(job_id=task_id)
+            raise errors.JobExists(job_id=task_id)
         self._check_room(owner)
         location = store.location if store is not None else ""
         record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
@@ -129,7 +120,7 @@ class TaskRunner:
         finally:
             entry.references -= 1
         if entry.is_closed and not entry.record.state.is_done:
-            raise UnknownTask(task_id=task_id)
+            raise errors.UnknownTask(task_id=task_id)
         return entry.snapshot()
 
     async def stop(self, task_id: str) -> bool:
@@ -140,9 +131,9 @@ class TaskRunner:
         entry = self._entry(task_id)
         try:
             await self._engine.change(entry, TaskRecord.request_stop)
-        except TaskStateTransition:
+        except errors.TaskStateTransition:
             return not entry.record.state.is_done
-        except TaskSaveFailed as error:
+        except errors.TaskSaveFailed as error:
             log.error("task %s is stopped although that cannot be saved: %s", task_id, error)
         entry.stop_work()
         if not entry.is_driven:
@@ -156,7 +147,7 @@ class TaskRunner:
         """
         entry = self._entry(task_id)
         if not entry.record.state.is_done and (entry.store is not None or entry.record.kind is SDM):
-            raise TaskStateError(request="clear", state=entry.record.state)
+            raise errors.TaskStateError(request="clear", state=entry.record.state)
         if entry.store is not None:
             await entry.settled.wait()
             await self._engine.threads.run(entry.remove)
@@ -171,11 +162,11 @@ class TaskRunner:
         entry = self._entry(task_id)
         state = entry.record.state
         if entry.record.kind is SDM:
-            raise TaskStateError(request="revert", state=state)
+            raise errors.TaskStateError(request="revert", state=state)
         if state is not TaskState.WAIT_RECOVER and not state.is_done:
-            raise TaskNotFinished(task_id=task_id)
+            raise errors.TaskNotFinished(task_id=task_id)
         if entry.references:
-            raise TaskHasReferences(task_id=task_id)
+            raise errors.TaskHasReferences(task_id=task_id)
         await entry.settled.wait()
         entry.stopping.clear()
         await self._engine.change(entry, TaskRecord.begin_revert)
@@ -222,7 +213,7 @@ class TaskRunner:
         for entry in self._list_of(store):
             params = ",".join(param for rollback in entry.record.rollbacks for param in rollback.params)
             if not entry.jobs and entry.is_driven and any(name in params for name in owner.split()):
-                raise AddTaskFailed(reason=f"task {entry.record.task_id} of an earlier SPM is not undone yet")
+                raise errors.AddTaskFailed(reason=f"task {entry.record.task_id} of an earlier SPM is not undone yet")
 
     async def release(self, store: TaskStore) -> None:
         """The SPM role ends: stop this store's tasks where they are and forget them; on disk they wait for the next.
@@ -248,16 +239,16 @@ class TaskRunner:
     def _check_room(self, owner: str) -> None:
         own_count = sum(entry.owner == owner for entry in self._engine.waiting)
         if not self._engine.is_open:
-            raise AddTaskFailed(reason="the daemon is stopping")
+            raise errors.AddTaskFailed(reason="the daemon is stopping")
         # Nobody has more room than is left to others, so that there always is some.
         if own_count >= 2 * self._queue_length - len(self._engine.waiting):
-            raise AddTaskFailed(reason=f"{own_count} tasks of {owner or 'its kind'} are waiting")
+            raise errors.AddTaskFailed(reason=f"{own_count} tasks of {owner or 'its kind'} are waiting")
 
     def _entry(self, task_id: str) -> TaskEntry:
         try:
             return self._entries[task_id]
         except KeyError:
-            raise UnknownTask(task_id=task_id) from None
+            raise errors.UnknownTask(task_id=task_id) from None
 
     def _list_of(self, store: TaskStore) -> list[TaskEntry]:
         return [e for e in self._entries.values() if e.store is not None and e.store.location == store.location]

@@ -16,18 +16,10 @@ from msgspec import Struct
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt import hostedits
+from vdsm.virt import hostedits, ports
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
-from vdsm.virt.ports import (
-    DomainRecord,
-    HypervisorDown,
-    HypervisorRefused,
-    HypervisorTimeout,
-    NoSuchDomain,
-    PreparedImage,
-)
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
 from vdsm.virt.shared import Shared
@@ -133,7 +125,7 @@ class Launcher:
         if vm.state.status is not Status.DOWN:
             await self._begin(vm)
 
-    async def _refuse_folders(self, wish: Wish, images: dict[str, PreparedImage]) -> None:
+    async def _refuse_folders(self, wish: Wish, images: dict[str, ports.PreparedImage]) -> None:
         """libvirt gives what a disk names to qemu's user before qemu refuses it, and to root afterwards: a folder of
         disks would be lost to its owner."""
         prepared = {image.path for image in images.values()}
@@ -141,8 +133,8 @@ class Launcher:
             if path not in prepared and await self._shared.images.is_folder(path):
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Bad disk: {path} is a folder"))
 
-    async def _prepare(self, vm: Vm) -> dict[str, PreparedImage]:
-        images: dict[str, PreparedImage] = {}
+    async def _prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
+        images: dict[str, ports.PreparedImage] = {}
         disks = () if vm.view is None else vm.view.disks
         for disk in disks:
             volume = disk.volume
@@ -163,10 +155,10 @@ class Launcher:
         """Start the domain; a call that did not end is followed up until it is known what became of it."""
         try:
             await self._shared.hypervisor.start(vm.vm_id, paused=vm.metadata.launch_paused)
-        except (HypervisorTimeout, HypervisorDown) as error:
+        except (ports.HypervisorTimeout, ports.HypervisorDown) as error:
             log.warning("VM %s: nobody knows whether it started: %s", vm.vm_id, error)
             await self._find_out(vm, error)
-        except HypervisorRefused as error:
+        except ports.HypervisorRefused as error:
             raise Abandoned(ExitInfo.of(ExitReason.START_REFUSED, str(error))) from error
 
     async def _find_out(self, vm: Vm, reason: NodeError) -> None:
@@ -174,7 +166,7 @@ class Launcher:
         while True:
             try:
                 record = await self._shared.hypervisor.get_domain(vm.vm_id)
-            except NoSuchDomain as error:
+            except ports.NoSuchDomain as error:
                 raise Abandoned(ExitInfo.of(ExitReason.DOMAIN_MISSING)) from error
             except NodeError:
                 await wait_until(vm.stopped, self._shared.settings.retry_s, self._shared.clock)
@@ -204,7 +196,7 @@ class Launcher:
         """Remove what is left of an earlier VM of that id; one that runs, or is not ours, is in the way for good."""
         try:
             record = await self._shared.hypervisor.get_domain(vm.vm_id)
-        except NoSuchDomain:
+        except ports.NoSuchDomain:
             return
         await self._remove_stale(vm, record, f"A domain with the id {vm.vm_id} exists already")
 
@@ -212,7 +204,7 @@ class Launcher:
         hypervisor = self._shared.hypervisor
         try:
             await hypervisor.define(xml)
-        except HypervisorRefused as error:
+        except ports.HypervisorRefused as error:
             # A refusal may mean that the name is taken; looking first would cost every start a listing of all domains.
             records = [] if again else await hypervisor.list_domains()
             stale = next((record for record in records if record.name == vm.name), None)
@@ -221,7 +213,7 @@ class Launcher:
             await self._remove_stale(vm, stale, str(error))
             await self._define(vm, xml, again=True)
 
-    async def _remove_stale(self, vm: Vm, record: DomainRecord, complaint: str) -> None:
+    async def _remove_stale(self, vm: Vm, record: ports.DomainRecord, complaint: str) -> None:
         old = self._shared.vms.get(record.vm_id)
         is_wanted = old is not None and old is not vm and old.state.status is not Status.DOWN
         if is_wanted or is_alive(record.state) or not self._is_ours(record):
@@ -230,7 +222,7 @@ class Launcher:
         if old is not None:
             old.has_domain = False
 
-    def _is_ours(self, record: DomainRecord) -> bool:
+    def _is_ours(self, record: ports.DomainRecord) -> bool:
         try:
             metadata = parse_domain(record.xml).metadata
         except DomainInvalid:

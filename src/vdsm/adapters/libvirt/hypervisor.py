@@ -16,16 +16,7 @@ from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
 from vdsm.core.clock import Clock, SystemClock
-from vdsm.virt.ports import (
-    BulkSample,
-    DomainRecord,
-    DomainState,
-    EventKind,
-    HypervisorEvent,
-    HypervisorRefused,
-    NoSuchDomain,
-    ShutdownMode,
-)
+from vdsm.virt import ports
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +28,12 @@ _UNDEFINE_FLAGS = (
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 _SHUTDOWN_FLAGS = {
-    ShutdownMode.AGENT: libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
-    ShutdownMode.ACPI: libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+    ports.ShutdownMode.AGENT: libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+    ports.ShutdownMode.ACPI: libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
 }
 _REBOOT_FLAGS = {
-    ShutdownMode.AGENT: libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT,
-    ShutdownMode.ACPI: libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
+    ports.ShutdownMode.AGENT: libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT,
+    ports.ShutdownMode.ACPI: libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
 }
 
 
@@ -68,7 +59,7 @@ class LibvirtHypervisor:
         self._calls = Calls(self._pool, link, settings or CallSettings())
         self._sampler = Sampler(self._pool, clock or SystemClock(), timeout_s=sample_timeout_s)
         self._watcher = EventWatcher(connector, link, self._deliver)
-        self._listeners: list[Callable[[HypervisorEvent], None]] = []
+        self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
 
     async def open(self) -> None:
         """Subscribe before. Connects, and returns when it is known whether libvirtd answers, after 2 s at most."""
@@ -84,7 +75,7 @@ class LibvirtHypervisor:
         """What the calls are that never came back, for logs and figures."""
         return self._pool.written_off
 
-    def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:
         self._listeners.append(listener)
 
     async def capabilities_xml(self) -> str:
@@ -100,10 +91,10 @@ class LibvirtHypervisor:
             "versions", lambda connection: (connection.getLibVersion(), connection.getVersion())
         )
 
-    async def list_domains(self) -> list[DomainRecord]:
+    async def list_domains(self) -> list[ports.DomainRecord]:
         return await self._calls.on_host("list of domains", _list_domains)
 
-    async def get_domain(self, vm_id: str) -> DomainRecord:
+    async def get_domain(self, vm_id: str) -> ports.DomainRecord:
         return await self._calls.on_vm(vm_id, "look", lambda domain: _make_record(domain, *domain.state()))
 
     async def define(self, xml: str) -> None:
@@ -115,17 +106,17 @@ class LibvirtHypervisor:
         await self._calls.on_vm(vm_id, "start", lambda domain: domain.createWithFlags(flags), self._calls.starts)
 
     async def undefine(self, vm_id: str) -> None:
-        with contextlib.suppress(NoSuchDomain):
+        with contextlib.suppress(ports.NoSuchDomain):
             await self._calls.on_vm(vm_id, "undefine", lambda domain: domain.undefineFlags(_UNDEFINE_FLAGS))
 
     async def destroy(self, vm_id: str, *, graceful: bool) -> None:
         flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL if graceful else 0
         await self._calls.destroy(vm_id, lambda domain: domain.destroyFlags(flags))
 
-    async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None:
+    async def shutdown(self, vm_id: str, mode: ports.ShutdownMode) -> None:
         await self._calls.on_vm(vm_id, "shutdown", lambda domain: domain.shutdownFlags(_SHUTDOWN_FLAGS[mode]))
 
-    async def reboot(self, vm_id: str, mode: ShutdownMode) -> None:
+    async def reboot(self, vm_id: str, mode: ports.ShutdownMode) -> None:
         await self._calls.on_vm(vm_id, "reboot", lambda domain: domain.reboot(_REBOOT_FLAGS[mode]))
 
     async def reset(self, vm_id: str) -> None:
@@ -147,11 +138,11 @@ class LibvirtHypervisor:
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return await self._calls.on_vm(vm_id, "block errors", lambda domain: domain.diskErrors())
 
-    async def sample(self) -> BulkSample:
+    async def sample(self) -> ports.BulkSample:
         return await self._sampler.sample()
 
-    def _deliver(self, event: HypervisorEvent) -> None:
-        if event.kind is EventKind.DISCONNECTED:
+    def _deliver(self, event: ports.HypervisorEvent) -> None:
+        if event.kind is ports.EventKind.DISCONNECTED:
             self._pool.abandon(event.text)
         for listener in self._listeners:
             listener(event)
@@ -167,11 +158,11 @@ async def connect(hypervisor: LibvirtHypervisor) -> AsyncIterator[LibvirtHypervi
         await hypervisor.close()
 
 
-def _make_record(domain: libvirt.virDomain, state: int, reason: int) -> DomainRecord:
-    return DomainRecord(domain.UUIDString(), domain.name(), DomainState(state), reason, domain.XMLDesc())
+def _make_record(domain: libvirt.virDomain, state: int, reason: int) -> ports.DomainRecord:
+    return ports.DomainRecord(domain.UUIDString(), domain.name(), ports.DomainState(state), reason, domain.XMLDesc())
 
 
-def _list_domains(connection: libvirt.virConnect) -> list[DomainRecord]:
+def _list_domains(connection: libvirt.virConnect) -> list[ports.DomainRecord]:
     """One call for all and one for each domain; one that ends meanwhile is left out."""
     records = []
     rows = connection.getAllDomainStats(
@@ -190,7 +181,7 @@ def _parse_vm_id(xml: str) -> str:
     try:
         return str(UUID(fromstring(xml).findtext("uuid", "")))
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise HypervisorRefused(f"not a domain: {error}", libvirt.VIR_ERR_XML_ERROR) from error
+        raise ports.HypervisorRefused(f"not a domain: {error}", libvirt.VIR_ERR_XML_ERROR) from error
 
 
 def _define(connection: libvirt.virConnect, xml: str) -> None:
