@@ -5,18 +5,15 @@ from collections.abc import Mapping
 from vdsm.api.host_types import PackageVersion
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "glusterfs-cli": ("glusterfs-cli",),
-    "librbd1": ("librbd1",),
+    **{
+        name: (name,)
+        for name in ("glusterfs-cli", "librbd1", "lvm2", "mom", "nmstate", "ovirt-hosted-engine-ha", "vdsm")
+    },
     "libvirt": ("libvirt", "libvirt-daemon"),
-    "lvm2": ("lvm2",),
-    "mom": ("mom",),
-    "nmstate": ("nmstate",),
     "openvswitch": ("openvswitch", "openvswitch-switch"),
-    "ovirt-hosted-engine-ha": ("ovirt-hosted-engine-ha",),
     "qemu-img": ("qemu-img", "qemu-utils"),
     "qemu-kvm": ("qemu-kvm", "qemu-system-x86", "qemu-system-arm", "qemu-system-ppc", "qemu-system-misc"),
     "spice-server": ("spice-server", "libspice-server1"),
-    "vdsm": ("vdsm",),
 }
 """Our names, and what Fedora and Debian call the package; the first that is installed counts."""
 

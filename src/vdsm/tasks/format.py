@@ -1,6 +1,7 @@
 """The text form of a task's record, file by file (facts §8.4); where the files lie is `journal`'s."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from vdsm.tasks.errors import InvalidRollback, TaskLoadFailed
 from vdsm.tasks.model import JobRecord, Policy, Priority, Rollback, TaskKind, TaskRecord, TaskState
@@ -8,6 +9,7 @@ from vdsm.tasks.model import JobRecord, Policy, Priority, Rollback, TaskKind, Ta
 METADATA_VERSION = "1"
 _EQUALS = "_eq_"
 _MAX_PARTS = 10_000
+Word = TypeVar("Word", Policy, Priority)
 
 
 def encode_text(text: str) -> str | None:
@@ -133,10 +135,10 @@ def parse_record(task_id: str, store: str, files: Mapping[str, bytes]) -> TaskRe
         name=fields.get("name", ""),
         kind=TaskKind(
             tag=fields.get("tag", ""),
-            persist=_policy(fields.get("persistPolicy"), Policy.AUTO),
-            clean=_policy(fields.get("cleanPolicy"), Policy.MANUAL),
-            recovery=_policy(fields.get("recoveryPolicy"), Policy.AUTO),
-            priority=_priority(fields.get("priority")),
+            persist=_word(fields.get("persistPolicy"), Policy.AUTO),
+            clean=_word(fields.get("cleanPolicy"), Policy.MANUAL),
+            recovery=_word(fields.get("recoveryPolicy"), Policy.AUTO),
+            priority=_word(fields.get("priority"), Priority.LOW),
         ),
         store=store,
         state=state,
@@ -183,15 +185,9 @@ def _number(text: str) -> int:
         return -1
 
 
-def _policy(word: str | None, default: Policy) -> Policy:
+def _word(word: str | None, default: Word) -> Word:
+    """The member of the default's kind that the word names; the default for one that is absent or unknown."""
     try:
-        return Policy(word) if word else default
+        return type(default)(word) if word else default
     except ValueError:
         return default
-
-
-def _priority(word: str | None) -> Priority:
-    try:
-        return Priority(word) if word else Priority.LOW
-    except ValueError:
-        return Priority.LOW

@@ -54,15 +54,8 @@ def format_result(id: Id, result: Raw | bytes) -> bytes:
 
 def format_error(id: Id, error: NodeError) -> bytes:
     """A failure, with the error's number as code and its text as message."""
-    return b"".join(
-        (
-            b'{"jsonrpc":"2.0","id":',
-            _encode(id),
-            b',"error":',
-            _encode({"code": error.number, "message": str(error)}),
-            b"}",
-        )
-    )
+    told = _encode({"code": error.number, "message": str(error)})
+    return b"".join((b'{"jsonrpc":"2.0","id":', _encode(id), b',"error":', told, b"}"))
 
 
 def format_notification(method: str, params: Any) -> bytes:

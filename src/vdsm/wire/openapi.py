@@ -30,22 +30,13 @@ FAILURE = {
     "description": "A failure of the call itself: not found, not allowed, not ready, too large",
     "content": {"application/problem+json": {"schema": {"$ref": REFERENCE.format(name="Problem")}}},
 }
+_LAST_EVENT_ID = {"type": "string", "description": "go on after this event; `last_event_id` in the query does too"}
 STREAM = {
     "operationId": "events",
     "summary": "Everything that happens, as server-sent events; an event `reset` says that some were missed.",
     "tags": ["events"],
     "x-right": "view",
-    "parameters": [
-        {
-            "name": "Last-Event-ID",
-            "in": "header",
-            "required": False,
-            "schema": {
-                "type": "string",
-                "description": "go on after this event; `last_event_id` in the query does too",
-            },
-        }
-    ],
+    "parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": _LAST_EVENT_ID}],
 }
 
 _STYLE = (

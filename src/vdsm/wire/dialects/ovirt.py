@@ -1,6 +1,5 @@
 """The oVirt dialect of every verb: how its parameters are read and its result is written; transports come elsewhere."""
 
-import inspect
 from typing import Any
 
 from msgspec import Struct
@@ -79,13 +78,7 @@ class OvirtDialect:
 
     def _shape(self, verb: Verb) -> Shape:
         parameters = tuple(
-            (
-                p.name,
-                p.ovirt.name,
-                self.forms.get(p.type),
-                p.required,
-                None if p.default is inspect.Parameter.empty else p.default,
-            )
+            (p.name, p.ovirt.name, self.forms.get(p.type), p.required, None if p.required else p.default)
             for p in verb.parameters
         )
         encode, returns = self._result(verb)

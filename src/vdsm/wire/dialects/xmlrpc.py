@@ -22,6 +22,11 @@ GIB = 1024**3
 MAX_NESTING = 64
 INT_LIMIT = 2**31
 UNEXPECTED = 16
+_PROVOKED = (
+    *(ExpatError, ResponseError, SyntaxError, ValueError, TypeError),
+    *(LookupError, AttributeError, ArithmeticError),
+)
+"""What the stock parser lets escape when a body is malformed; each was met by fuzzing."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -64,17 +69,7 @@ def parse_call(body: bytes) -> tuple[str, list[Any]]:
         method = target.getmethodname()
     except (DefusedXmlException, Fault) as error:
         raise BadCall(shorten(str(error), 200)) from error
-    # The stock parser lets whatever a malformed body provokes escape; each of these was met by fuzzing.
-    except (
-        ExpatError,
-        ResponseError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:
+    except _PROVOKED as error:
         raise BadCall(f"malformed call: {shorten(str(error), 200)}") from error
     if not method:
         raise BadCall("methodName is missing")
