@@ -9,18 +9,10 @@ from pathlib import Path
 
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
-from vdsm.storage import checks, errors, locks
+from vdsm.storage import checks, errors, locks, model
 from vdsm.storage.health.monitor import DomainLook
 from vdsm.storage.images.chain import Images
 from vdsm.storage.metadata import DomainMetadata, format_domain_metadata, new_domain_keys, parse_domain_metadata
-from vdsm.storage.model import (
-    DEFAULT_BLOCK_SIZE_BYTES,
-    ISO_IMAGE,
-    DomainClass,
-    DomainSpace,
-    DomainType,
-    ServerConnection,
-)
 from vdsm.storage.naming import normalize_remote
 from vdsm.storage.ports import Backend, DomainPlan, Kind
 
@@ -41,23 +33,23 @@ UNREADABLE = (
 class Servers:
     """Storage servers of this host: what is connected makes domains visible."""
 
-    def __init__(self, kinds: Mapping[DomainType, Kind], domains: "Domains") -> None:
+    def __init__(self, kinds: Mapping[model.DomainType, Kind], domains: "Domains") -> None:
         self._kinds = kinds
         self._domains = domains
 
-    def connect(self, type: DomainType, server: ServerConnection | str) -> None:
+    def connect(self, type: model.DomainType, server: model.ServerConnection | str) -> None:
         """Connect one server or folder; repeating it is harmless. Raises by facts §2.3: 372, 1000, 469, 477."""
         self._get(type).connect(_as_connection(server))
         self._domains.refresh()
 
-    def disconnect(self, type: DomainType, server: ServerConnection | str) -> bool:
+    def disconnect(self, type: model.DomainType, server: model.ServerConnection | str) -> bool:
         """Whether the place is connected no more: True also when it never was, False while other connections use it."""
         try:
             return self._get(type).disconnect(_as_connection(server))
         finally:
             self._domains.refresh()
 
-    def _get(self, type: DomainType) -> Kind:
+    def _get(self, type: model.DomainType) -> Kind:
         if type not in self._kinds:
             raise errors.StorageDomainTypeError(type)
         return self._kinds[type]
@@ -91,7 +83,7 @@ class Domain:
 class Domains:
     """The domains on connected servers. Metadata is read anew by each operation."""
 
-    def __init__(self, kinds: Mapping[DomainType, Kind], resource_locks: locks.Locks) -> None:
+    def __init__(self, kinds: Mapping[model.DomainType, Kind], resource_locks: locks.Locks) -> None:
         self._kinds = kinds
         self._locks = resource_locks
         self._found: dict[str, tuple[Kind, Path]] = {}
@@ -109,8 +101,8 @@ class Domains:
         self,
         *,
         pool_id: str | None = None,
-        domain_class: DomainClass | None = None,
-        type: DomainType | None = None,
+        domain_class: model.DomainClass | None = None,
+        type: model.DomainType | None = None,
         remote_path: str | None = None,
     ) -> list[str]:
         """Ids of the domains that fit all that is given; one that cannot be read fits nothing but no filter."""
@@ -161,25 +153,25 @@ class Domains:
     def get_with_images(self, domain_id: str) -> Domain:
         """`get`, and the domain holds disk images (329)."""
         domain = self.get(domain_id)
-        if domain.metadata.domain_class is DomainClass.ISO:
+        if domain.metadata.domain_class is model.DomainClass.ISO:
             raise errors.ImagesNotSupportedError(domain_id)
         return domain
 
-    def get_space(self, domain_id: str) -> DomainSpace:
+    def get_space(self, domain_id: str) -> model.DomainSpace:
         return self.get_backend(domain_id).domain.get_space()
 
     def look(self, domain_id: str) -> DomainLook:
         """What monitoring sees of a domain; raises what `get` raises, 379 and 384 (facts: storage §11.2)."""
         domain = self.get(domain_id)
         store = domain.backend.domain
-        is_iso = domain.metadata.domain_class is DomainClass.ISO
+        is_iso = domain.metadata.domain_class is model.DomainClass.ISO
         return DomainLook(domain.metadata.version, store.get_space(), store.checked_path, is_iso)
 
     def list_images(self, domain_id: str) -> list[str]:
         """Images that have a volume of their own."""
         domain = self.get(domain_id)
-        if domain.metadata.domain_class is DomainClass.ISO:
-            return [ISO_IMAGE]
+        if domain.metadata.domain_class is model.DomainClass.ISO:
+            return [model.ISO_IMAGE]
         return domain.images.list_images()
 
     def list_volumes(self, domain_id: str) -> list[str]:
@@ -197,13 +189,13 @@ class Domains:
 
     def create(
         self,
-        type: DomainType,
+        type: model.DomainType,
         domain_id: str,
         name: str,
         remote_path: str,
-        domain_class: DomainClass = DomainClass.DATA,
+        domain_class: model.DomainClass = model.DomainClass.DATA,
         version: int = 5,
-        block_size_bytes: int = DEFAULT_BLOCK_SIZE_BYTES,
+        block_size_bytes: int = model.DEFAULT_BLOCK_SIZE_BYTES,
         maximum_hosts: int = 2000,
     ) -> None:
         """Make a domain on a connected server (facts: storage §3.3). A block size of 0 takes the storage's."""
@@ -211,7 +203,7 @@ class Domains:
         if type not in self._kinds:
             raise errors.StorageDomainTypeError(type)
         checks.check_new_domain(type, domain_class, name, version, block_size_bytes, maximum_hosts)
-        if type is not DomainType.LOCALFS:
+        if type is not model.DomainType.LOCALFS:
             remote_path = normalize_remote(remote_path)
         with self._locks.hold(locks.domain(domain_id), locks.place(remote_path)):
             self.refresh()
@@ -221,7 +213,7 @@ class Domains:
             block_size = _choose_block_size(block_size_bytes, kind.check_new(remote_path))
             alignment = checks.get_alignment_bytes(block_size, maximum_hosts)
             keys = new_domain_keys(domain_id, name, type, domain_class, version, remote_path, block_size, alignment)
-            data, is_iso = format_domain_metadata(keys), domain_class is DomainClass.ISO
+            data, is_iso = format_domain_metadata(keys), domain_class is model.DomainClass.ISO
             kind.create_domain(DomainPlan(domain_id, remote_path, data, is_iso, version, block_size, alignment))
             self.refresh()
         log.info("Created domain %s at %s", domain_id, remote_path)
@@ -261,13 +253,13 @@ def _is_gone(path: Path) -> bool:
         return False  # sick, as whoever uses it will be told
 
 
-def _as_connection(server: ServerConnection | str) -> ServerConnection:
-    return ServerConnection(server) if isinstance(server, str) else server
+def _as_connection(server: model.ServerConnection | str) -> model.ServerConnection:
+    return model.ServerConnection(server) if isinstance(server, str) else server
 
 
 def _choose_block_size(wanted_bytes: int, probed_bytes: int) -> int:
     if wanted_bytes == 0:
-        return DEFAULT_BLOCK_SIZE_BYTES if probed_bytes == 1 else probed_bytes
+        return model.DEFAULT_BLOCK_SIZE_BYTES if probed_bytes == 1 else probed_bytes
     if probed_bytes not in (1, wanted_bytes):
         raise errors.StorageDomainBlockSizeMismatch(wanted_bytes, probed_bytes)
     return wanted_bytes

@@ -11,23 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from vdsm.core.ids import BLANK_UUID, is_uuid
-from vdsm.storage.errors import (
-    InvalidMetadata,
-    InvalidParameterException,
-    MetaDataSealIsBroken,
-    MetaDataValidationError,
-)
-from vdsm.storage.model import (
-    ALIGNMENTS_BYTES,
-    BLOCK_SIZES_BYTES,
-    DEFAULT_ALIGNMENT_BYTES,
-    DEFAULT_BLOCK_SIZE_BYTES,
-    DomainClass,
-    DomainRole,
-    DomainStatus,
-    DomainType,
-    LeaseSettings,
-)
+from vdsm.storage import errors, model
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +41,7 @@ class DomainMetadata:
     def domain_id(self) -> str:
         value = self._get("SDUUID")
         if not is_uuid(value):
-            raise InvalidMetadata("SDUUID", f"{value!r} is no UUID")
+            raise errors.InvalidMetadata("SDUUID", f"{value!r} is no UUID")
         return value
 
     @property
@@ -65,19 +49,19 @@ class DomainMetadata:
         return self._get_number("VERSION")
 
     @property
-    def type(self) -> DomainType:
-        return DomainType(self._get_word("TYPE", DomainType))
+    def type(self) -> model.DomainType:
+        return model.DomainType(self._get_word("TYPE", model.DomainType))
 
     @property
-    def domain_class(self) -> DomainClass:
-        return DomainClass(self._get_word("CLASS", DomainClass))
+    def domain_class(self) -> model.DomainClass:
+        return model.DomainClass(self._get_word("CLASS", model.DomainClass))
 
     @property
-    def role(self) -> DomainRole:
+    def role(self) -> model.DomainRole:
         value = self._get("ROLE").capitalize()
-        if value not in set(DomainRole):
-            raise InvalidMetadata("ROLE", f"{value!r} is unknown")
-        return DomainRole(value)
+        if value not in set(model.DomainRole):
+            raise errors.InvalidMetadata("ROLE", f"{value!r} is unknown")
+        return model.DomainRole(value)
 
     @property
     def name(self) -> str:
@@ -94,18 +78,18 @@ class DomainMetadata:
 
     @property
     def block_size_bytes(self) -> int:
-        return self._get_number("BLOCK_SIZE", DEFAULT_BLOCK_SIZE_BYTES)
+        return self._get_number("BLOCK_SIZE", model.DEFAULT_BLOCK_SIZE_BYTES)
 
     @property
     def alignment_bytes(self) -> int:
-        return self._get_number("ALIGNMENT", DEFAULT_ALIGNMENT_BYTES)
+        return self._get_number("ALIGNMENT", model.DEFAULT_ALIGNMENT_BYTES)
 
     @property
     def pool_name(self) -> str:
         return self.keys.get("POOL_DESCRIPTION", "")
 
     @property
-    def pool_domains(self) -> dict[str, DomainStatus]:
+    def pool_domains(self) -> dict[str, model.DomainStatus]:
         return parse_pool_domains(self.keys.get("POOL_DOMAINS", ""))
 
     @property
@@ -124,31 +108,33 @@ class DomainMetadata:
         """Raises when a key that every domain has is missing or bad, or contradicts the version (753)."""
         _ = (self.domain_id, self.type, self.domain_class, self.role)
         old_geometry = (self.block_size_bytes, self.alignment_bytes) == (
-            DEFAULT_BLOCK_SIZE_BYTES,
-            DEFAULT_ALIGNMENT_BYTES,
+            model.DEFAULT_BLOCK_SIZE_BYTES,
+            model.DEFAULT_ALIGNMENT_BYTES,
         )
         if self.version < 5 and not old_geometry:
-            raise MetaDataValidationError(f"version {self.version} with block size {self.block_size_bytes}")
-        if self.block_size_bytes not in BLOCK_SIZES_BYTES or self.alignment_bytes not in ALIGNMENTS_BYTES:
-            raise MetaDataValidationError(f"block size {self.block_size_bytes}, alignment {self.alignment_bytes}")
+            raise errors.MetaDataValidationError(f"version {self.version} with block size {self.block_size_bytes}")
+        if self.block_size_bytes not in model.BLOCK_SIZES_BYTES or self.alignment_bytes not in model.ALIGNMENTS_BYTES:
+            raise errors.MetaDataValidationError(
+                f"block size {self.block_size_bytes}, alignment {self.alignment_bytes}"
+            )
 
     def _get(self, key: str) -> str:
         try:
             return self.keys[key]
         except KeyError:
-            raise InvalidMetadata(key, "missing") from None
+            raise errors.InvalidMetadata(key, "missing") from None
 
     def _get_word(self, key: str, words: Iterable[str]) -> str:
         value = self._get(key)
         if value not in set(words):
-            raise InvalidMetadata(key, f"{value!r} is unknown")
+            raise errors.InvalidMetadata(key, f"{value!r} is unknown")
         return value
 
     def _get_number(self, key: str, default: int | None = None) -> int:
         value = self.keys.get(key) if default is not None else self._get(key)
         if value is None or not value.strip():
             if default is None:
-                raise InvalidMetadata(key, "empty")
+                raise errors.InvalidMetadata(key, "empty")
             return default
         return parse_number(key, value)
 
@@ -157,14 +143,14 @@ def parse_number(key: str, text: str) -> int:
     """A decimal number of the on-disk formats; InvalidMetadata for anything else."""
     digits = text.strip()
     if not (digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 20):
-        raise InvalidMetadata(key, f"{text[:40]!r} is no number")
+        raise errors.InvalidMetadata(key, f"{text[:40]!r} is no number")
     return check_number(key, int(digits))
 
 
 def check_number(key: str, number: int) -> int:
     """The number; InvalidMetadata for one beyond 64 bits, which no answer could carry."""
     if abs(number) >= 1 << 63:
-        raise InvalidMetadata(key, f"{number} is too large")
+        raise errors.InvalidMetadata(key, f"{number} is too large")
     return number
 
 
@@ -173,7 +159,7 @@ def parse_domain_metadata(data: bytes) -> DomainMetadata:
     try:
         text = data.rstrip(b"\0").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MetaDataSealIsBroken("?", f"not UTF-8 at byte {error.start}") from error
+        raise errors.MetaDataSealIsBroken("?", f"not UTF-8 at byte {error.start}") from error
     keys: dict[str, str] = {}
     for line in text.splitlines():
         key, separator, value = line.partition("=")
@@ -184,7 +170,7 @@ def parse_domain_metadata(data: bytes) -> DomainMetadata:
     if found is None and keys:
         log.warning("Domain metadata without a checksum is taken as it is (SDUUID=%s)", keys.get("SDUUID"))
     elif found is not None and found != computed:
-        raise MetaDataSealIsBroken(found, computed)
+        raise errors.MetaDataSealIsBroken(found, computed)
     return DomainMetadata(MappingProxyType(keys))
 
 
@@ -193,7 +179,7 @@ def format_domain_metadata(metadata: DomainMetadata) -> bytes:
     for key, value in metadata.keys.items():
         check_line(key, value)
         if not key or key != key.strip() or "=" in key or key == CHECKSUM:
-            raise InvalidParameterException("key", repr(key))
+            raise errors.InvalidParameterException("key", repr(key))
         check_line("key", key)
     lines = [f"{key}={metadata.keys[key]}" for key in sorted(metadata.keys)]
     lines.append(f"{CHECKSUM}={checksum(metadata.keys)}")
@@ -211,28 +197,28 @@ def checksum(keys: Mapping[str, str]) -> str:
 def check_line(name: str, value: str) -> None:
     """Raises InvalidParameterException for text that is not one line of UTF-8 (line boundaries, NUL, surrogates)."""
     if "\0" in value or len(f"x{value}x".splitlines()) > 1:
-        raise InvalidParameterException(name, f"{value[:80]!r} has a line break or NUL")
+        raise errors.InvalidParameterException(name, f"{value[:80]!r} has a line break or NUL")
     if SURROGATE.search(value):
-        raise InvalidParameterException(name, "not encodable as UTF-8")
+        raise errors.InvalidParameterException(name, "not encodable as UTF-8")
 
 
-def parse_pool_domains(text: str) -> dict[str, DomainStatus]:
+def parse_pool_domains(text: str) -> dict[str, model.DomainStatus]:
     """The map of a pool, `<domain>:<status>` joined by commas; what is no such pair is an error (751)."""
-    domains: dict[str, DomainStatus] = {}
+    domains: dict[str, model.DomainStatus] = {}
     for part in filter(None, text.split(",")):
         domain_id, separator, word = part.partition(":")
         try:
-            status = DomainStatus.parse(word.strip().strip("'"))
+            status = model.DomainStatus.parse(word.strip().strip("'"))
         except ValueError:
-            raise InvalidMetadata("POOL_DOMAINS", f"{part!r} is unknown") from None
+            raise errors.InvalidMetadata("POOL_DOMAINS", f"{part!r} is unknown") from None
         domain_id = domain_id.strip().strip("'")
         if not separator or not is_uuid(domain_id):
-            raise InvalidMetadata("POOL_DOMAINS", f"{part!r} is no domain and status")
+            raise errors.InvalidMetadata("POOL_DOMAINS", f"{part!r} is no domain and status")
         domains[domain_id] = status
     return domains
 
 
-def format_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
+def format_pool_domains(domains: Mapping[str, model.DomainStatus]) -> str:
     """What `parse_pool_domains` reads, in the map's order."""
     return ",".join(f"{domain_id}:{status}" for domain_id, status in domains.items())
 
@@ -240,8 +226,8 @@ def format_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
 def new_domain_keys(
     domain_id: str,
     name: str,
-    type: DomainType,
-    domain_class: DomainClass,
+    type: model.DomainType,
+    domain_class: model.DomainClass,
     version: int,
     remote_path: str,
     block_size_bytes: int,
@@ -253,12 +239,12 @@ def new_domain_keys(
         "SDUUID": domain_id,
         "TYPE": type.value,
         "CLASS": domain_class.value,
-        "ROLE": DomainRole.REGULAR.value,
+        "ROLE": model.DomainRole.REGULAR.value,
         "DESCRIPTION": name,
         "POOL_UUID": "",
         "LOCKPOLICY": "",
         "REMOTE_PATH": remote_path,
-        **lease_keys(LeaseSettings()),
+        **lease_keys(model.LeaseSettings()),
     }
     if version >= 5:
         keys["BLOCK_SIZE"] = str(block_size_bytes)
@@ -267,44 +253,44 @@ def new_domain_keys(
 
 
 def new_pool_keys(
-    pool_id: str, name: str, master_id: str, master_version: int, lease: LeaseSettings | None
+    pool_id: str, name: str, master_id: str, master_version: int, lease: model.LeaseSettings | None
 ) -> dict[str, str | None]:
     """What pool creation changes on the future master; without lease settings: the defaults and the lock policy."""
     return {
         "POOL_UUID": pool_id,
-        "ROLE": DomainRole.MASTER.value,
+        "ROLE": model.DomainRole.MASTER.value,
         "POOL_DESCRIPTION": name,
-        "POOL_DOMAINS": format_pool_domains({master_id: DomainStatus.ACTIVE}),
+        "POOL_DOMAINS": format_pool_domains({master_id: model.DomainStatus.ACTIVE}),
         "MASTER_VERSION": str(master_version),
         "POOL_SPM_ID": "-1",
         "POOL_SPM_LVER": "-1",
         NEXT_MASTER: None,
-        **({"LOCKPOLICY": "ON", **lease_keys(LeaseSettings())} if lease is None else lease_keys(lease)),
+        **({"LOCKPOLICY": "ON", **lease_keys(model.LeaseSettings())} if lease is None else lease_keys(lease)),
     }
 
 
 def promoted_keys(old: DomainMetadata, version: int, *, on_disk: bool) -> dict[str, str | None]:
     """What makes a domain the master in the place of another; with the pool's map on disk its keys come along."""
-    names = ("LOCKPOLICY", *lease_keys(LeaseSettings()), *(POOL_KEYS if on_disk else ()))
+    names = ("LOCKPOLICY", *lease_keys(model.LeaseSettings()), *(POOL_KEYS if on_disk else ()))
     keys: dict[str, str | None] = {name: old.keys.get(name) for name in names}
     if on_disk:
         keys["MASTER_VERSION"] = str(version)
-    return {**keys, "ROLE": DomainRole.MASTER.value, NEXT_MASTER: None}
+    return {**keys, "ROLE": model.DomainRole.MASTER.value, NEXT_MASTER: None}
 
 
 def demoted_keys(*, on_disk: bool) -> dict[str, str | None]:
     """What makes a domain a regular one; with the pool's map on disk its master version goes, too."""
-    return {"ROLE": DomainRole.REGULAR.value, NEXT_MASTER: None, **({"MASTER_VERSION": "0"} if on_disk else {})}
+    return {"ROLE": model.DomainRole.REGULAR.value, NEXT_MASTER: None, **({"MASTER_VERSION": "0"} if on_disk else {})}
 
 
 def detached_keys(metadata: DomainMetadata, pool_id: str | None) -> dict[str, str | None]:
     """What makes a domain leave a pool, or with None all of its pools."""
     pools = [] if pool_id is None else [pool for pool in metadata.pool_ids if pool != pool_id]
     keys: dict[str, str | None] = dict.fromkeys((*POOL_KEYS, NEXT_MASTER))
-    return {**keys, "ROLE": DomainRole.REGULAR.value, "POOL_UUID": ",".join(pools)}
+    return {**keys, "ROLE": model.DomainRole.REGULAR.value, "POOL_UUID": ",".join(pools)}
 
 
-def lease_keys(lease: LeaseSettings) -> dict[str, str]:
+def lease_keys(lease: model.LeaseSettings) -> dict[str, str]:
     """The four keys that only old lease code reads."""
     return {
         "LOCKRENEWALINTERVALSEC": str(lease.renewal_s),

@@ -16,23 +16,8 @@ from pathlib import Path
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
-from vdsm.storage import durable
+from vdsm.storage import durable, errors
 from vdsm.storage.backends.domain_leases import DomainLeases
-from vdsm.storage.errors import (
-    CannotDeleteVolume,
-    CannotShareVolume,
-    ClusterLockInitError,
-    ImagePathError,
-    StorageDomainAccessError,
-    VolumeAccessError,
-    VolumeAlreadyExists,
-    VolumeCreationError,
-    VolumeDoesNotExist,
-    VolumeExtendingError,
-    VolumeMetadataReadError,
-    VolumeMetadataWriteError,
-    io_failing_as,
-)
 from vdsm.storage.images.volume_metadata import RECORD_BYTES
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.model import RAW_HEAD_BYTES, VolumeLease, VolumeSize
@@ -62,7 +47,7 @@ class FileVolumeStore:
 
     def list_images(self) -> list[str]:
         with (
-            io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)),
+            errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)),
             os.scandir(self._layout.images) as entries,
         ):
             return sorted(
@@ -71,7 +56,7 @@ class FileVolumeStore:
 
     def list_records(self, image_id: str) -> list[str]:
         folder = self.get_image_path(image_id)
-        with io_failing_as(lambda _: ImagePathError(str(folder))):
+        with errors.io_failing_as(lambda _: errors.ImagePathError(str(folder))):
             try:
                 names = os.listdir(folder)
             except FileNotFoundError:
@@ -84,12 +69,12 @@ class FileVolumeStore:
 
     def create_image(self, image_id: str) -> None:
         folder = self.get_image_path(image_id)
-        with io_failing_as(lambda _: ImagePathError(str(folder))):
+        with errors.io_failing_as(lambda _: errors.ImagePathError(str(folder))):
             durable.create_folder(folder, IMAGE_MODE, owner=self._ownership.give)
 
     def remove_image(self, image_id: str) -> bool:
         folder = self.get_image_path(image_id)
-        with io_failing_as(lambda _: ImagePathError(str(folder))):
+        with errors.io_failing_as(lambda _: errors.ImagePathError(str(folder))):
             if not self.has_image(image_id):
                 return True
             if os.listdir(folder):
@@ -101,13 +86,13 @@ class FileVolumeStore:
     def set_aside(self, image_id: str) -> None:
         self.purge(image_id)  # an earlier image of that id, whose purge did not end
         folder = self.get_image_path(image_id)
-        with io_failing_as(lambda _: ImagePathError(str(folder))):
+        with errors.io_failing_as(lambda _: errors.ImagePathError(str(folder))):
             folder.rename(folder.with_name(PURGED_PREFIX + image_id))
             durable.sync(folder.parent)
 
     def purge(self, image_id: str) -> None:
         folder = self.get_image_path(PURGED_PREFIX + image_id)
-        with io_failing_as(lambda _: ImagePathError(str(folder))), contextlib.suppress(FileNotFoundError):
+        with errors.io_failing_as(lambda _: errors.ImagePathError(str(folder))), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
 
     def get_image_path(self, image_id: str) -> Path:
@@ -117,7 +102,7 @@ class FileVolumeStore:
         if self._leases is None:
             return
         path = self._layout.get_lease(image_id, volume_id)
-        with io_failing_as(ClusterLockInitError):
+        with errors.io_failing_as(errors.ClusterLockInitError):
             durable.remove_file(path)  # of a killed creation of this volume
             durable.create_file(path, LEASE_MODE, owner=self._ownership.give)
         self._leases.create(path, volume_id)
@@ -135,27 +120,27 @@ class FileVolumeStore:
         return self._leases.hold_volume(path, volume_id) if self._leases is not None and is_there else nullcontext()
 
     def read_record(self, image_id: str, volume_id: str) -> bytes:
-        with io_failing_as(lambda reason: VolumeMetadataReadError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeMetadataReadError(volume_id, reason)):
             try:
                 return durable.read_file(self._layout.get_record(image_id, volume_id), RECORD_BYTES + 1)
             except (FileNotFoundError, NotADirectoryError):
-                raise VolumeDoesNotExist(volume_id) from None
+                raise errors.VolumeDoesNotExist(volume_id) from None
 
     def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
         path = self._layout.get_record(image_id, volume_id)
-        with io_failing_as(lambda reason: VolumeMetadataWriteError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeMetadataWriteError(volume_id, reason)):
             # Its own: two hosts that write at once must not put each other's half of one in place.
             temporary = path.with_name(f"{volume_id}.{uuid.uuid4()}{_TEMPORARY}")
             durable.write_file(path, temporary, record, RECORD_MODE, owner=self._ownership.give)
 
     def remove_record(self, image_id: str, volume_id: str) -> None:
-        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.CannotDeleteVolume(volume_id, reason)):
             _remove(self._layout.get_lease(image_id, volume_id), self._layout.get_record(image_id, volume_id))
 
     def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
         # The record goes last: it is what makes the volume appear.
         paths = (self._layout.get_volume, self._layout.get_lease, self._layout.get_record)
-        with io_failing_as(lambda reason: CannotShareVolume(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.CannotShareVolume(volume_id, reason)):
             for path in paths:
                 source, target = path(source_image_id, volume_id), path(image_id, volume_id)
                 if source.exists():
@@ -168,7 +153,7 @@ class FileVolumeStore:
 
     def unshare(self, image_id: str, volume_id: str) -> None:
         paths = (self._layout.get_record, self._layout.get_lease, self._layout.get_volume)
-        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.CannotDeleteVolume(volume_id, reason)):
             _remove(*(path(image_id, volume_id) for path in paths))
 
 
@@ -186,11 +171,11 @@ class FileDataStore:
         return _is(stat.S_ISREG, self.get_path(image_id, volume_id))
 
     def create_data(self, image_id: str, volume_id: str) -> None:
-        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeCreationError(volume_id, reason)):
             try:
                 durable.create_file(self.get_path(image_id, volume_id), DRAFT_MODE, owner=self._ownership.give)
             except FileExistsError:
-                raise VolumeAlreadyExists(volume_id) from None
+                raise errors.VolumeAlreadyExists(volume_id) from None
 
     def preallocate(self, image_id: str, volume_id: str, start_bytes: int, end_bytes: int) -> None:
         def allocate(descriptor: int) -> None:
@@ -200,16 +185,16 @@ class FileDataStore:
         self._with_data(image_id, volume_id, allocate)
 
     def settle_data(self, image_id: str, volume_id: str) -> None:
-        with io_failing_as(lambda reason: VolumeCreationError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeCreationError(volume_id, reason)):
             self._ownership.give(self.get_path(image_id, volume_id))
         self._with_data(image_id, volume_id, os.fsync)
 
     def remove_data(self, image_id: str, volume_id: str) -> None:
-        with io_failing_as(lambda reason: CannotDeleteVolume(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.CannotDeleteVolume(volume_id, reason)):
             _remove(self.get_path(image_id, volume_id))
 
     def open_access(self, image_id: str, volume_id: str) -> None:
-        with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self.get_path(image_id, volume_id), flags)
             try:
@@ -222,7 +207,7 @@ class FileDataStore:
                 os.close(descriptor)
 
     def get_size(self, image_id: str, volume_id: str) -> VolumeSize:
-        with io_failing_as(lambda reason: VolumeAccessError(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
             status = self.get_path(image_id, volume_id).lstat()
         return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
 
@@ -232,7 +217,7 @@ class FileDataStore:
                 os.ftruncate(descriptor, size_bytes)
                 os.fsync(descriptor)
 
-        self._with_data(image_id, volume_id, grow, VolumeExtendingError)
+        self._with_data(image_id, volume_id, grow, errors.VolumeExtendingError)
 
     def is_zero(self, image_id: str, volume_id: str) -> bool:
         heads: list[bytes] = []
@@ -253,9 +238,9 @@ class FileDataStore:
         image_id: str,
         volume_id: str,
         act: Callable[[int], None],
-        failure: Callable[[str, str], NodeError] = VolumeCreationError,
+        failure: Callable[[str, str], NodeError] = errors.VolumeCreationError,
     ) -> None:
-        with io_failing_as(lambda reason: failure(volume_id, reason)):
+        with errors.io_failing_as(lambda reason: failure(volume_id, reason)):
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self.get_path(image_id, volume_id), flags)
             try:
@@ -272,7 +257,7 @@ class FileLeftovers:
         self._layout = FileDomainLayout(path)
 
     def clean_temporaries(self) -> None:
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             durable.remove_file(self._layout.metadata.with_name("metadata.new"))
             for path in self._list_folders():
                 if is_uuid(path.name):
@@ -281,7 +266,7 @@ class FileLeftovers:
                     shutil.rmtree(path)
 
     def list_half_made(self) -> Iterator[HalfMade]:
-        with io_failing_as(lambda _: StorageDomainAccessError(self._domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._domain_id)):
             for path in self._list_folders():
                 if is_uuid(path.name):
                     names = os.listdir(path)

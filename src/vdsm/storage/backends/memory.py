@@ -10,17 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vdsm.core.errors import NodeError
-from vdsm.storage.errors import (
-    AcquireLockFailure,
-    CannotShareVolume,
-    ImagePathError,
-    InvalidParameterException,
-    StorageDomainFsNotMounted,
-    StorageDomainNotEmpty,
-    VolumeAccessError,
-    VolumeAlreadyExists,
-    VolumeDoesNotExist,
-)
+from vdsm.storage import errors
 from vdsm.storage.model import ISO_IMAGE, DomainSpace, DomainType, ServerConnection, VolumeLease, VolumeSize
 from vdsm.storage.ports import Backend, DomainPlan, HalfMade, LeaseState, Traits
 
@@ -72,7 +62,7 @@ class MemoryKind:
     def connect(self, connection: ServerConnection) -> None:
         spec = connection.place
         if not spec.startswith("/"):
-            raise InvalidParameterException("connection", spec)
+            raise errors.InvalidParameterException("connection", spec)
         self.faults.check("connect")
         self.servers.setdefault(spec, {})
         self.connected.add(spec)
@@ -93,9 +83,9 @@ class MemoryKind:
 
     def check_new(self, remote_path: str) -> int:
         if remote_path not in self.connected:
-            raise StorageDomainFsNotMounted(remote_path)
+            raise errors.StorageDomainFsNotMounted(remote_path)
         if self.servers[remote_path]:
-            raise StorageDomainNotEmpty(remote_path)
+            raise errors.StorageDomainNotEmpty(remote_path)
         return self._block_size_bytes
 
     def create_domain(self, plan: DomainPlan) -> None:
@@ -163,7 +153,7 @@ class MemoryStore:
     def acquire_lock(self, host_id: int) -> None:
         self.faults.check("acquire_lock")
         if self.domain.locked_by is not None:
-            raise AcquireLockFailure(self.domain_id, f"held by host {self.domain.locked_by}")
+            raise errors.AcquireLockFailure(self.domain_id, f"held by host {self.domain.locked_by}")
         self.domain.locked_by = host_id
 
     def release_lock(self) -> None:
@@ -193,7 +183,7 @@ class MemoryVolumes:
     def create_image(self, image_id: str) -> None:
         self._store.faults.check("create_image")
         if image_id in self._images:
-            raise ImagePathError(image_id)
+            raise errors.ImagePathError(image_id)
         self._images[image_id] = {}
 
     def remove_image(self, image_id: str) -> bool:
@@ -229,7 +219,7 @@ class MemoryVolumes:
         try:
             return self._images[image_id][volume_id]
         except KeyError:
-            raise VolumeDoesNotExist(volume_id) from None
+            raise errors.VolumeDoesNotExist(volume_id) from None
 
     def write_record(self, image_id: str, volume_id: str, record: bytes) -> None:
         self._store.faults.check("write_record")
@@ -242,7 +232,7 @@ class MemoryVolumes:
     def share(self, volume_id: str, source_image_id: str, image_id: str) -> None:
         self._store.faults.check("share")
         if image_id not in self._images or volume_id not in self._images.get(source_image_id, {}):
-            raise CannotShareVolume(volume_id, "no such image or volume")
+            raise errors.CannotShareVolume(volume_id, "no such image or volume")
         self._images[image_id][volume_id] = self._images[source_image_id][volume_id]
         self._data.setdefault(image_id, set()).add(volume_id)
         source = self.get_image_path(source_image_id) / volume_id
@@ -273,7 +263,7 @@ class MemoryData:
     def create_data(self, image_id: str, volume_id: str) -> None:
         self._store.faults.check("create_data")
         if self.has_data(image_id, volume_id):
-            raise VolumeAlreadyExists(volume_id)
+            raise errors.VolumeAlreadyExists(volume_id)
         self._data.setdefault(image_id, set()).add(volume_id)
         self._store.files[self.get_path(image_id, volume_id)] = 0
 
@@ -297,7 +287,7 @@ class MemoryData:
         with contextlib.suppress(KeyError):
             size_bytes = self._store.files[self.get_path(image_id, volume_id)]
             return VolumeSize(size_bytes, size_bytes)
-        raise VolumeAccessError(volume_id, "no data")
+        raise errors.VolumeAccessError(volume_id, "no data")
 
     def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
         self.preallocate(image_id, volume_id, 0, size_bytes)

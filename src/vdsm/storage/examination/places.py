@@ -10,20 +10,12 @@ from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.core.patience import Patience
+from vdsm.storage import errors
 from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.backends.file import open_file_domain
 from vdsm.storage.backends.localfs import FileLock
 from vdsm.storage.backends.mounted import TYPES
 from vdsm.storage.domain import Domain
-from vdsm.storage.errors import (
-    InvalidMetadata,
-    InvalidParameterException,
-    StorageDomainAccessError,
-    StorageDomainDoesNotExist,
-    StorageDomainLayoutError,
-    UnsupportedOperation,
-    io_failing_as,
-)
 from vdsm.storage.examination.survey import Finding, Survey, repair
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import DomainMetadata, parse_domain_metadata
@@ -49,21 +41,21 @@ def find_domain(layout: Layout, word: str) -> Path:
                     return mount / domain_id
             except (OSError, TimeoutError):
                 continue
-    raise StorageDomainDoesNotExist(domain_id)
+    raise errors.StorageDomainDoesNotExist(domain_id)
 
 
 def check_folders(path: Path) -> None:
     """Raises StorageDomainLayoutError (371) for a folder that is missing or leads elsewhere, and 1000 for its name."""
     if not is_uuid(path.name):
-        raise InvalidParameterException("domain", f"{path}: its name is no UUID")
-    with io_failing_as(lambda _: StorageDomainAccessError(path.name)):
+        raise errors.InvalidParameterException("domain", f"{path}: its name is no UUID")
+    with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(path.name)):
         for part in (".", "dom_md", "images"):
             try:
                 is_folder = stat.S_ISDIR((path / part).lstat().st_mode)
             except FileNotFoundError:
                 is_folder = False
             if not is_folder:
-                raise StorageDomainLayoutError(path.name, part)
+                raise errors.StorageDomainLayoutError(path.name, part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +75,11 @@ class Examination:
         metadata = parse_domain_metadata(self._open_local(path).backend.domain.read_metadata())
         metadata.check()
         if metadata.domain_id != path.name:
-            raise InvalidMetadata("SDUUID", f"{metadata.domain_id} in the folder {path.name}")
+            raise errors.InvalidMetadata("SDUUID", f"{metadata.domain_id} in the folder {path.name}")
         if metadata.type is DomainType.LOCALFS:
             return self._open_local(path, metadata)
         if metadata.type not in TYPES:
-            raise InvalidMetadata("TYPE", f"{metadata.type} in files")
+            raise errors.InvalidMetadata("TYPE", f"{metadata.type} in files")
         lock = DomainLeases(self.leases, path.name, path)
         traits = Traits(metadata.type, "fileVolume", "FileVolume")
         return Domain(metadata, open_file_domain(path.name, path, traits, lock, self.owner_of(path), self.clock))
@@ -117,7 +109,7 @@ class Examination:
         """Make index and external leases agree; the caller is `writing`. Raises UnsupportedOperation (2009)."""
         opened = domain.backend.open_external_leases
         if opened is None or domain.metadata.version < XLEASES_VERSION:
-            raise UnsupportedOperation(f"domain {domain.domain_id} has no external leases")
+            raise errors.UnsupportedOperation(f"domain {domain.domain_id} has no external leases")
         opened().rebuild()
 
     def _open_local(self, path: Path, metadata: DomainMetadata | None = None) -> Domain:
@@ -134,9 +126,13 @@ def writing(domain: Domain, host_id: int, master: Domain | None = None) -> Itera
     pools, holders = set(domain.metadata.pool_ids), [domain]
     if pools and domain.metadata.role is not DomainRole.MASTER:
         if master is None:
-            raise InvalidParameterException("master", f"needed: the master domain of pool {', '.join(sorted(pools))}")
+            raise errors.InvalidParameterException(
+                "master", f"needed: the master domain of pool {', '.join(sorted(pools))}"
+            )
         if master.metadata.role is not DomainRole.MASTER or not pools <= set(master.metadata.pool_ids):
-            raise InvalidParameterException("master", f"{master.domain_id} is not the master of {', '.join(pools)}")
+            raise errors.InvalidParameterException(
+                "master", f"{master.domain_id} is not the master of {', '.join(pools)}"
+            )
         holders.insert(0, master)
     with ExitStack() as stack:
         for holder in holders:

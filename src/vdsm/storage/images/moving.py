@@ -8,7 +8,7 @@ from functools import partial
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, locks, model
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import DiscardIsNotSupported, ImageIsNotLegalChain, InvalidParameterException
 from vdsm.storage.errors_jobs import ImageDoesNotExistInSD, MoveTemplateImageError
@@ -18,17 +18,6 @@ from vdsm.storage.images.volume import Volumes
 from vdsm.storage.images.whole_images import WholeImages, find_used_template, link_users
 from vdsm.storage.layout import Layout
 from vdsm.storage.locks import Locks, Resource
-from vdsm.storage.model import (
-    Allocation,
-    DomainClass,
-    ImageMove,
-    Legality,
-    VolumeFormat,
-    VolumeMetadata,
-    VolumeRef,
-    VolumeRequest,
-    VolumeRole,
-)
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import UNWATCHED, Rollbacks, Steps, Unwatched, Watch
 from vdsm.storage.recovery import Recovery
@@ -41,15 +30,15 @@ log = logging.getLogger(__name__)
 class _Held:
     """Both domains, with the images locked: the layers to make anew, base first, and the template below them."""
 
-    move: ImageMove
+    move: model.ImageMove
     source: Domain
     target: Domain
     layers: Chain
-    template: tuple[str, VolumeMetadata] | None
+    template: tuple[str, model.VolumeMetadata] | None
 
-    def make_request(self, volume_id: str, record: VolumeMetadata, *, legal: bool) -> VolumeRequest:
+    def make_request(self, volume_id: str, record: model.VolumeMetadata, *, legal: bool) -> model.VolumeRequest:
         in_template = self.template is not None and record.parent_id == self.template[0]
-        return VolumeRequest(
+        return model.VolumeRequest(
             self.move.pool_id,
             self.move.target_id,
             self.move.image_id,
@@ -83,7 +72,7 @@ class Moves:
 
     def transfer(
         self,
-        move: ImageMove,
+        move: model.ImageMove,
         *,
         keep: bool,
         force: bool = False,
@@ -108,7 +97,7 @@ class Moves:
             with self._hold(move, keep=keep, before=held) as held:
                 self._fill(held, watch)
             # Users of a template, which a fake stood for, must not change while they are linked.
-            is_backup = held.target.metadata.domain_class is DomainClass.BACKUP
+            is_backup = held.target.metadata.domain_class is model.DomainClass.BACKUP
             whole = locks.domain(move.target_id, shared=not is_backup)
             with self._hold(move, whole, self._writing(move), keep=keep, before=held) as held:
                 if is_backup:
@@ -118,18 +107,18 @@ class Moves:
                 self.step("done")
         log.info("%s image %s from %s to %s", "Copied" if keep else "Moved", *move.ids)
 
-    def clone_structure(self, move: ImageMove, rollbacks: Rollbacks | None = None) -> None:
+    def clone_structure(self, move: model.ImageMove, rollbacks: Rollbacks | None = None) -> None:
         """Make the image's volumes anew on the target, legal and empty, for `sync_data`. Raises as `transfer` does."""
         with self._making(move, rollbacks) as entries, self._begin(move, keep=True) as held:
             self._recreate(held, entries, legal=True, force=False)
             for volume_id, record in held.layers:
-                if record.role is VolumeRole.SHARED:
+                if record.role is model.VolumeRole.SHARED:
                     made = held.target.images.read(move.image_id, volume_id)
-                    held.target.images.change(move.image_id, volume_id, replace(made, role=VolumeRole.SHARED))
+                    held.target.images.change(move.image_id, volume_id, replace(made, role=model.VolumeRole.SHARED))
             self.step("done")
         log.info("Cloned the structure of image %s from %s to %s", *move.ids)
 
-    def sync_data(self, move: ImageMove, *, inner: bool, leaf: bool, watch: Watch = UNWATCHED) -> None:
+    def sync_data(self, move: model.ImageMove, *, inner: bool, leaf: bool, watch: Watch = UNWATCHED) -> None:
         """Copy data into volumes that `clone_structure` made: of the leaves, and of what is below them.
 
         Each volume is one `DataJobs.copy_data`. What was killed is done again by its caller; that is harmless.
@@ -139,13 +128,15 @@ class Moves:
             require_writer(self.pools, move.pool_id, self.domains.get_with_images(domain_id))
         source = self.domains.get_with_images(move.source_id)
         layers = list_layers(source, move.image_id)
-        wanted = [one for one in layers if (inner if one[1].role is VolumeRole.INTERNAL else leaf)]
+        wanted = [one for one in layers if (inner if one[1].role is model.VolumeRole.INTERNAL else leaf)]
         for (volume_id, _), part in zip(wanted, _share(source, move.image_id, wanted, watch), strict=True):
-            ends = [VolumeRef(domain_id, move.image_id, volume_id) for domain_id in (move.source_id, move.target_id)]
+            ends = [
+                model.VolumeRef(domain_id, move.image_id, volume_id) for domain_id in (move.source_id, move.target_id)
+            ]
             self.jobs.copy_data(*ends, watch=part)
 
     @contextmanager
-    def _making(self, move: ImageMove, rollbacks: Rollbacks | None) -> Iterator[Rollbacks]:
+    def _making(self, move: model.ImageMove, rollbacks: Rollbacks | None) -> Iterator[Rollbacks]:
         """The entries of the block; without a task that has them, they are run when it fails."""
         _check(move)
         own = RollbacksInMemory()
@@ -154,17 +145,17 @@ class Moves:
             yield rollbacks or own
             undo.forget()
 
-    def _writing(self, move: ImageMove) -> Resource:
+    def _writing(self, move: model.ImageMove) -> Resource:
         return locks.writing(move.pool_id, shared=True)
 
-    def _begin(self, move: ImageMove, *, keep: bool) -> AbstractContextManager[_Held]:
+    def _begin(self, move: model.ImageMove, *, keep: bool) -> AbstractContextManager[_Held]:
         source = self.domains.get_with_images(move.source_id)
         template = _find_template(source, list_layers(source, move.image_id))
         lock = [] if template is None else [locks.image(move.target_id, template[1].image_id)]
         return self._hold(move, self._writing(move), *lock, keep=keep)
 
     @contextmanager
-    def _hold(self, move: ImageMove, *more: Resource, keep: bool, before: _Held | None = None) -> Iterator[_Held]:
+    def _hold(self, move: model.ImageMove, *more: Resource, keep: bool, before: _Held | None = None) -> Iterator[_Held]:
         """Both images, which must still be as they were `before`, and both domains, which this host may write.
 
         They are let go between the steps: each step takes all its locks at once.
@@ -179,7 +170,7 @@ class Moves:
             source, target = [require_writer(self.pools, move.pool_id, domain) for domain in ends]
             layers = list_layers(source, move.image_id)
             for volume_id, record in layers:
-                if record.legality is not Legality.LEGAL:
+                if record.legality is not model.Legality.LEGAL:
                     raise ImageIsNotLegalChain(move.image_id, f"{volume_id} is {record.legality}")
             if before is not None:
                 made = [volume_id for volume_id, _ in list_layers(target, move.image_id)]
@@ -196,29 +187,31 @@ class Moves:
         for request in requests:
             self.volumes.create_held(request, rollbacks, on_illegal=True)
 
-    def _provide_template(self, held: _Held, base: VolumeRequest, rollbacks: Rollbacks, *, made: bool) -> None:
+    def _provide_template(self, held: _Held, base: model.VolumeRequest, rollbacks: Rollbacks, *, made: bool) -> None:
         """See that the target has the template, or may be given a fake of it, which is then `made`."""
         if held.template is None:
             return
         (template_id, record), images = held.template, held.target.images
         if template_id in images.backend.volumes.list_records(record.image_id):
             return
-        if held.target.metadata.domain_class is not DomainClass.BACKUP:
+        if held.target.metadata.domain_class is not model.DomainClass.BACKUP:
             raise ImageDoesNotExistInSD(record.image_id, held.move.target_id)
         if made:
             ids = (record.image_id, template_id)
             place = (base.pool_id, base.domain_id, *ids, record.capacity_bytes)
-            request = VolumeRequest(*place, VolumeFormat.COW, Allocation.SPARSE, record.disk_type, legal=False)
+            request = model.VolumeRequest(
+                *place, model.VolumeFormat.COW, model.Allocation.SPARSE, record.disk_type, legal=False
+            )
             self.volumes.create_held(checks.check_volume_request(request), rollbacks)
-            fake = replace(images.read(*ids), role=VolumeRole.SHARED, legality=Legality.FAKE)
+            fake = replace(images.read(*ids), role=model.VolumeRole.SHARED, legality=model.Legality.FAKE)
             self.step("make fake")
             images.change(*ids, fake)
 
     def _fill(self, held: _Held, watch: Watch) -> None:
         image_id, parts = held.move.image_id, _share(held.source, held.move.image_id, held.layers, watch)
         for (volume_id, record), part in zip(held.layers, parts, strict=True):
-            source = VolumeRef(held.move.source_id, image_id, volume_id)
-            target = VolumeRef(held.move.target_id, image_id, volume_id)
+            source = model.VolumeRef(held.move.source_id, image_id, volume_id)
+            target = model.VolumeRef(held.move.target_id, image_id, volume_id)
             self.jobs.fill_volume(source, target, record.role, as_layer=True, watch=part)
 
     def _remove_source(self, held: _Held, rollbacks: Rollbacks) -> None:
@@ -248,7 +241,7 @@ def list_layers(domain: Domain, image_id: str) -> Chain:
     return sorted(own, key=lambda one: len(images.get_chain(image_id, one[0])))
 
 
-def _check(move: ImageMove) -> None:
+def _check(move: model.ImageMove) -> None:
     checks.check_real_ids(storagepoolID=move.pool_id, storagedomainID=move.source_id)
     checks.check_real_ids(dstSdUUID=move.target_id, imageID=move.image_id)
     if move.source_id == move.target_id:
@@ -259,7 +252,7 @@ def _name_entries(domain: Domain, image_id: str, volume_id: str, rollbacks: Roll
     return VolumeRollbacks(rollbacks, domain.backend.traits, domain.domain_id, image_id, volume_id)
 
 
-def _find_template(source: Domain, layers: Chain) -> tuple[str, VolumeMetadata] | None:
+def _find_template(source: Domain, layers: Chain) -> tuple[str, model.VolumeMetadata] | None:
     base, image_id = layers[0][1], layers[0][1].image_id
     return (base.parent_id, source.images.read(image_id, base.parent_id)) if base.has_parent else None
 

@@ -6,33 +6,14 @@ from dataclasses import dataclass, replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, errors, locks, model
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    DiscardIsNotSupported,
-    ImagePathError,
-    UnsupportedOperation,
-    VolumeAccessError,
-    VolumeAlreadyExists,
-)
 from vdsm.storage.errors_jobs import VolumeNonWritable, VolumeResizeValueError
 from vdsm.storage.images.formatting import extend_data, format_data
 from vdsm.storage.images.operation import Operations
 from vdsm.storage.images.removal import check_removal, remove_empty_image, remove_volume
 from vdsm.storage.images.volume_metadata import format_volume_metadata
 from vdsm.storage.layout import Layout
-from vdsm.storage.model import (
-    Allocation,
-    Legality,
-    VolumeFormat,
-    VolumeInfo,
-    VolumeMetadata,
-    VolumeRef,
-    VolumeRequest,
-    VolumeRole,
-    VolumeSize,
-    VolumeStatus,
-)
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import QemuImg, QemuImgFailed, Rollbacks, Steps
 from vdsm.storage.recovery import Recovery
@@ -45,10 +26,10 @@ log = logging.getLogger(__name__)
 class _Creation:
     """One creation, checked: nothing of it was done yet."""
 
-    request: VolumeRequest
+    request: model.VolumeRequest
     domain: Domain
-    parent: VolumeMetadata | None
-    metadata: VolumeMetadata
+    parent: model.VolumeMetadata | None
+    metadata: model.VolumeMetadata
     record: bytes
     rollbacks: VolumeRollbacks
 
@@ -82,7 +63,7 @@ class Volumes:
         self._layout = layout
         self._step = steps
 
-    def create(self, request: VolumeRequest, rollbacks: Rollbacks | None = None) -> None:
+    def create(self, request: model.VolumeRequest, rollbacks: Rollbacks | None = None) -> None:
         """Make a volume; when it returns, the volume is whole and on disk. A refusal changes nothing.
 
         Without a recorder a failure is undone before it is raised; with one, undoing is its owner's. The volume exists
@@ -104,7 +85,7 @@ class Volumes:
             self.create_held(request, rollbacks)
 
     def create_held(
-        self, request: VolumeRequest, rollbacks: Rollbacks | None = None, *, on_illegal: bool = False
+        self, request: model.VolumeRequest, rollbacks: Rollbacks | None = None, *, on_illegal: bool = False
     ) -> None:
         """`create` for who has the locks and has checked the request; the parent in its image may be illegal, too."""
         own = RollbacksInMemory()
@@ -138,7 +119,7 @@ class Volumes:
         with self._locks.hold(*own, locks.writing(pool_id, shared=True)):
             domain = self._get_writable(pool_id, domain_id)
             if discard and not domain.backend.traits.supports_discard:
-                raise DiscardIsNotSupported(domain_id)
+                raise errors.DiscardIsNotSupported(domain_id)
             for volume_id in volume_ids:
                 check_removal(domain.images, image_id, volume_id, force=force)
                 if rollbacks is not None:
@@ -150,7 +131,9 @@ class Volumes:
             remove_empty_image(domain.images, image_id, self._step)
             self._step("done")
 
-    def extend(self, pool_id: str, target: VolumeRef, size_bytes: int, rollbacks: Rollbacks | None = None) -> None:
+    def extend(
+        self, pool_id: str, target: model.VolumeRef, size_bytes: int, rollbacks: Rollbacks | None = None
+    ) -> None:
         """Let a raw or preallocated volume have that size (facts: storage §9.5); a sparse COW one grows by itself.
 
         Only a leaf or a volume without a parent, and no template, takes it (213); smaller is VolumeResizeValueError
@@ -160,50 +143,50 @@ class Volumes:
         with self._operations.hold(target) as domain:
             require_writer(self._pools, pool_id, domain)
             record = domain.images.read(target.image_id, target.volume_id)
-            is_inner = record.role is VolumeRole.INTERNAL and record.has_parent
-            if record.role is VolumeRole.SHARED or is_inner:
+            is_inner = record.role is model.VolumeRole.INTERNAL and record.has_parent
+            if record.role is model.VolumeRole.SHARED or is_inner:
                 raise VolumeNonWritable(target.volume_id)
             old_bytes = domain.backend.data.get_size(target.image_id, target.volume_id).apparent_bytes
-            if record.format is VolumeFormat.RAW and size_bytes < old_bytes:
+            if record.format is model.VolumeFormat.RAW and size_bytes < old_bytes:
                 raise VolumeResizeValueError(target.volume_id, size_bytes, old_bytes)
-            if record.format is VolumeFormat.RAW or record.allocation is Allocation.PREALLOCATED:
+            if record.format is model.VolumeFormat.RAW or record.allocation is model.Allocation.PREALLOCATED:
                 extend_data(domain, target, record, size_bytes, rollbacks or RollbacksInMemory(), self._step)
             self._step("done")
 
-    def get_metadata(self, domain_id: str, image_id: str, volume_id: str) -> VolumeMetadata:
+    def get_metadata(self, domain_id: str, image_id: str, volume_id: str) -> model.VolumeMetadata:
         """A volume's record; ImagePathError (254) and VolumeDoesNotExist (201) when it is not there."""
         checks.check_ids(imageID=image_id, volumeID=volume_id)
         domain = self._domains.get_with_images(domain_id)
         if not domain.backend.volumes.has_image(image_id):
-            raise ImagePathError(str(domain.backend.volumes.get_image_path(image_id)))
+            raise errors.ImagePathError(str(domain.backend.volumes.get_image_path(image_id)))
         return domain.images.read(image_id, volume_id)
 
-    def get_info(self, domain_id: str, image_id: str, volume_id: str) -> VolumeInfo:
+    def get_info(self, domain_id: str, image_id: str, volume_id: str) -> model.VolumeInfo:
         """A volume's record, sizes and status; a volume whose data is out of reach is INVALID, with sizes 0."""
         metadata = self.get_metadata(domain_id, image_id, volume_id)
         backend = self._domains.get_backend(domain_id)
         lease = backend.volumes.get_lease(image_id, volume_id)
         try:
             size = backend.data.get_size(image_id, volume_id)
-        except VolumeAccessError:
-            return VolumeInfo(volume_id, metadata, VolumeSize(0, 0), VolumeStatus.INVALID, lease)
-        status = VolumeStatus.ILLEGAL if metadata.legality is Legality.ILLEGAL else VolumeStatus.OK
-        return VolumeInfo(volume_id, metadata, size, status, lease)
+        except errors.VolumeAccessError:
+            return model.VolumeInfo(volume_id, metadata, model.VolumeSize(0, 0), model.VolumeStatus.INVALID, lease)
+        status = model.VolumeStatus.ILLEGAL if metadata.legality is model.Legality.ILLEGAL else model.VolumeStatus.OK
+        return model.VolumeInfo(volume_id, metadata, size, status, lease)
 
-    def get_size(self, domain_id: str, image_id: str, volume_id: str) -> VolumeSize:
+    def get_size(self, domain_id: str, image_id: str, volume_id: str) -> model.VolumeSize:
         """Sizes in bytes; raises VolumeDoesNotExist, VolumeAccessError."""
         self.get_metadata(domain_id, image_id, volume_id)
         return self._domains.get_backend(domain_id).data.get_size(image_id, volume_id)
 
-    def _check(self, request: VolumeRequest, rollbacks: Rollbacks, on_illegal: bool) -> _Creation:
+    def _check(self, request: model.VolumeRequest, rollbacks: Rollbacks, on_illegal: bool) -> _Creation:
         domain = self._get_writable(request.pool_id, request.domain_id)
         version = domain.metadata.version
         if version < 4 and (request.add_bitmaps or request.bitmap is not None):
-            raise UnsupportedOperation(f"bitmaps on a domain of version {version}")
+            raise errors.UnsupportedOperation(f"bitmaps on a domain of version {version}")
         if domain.backend.data.has_data(request.image_id, request.volume_id):
-            raise VolumeAlreadyExists(request.volume_id)
+            raise errors.VolumeAlreadyExists(request.volume_id)
         if request.volume_id in domain.backend.volumes.list_records(request.image_id):
-            raise VolumeAlreadyExists(request.volume_id)
+            raise errors.VolumeAlreadyExists(request.volume_id)
         parent = None
         if request.has_parent:
             parent = domain.images.read(request.source_image_id, request.parent_id)
@@ -218,18 +201,18 @@ class Volumes:
         self._pools.require_spm(pool_id)
         return require_writer(self._pools, pool_id, self._domains.get_with_images(domain_id))
 
-    def _make_metadata(self, request: VolumeRequest) -> VolumeMetadata:
-        return VolumeMetadata(
+    def _make_metadata(self, request: model.VolumeRequest) -> model.VolumeMetadata:
+        return model.VolumeMetadata(
             domain_id=request.domain_id,
             image_id=request.image_id,
             parent_id=request.parent_id,
             capacity_bytes=request.capacity_bytes,
             format=request.format,
             allocation=request.allocation,
-            role=VolumeRole.LEAF,
+            role=model.VolumeRole.LEAF,
             disk_type=request.disk_type,
             description=request.description,
-            legality=Legality.LEGAL if request.legal else Legality.ILLEGAL,
+            legality=model.Legality.LEGAL if request.legal else model.Legality.ILLEGAL,
             created_s=int(self._clock.time()),
             sequence=request.sequence,
         )
@@ -272,9 +255,9 @@ class Volumes:
         volumes = creation.domain.backend.volumes
         if parent is None or request.parent_id in volumes.list_records(request.image_id):
             return
-        if parent.role is not VolumeRole.SHARED:
+        if parent.role is not model.VolumeRole.SHARED:
             self._step("make template")
-            shared = replace(parent, role=VolumeRole.SHARED)
+            shared = replace(parent, role=model.VolumeRole.SHARED)
             creation.domain.images.change(request.source_image_id, request.parent_id, shared)
         creation.rollbacks.push_share(creation.domain.backend.data.get_path(request.image_id, request.parent_id))
         self._step("share parent")
@@ -282,11 +265,11 @@ class Volumes:
 
     def _mark_parent(self, creation: _Creation) -> None:
         request, parent = creation.request, creation.parent
-        if parent is None or creation.parent_in_other_image or parent.role is not VolumeRole.LEAF:
+        if parent is None or creation.parent_in_other_image or parent.role is not model.VolumeRole.LEAF:
             return
         creation.rollbacks.push_parent(request.image_id, request.parent_id)
         self._step("mark parent")
-        internal = replace(parent, role=VolumeRole.INTERNAL)
+        internal = replace(parent, role=model.VolumeRole.INTERNAL)
         creation.domain.images.change(request.image_id, request.parent_id, internal)
 
     def _add_bitmaps(self, creation: _Creation) -> None:
@@ -296,7 +279,7 @@ class Volumes:
         try:
             if request.add_bitmaps:
                 parent = data.get_path(request.image_id, request.parent_id)
-                for bitmap in self._qemu_img.info(parent, VolumeFormat.COW.qemu).bitmaps:
+                for bitmap in self._qemu_img.info(parent, model.VolumeFormat.COW.qemu).bitmaps:
                     if bitmap.is_valid:
                         self._qemu_img.add_bitmap(path, bitmap.name, bitmap.granularity_bytes)
             if request.bitmap is not None:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, locks, model
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import CannotDeleteSharedVolume, DiscardIsNotSupported, ImageIsNotLegalChain
 from vdsm.storage.errors_jobs import ImageDoesNotExistInSD, OverwriteImageError
@@ -13,16 +13,6 @@ from vdsm.storage.images.jobs import DataJobs
 from vdsm.storage.images.operation import Operations
 from vdsm.storage.images.volume import Volumes
 from vdsm.storage.locks import Locks
-from vdsm.storage.model import (
-    Allocation,
-    DomainClass,
-    Legality,
-    VolumeFormat,
-    VolumeMetadata,
-    VolumeRef,
-    VolumeRequest,
-    VolumeRole,
-)
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import UNWATCHED, QemuImg, Rollbacks, Steps, Watch
 
@@ -59,7 +49,10 @@ class WholeImages:
                 self.step("set aside")
                 domain.backend.volumes.set_aside(image_id)
                 self.step("purge")
-            elif domain.metadata.domain_class is not DomainClass.BACKUP or len(domain.images.list_own(image_id)) > 1:
+            elif (
+                domain.metadata.domain_class is not model.DomainClass.BACKUP
+                or len(domain.images.list_own(image_id)) > 1
+            ):
                 raise CannotDeleteSharedVolume(template_id)
             return template_id
 
@@ -86,9 +79,9 @@ class WholeImages:
 
     def copy(
         self,
-        source: VolumeRef,
-        request: VolumeRequest,
-        role: VolumeRole,
+        source: model.VolumeRef,
+        request: model.VolumeRequest,
+        role: model.VolumeRole,
         force: bool,
         rollbacks: Rollbacks | None = None,
         watch: Watch = UNWATCHED,
@@ -100,7 +93,7 @@ class WholeImages:
         entries of a failed or killed copy remove it. Raises 262 for a chain that is not all legal, 1000, 223.
         """
         checks.check_copy(source, request, role)
-        target = VolumeRef(request.domain_id, request.image_id, request.volume_id)
+        target = model.VolumeRef(request.domain_id, request.image_id, request.volume_id)
         with self.locks.hold(locks.new_image(target.domain_id, target.image_id)):
             top = self._read_source(source)
             found = replace(request, capacity_bytes=top.capacity_bytes, disk_type=top.disk_type, legal=False)
@@ -111,21 +104,21 @@ class WholeImages:
             self.volumes.create(request, rollbacks)
             self.jobs.fill_volume(source, target, role, watch=watch)
             ids = (target.image_id, target.volume_id)
-            if domain.metadata.domain_class is DomainClass.BACKUP and domain.images.list_users(*ids):  # of a fake
+            if domain.metadata.domain_class is model.DomainClass.BACKUP and domain.images.list_users(*ids):  # of a fake
                 with self.locks.hold(locks.domain(target.domain_id)):
                     link_users(domain.images, *ids, self.step)
         log.info("Made %s of %s", target, source)
 
-    def _read_source(self, source: VolumeRef) -> VolumeMetadata:
+    def _read_source(self, source: model.VolumeRef) -> model.VolumeMetadata:
         ids = (source.domain_id, source.image_id)
         with self.locks.hold(locks.domain(source.domain_id, shared=True), locks.image(*ids, shared=True)):
             domain = self.domains.get_with_images(source.domain_id)
             for volume_id, record in domain.images.get_chain(source.image_id, source.volume_id):
-                if record.legality is not Legality.LEGAL:
+                if record.legality is not model.Legality.LEGAL:
                     raise ImageIsNotLegalChain(source.image_id, f"{volume_id} is {record.legality}")
             return self.operations.open_chain(domain, source.image_id, source.volume_id)[0][1]
 
-    def make_room(self, request: VolumeRequest, force: bool) -> Domain:
+    def make_room(self, request: model.VolumeRequest, force: bool) -> Domain:
         """Remove what is in the place of a new image that the caller has locked; 265 and 223 as `copy` tells."""
         image_id = request.image_id
         domain = require_writer(self.pools, request.pool_id, self.domains.get_with_images(request.domain_id))
@@ -133,10 +126,10 @@ class WholeImages:
         if not volumes.list_records(image_id):
             return domain
         own = [record for record in images.read_all(image_id).values() if record.image_id == image_id]
-        if not force and all(record.legality is Legality.LEGAL for record in own):
+        if not force and all(record.legality is model.Legality.LEGAL for record in own):
             raise OverwriteImageError(image_id)
         template_id = find_used_template(images, image_id)
-        if template_id is not None and images.read(image_id, template_id).legality is not Legality.FAKE:
+        if template_id is not None and images.read(image_id, template_id).legality is not model.Legality.FAKE:
             raise CannotDeleteSharedVolume(template_id)
         self.step("set aside")
         volumes.set_aside(image_id)
@@ -147,7 +140,12 @@ class WholeImages:
     def _replace_by_fake(self, domain: Domain, image_id: str, volume_id: str) -> None:
         # The record goes first: what is fake is not read any more, whatever its data is.
         images, data, ids = domain.images, domain.backend.data, (image_id, volume_id)
-        fake = replace(images.read(*ids), format=VolumeFormat.COW, allocation=Allocation.SPARSE, legality=Legality.FAKE)
+        fake = replace(
+            images.read(*ids),
+            format=model.VolumeFormat.COW,
+            allocation=model.Allocation.SPARSE,
+            legality=model.Legality.FAKE,
+        )
         self.step("make fake")
         images.change(*ids, fake)
         self.step("remove data")
@@ -163,7 +161,7 @@ class WholeImages:
 def find_used_template(images: Images, image_id: str) -> str | None:
     """The image's own volume that other images are based on."""
     for volume_id, record in images.read_all(image_id).items():
-        is_template = record.role is VolumeRole.SHARED and record.image_id == image_id
+        is_template = record.role is model.VolumeRole.SHARED and record.image_id == image_id
         if is_template and images.list_users(image_id, volume_id):
             return volume_id
     return None

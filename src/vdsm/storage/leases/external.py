@@ -10,14 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from vdsm.core.clock import Clock
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, errors, locks
 from vdsm.storage.domain import Domains
-from vdsm.storage.errors import (
-    AcquireLockFailure,
-    InvalidParameterException,
-    StoragePoolNotConnected,
-    UnsupportedOperation,
-)
 from vdsm.storage.errors_jobs import GenerationMismatch, JobStatusMismatch, SanlockLvbError
 from vdsm.storage.images.volume_metadata import MAXIMUM_GENERATION
 from vdsm.storage.model import XLEASES_VERSION
@@ -46,11 +40,11 @@ class JobMetadata:
         """Raises InvalidParameterException."""
         checks.check_ids(job_id=self.job_id)
         if self.type != "JOB":
-            raise InvalidParameterException("type", self.type)
+            raise errors.InvalidParameterException("type", self.type)
         if self.job_status not in JOB_STATUSES:
-            raise InvalidParameterException("job_status", self.job_status)
+            raise errors.InvalidParameterException("job_status", self.job_status)
         if not 0 <= self.generation <= MAXIMUM_GENERATION:
-            raise InvalidParameterException("generation", str(self.generation))
+            raise errors.InvalidParameterException("generation", str(self.generation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ def parse_value(data: bytes) -> JobMetadata | None:
         known = {name: value[name] for name in JobMetadata.__slots__ if name in value}
         metadata = JobMetadata(**known)
         metadata.check()
-    except (ValueError, TypeError, RecursionError, InvalidParameterException) as error:
+    except (ValueError, TypeError, RecursionError, errors.InvalidParameterException) as error:
         raise SanlockLvbError(f"{text[:100]!r}: {error}") from error
     return metadata
 
@@ -163,7 +157,7 @@ class LeasesOfDomains:
             with self._holding(lease):
                 found = self._read(lease)
                 if found is None or (found.type, found.job_id) != (expected.type, expected.job_id):
-                    raise UnsupportedOperation(f"lease {lease_id} is not of job {expected.job_id}")
+                    raise errors.UnsupportedOperation(f"lease {lease_id} is not of job {expected.job_id}")
                 if found.job_status != expected.job_status:
                     raise JobStatusMismatch(expected.job_status, found.job_status)
                 if found.generation != expected.generation:
@@ -185,7 +179,7 @@ class LeasesOfDomains:
     def _get_pool(self) -> str:
         for pool_id in self._pools.list_connected():
             return pool_id
-        raise StoragePoolNotConnected
+        raise errors.StoragePoolNotConnected
 
     def _check(self, lease_id: str) -> None:
         checks.check_real_ids(lease_id=lease_id)
@@ -205,7 +199,7 @@ class LeasesOfDomains:
             domain = self._domains.get_with_images(domain_id)
             opened = domain.backend.open_external_leases
             if opened is None or self._leases is None or domain.metadata.version < XLEASES_VERSION:
-                raise UnsupportedOperation(f"domain {domain_id} has no external leases")
+                raise errors.UnsupportedOperation(f"domain {domain_id} has no external leases")
             if as_writer:
                 require_writer(self._pools, self._get_pool(), domain)
             if as_host:
@@ -218,7 +212,7 @@ class LeasesOfDomains:
         try:
             self._leases.acquire(lease, with_value=True)
         except LeaseFailed as error:
-            raise AcquireLockFailure(lease.name, error.reason) from error
+            raise errors.AcquireLockFailure(lease.name, error.reason) from error
         try:
             yield self._leases
         finally:

@@ -14,14 +14,7 @@ from pathlib import Path
 
 from vdsm.core.clock import Clock
 from vdsm.core.ids import is_uuid
-from vdsm.storage import durable
-from vdsm.storage.errors import (
-    ClusterLockInitError,
-    InvalidMetadata,
-    NoSpaceLeftOnDomain,
-    StorageDomainAccessError,
-    io_failing_as,
-)
+from vdsm.storage import durable, errors
 from vdsm.storage.errors_jobs import NoSuchLease
 from vdsm.storage.leases.on_disk import read_records
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, Lockspace
@@ -67,12 +60,12 @@ def format_header(domain_id: str, modified_s: int, *, is_updating: bool = False)
 def check_header(header: bytes) -> None:
     """Raises InvalidMetadata (751) for what is no header, or one whose index was being rewritten."""
     if len(header) < HEADER_BYTES:
-        raise InvalidMetadata("xleases", "the index is truncated; rebuild the leases")
+        raise errors.InvalidMetadata("xleases", "the index is truncated; rebuild the leases")
     version, modified, flag = header[5:9], header[59:69], header[70:71]
     if header[:4] != _MAGIC or version != _VERSION or not modified.isdigit():
-        raise InvalidMetadata("xleases", f"no index: {header[:16]!r}; rebuild the leases")
+        raise errors.InvalidMetadata("xleases", f"no index: {header[:16]!r}; rebuild the leases")
     if flag != _SETTLED:
-        raise InvalidMetadata("xleases", "the index was being rewritten; rebuild the leases")
+        raise errors.InvalidMetadata("xleases", "the index was being rewritten; rebuild the leases")
 
 
 def format_record(lease_id: str, number: int, alignment_bytes: int) -> bytes:
@@ -115,7 +108,7 @@ class Index:
         """Raises InvalidMetadata (751)."""
         check_header(data)
         if len(data) != INDEX_BYTES:
-            raise InvalidMetadata("xleases", f"{len(data)} bytes; rebuild the leases")
+            raise errors.InvalidMetadata("xleases", f"{len(data)} bytes; rebuild the leases")
         return cls(data)
 
     def find(self, lease_id: str) -> int | None:
@@ -189,7 +182,7 @@ class LeaseVolume:
         if number is None:
             number = index.find_free()
         if number is None:
-            raise NoSpaceLeftOnDomain(f"all {RECORDS} external leases are in use")
+            raise errors.NoSpaceLeftOnDomain(f"all {RECORDS} external leases are in use")
         lease = self._make_lease(lease_id, number)
         self._write_lease(lease)
         fill(lease)
@@ -278,7 +271,7 @@ class LeaseVolume:
         try:
             self._leases.write_lease(lease)
         except LeaseFailed as error:
-            raise ClusterLockInitError(error.reason) from error
+            raise errors.ClusterLockInitError(error.reason) from error
         with self._failing():
             durable.sync(self._path)
 
@@ -314,5 +307,5 @@ class LeaseVolume:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        with io_failing_as(lambda _: StorageDomainAccessError(self._lockspace.name)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(self._lockspace.name)):
             yield

@@ -5,15 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vdsm.core.ids import BLANK_UUID
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, errors_pools, locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import InvalidParameterException, StorageDomainAccessError, io_failing_as
-from vdsm.storage.errors_pools import (
-    MissingOvfFileFromVm,
-    StorageDomainNotActive,
-    StorageDomainTypeNotBackup,
-    VmPathNotExists,
-)
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.metadata import SURROGATE
 from vdsm.storage.model import DomainClass, DomainStatus
@@ -81,22 +75,22 @@ class Definitions:
             return self._domains.get(pool.master_id)
         domain = self._domains.get(domain_id)
         if domain.metadata.domain_class is not DomainClass.BACKUP:
-            raise StorageDomainTypeNotBackup(domain_id)
+            raise errors_pools.StorageDomainTypeNotBackup(domain_id)
         if pool.domains.get(domain_id) is not DomainStatus.ACTIVE:
-            raise StorageDomainNotActive(domain_id)
+            raise errors_pools.StorageDomainNotActive(domain_id)
         return domain
 
 
 def _get_folder(domain: Domain) -> Path:
     folder = FileDomainLayout(domain.backend.domain.path).master / "vms"
     if not folder.is_dir():
-        raise VmPathNotExists(str(folder))
+        raise errors_pools.VmPathNotExists(str(folder))
     return folder
 
 
 def _read(folder: Path, vm_id: str) -> str | None:
-    with io_failing_as(lambda reason: MissingOvfFileFromVm(vm_id, reason)):
+    with io_failing_as(lambda reason: errors_pools.MissingOvfFileFromVm(vm_id, reason)):
         try:
             return master_tree.read_definition(folder, vm_id)
         except UnicodeDecodeError as error:
-            raise MissingOvfFileFromVm(vm_id, f"not UTF-8 at byte {error.start}") from error
+            raise errors_pools.MissingOvfFileFromVm(vm_id, f"not UTF-8 at byte {error.start}") from error

@@ -9,22 +9,11 @@ from dataclasses import dataclass
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, errors, locks
+from vdsm.storage import checks, durable, errors, locks, model
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
 from vdsm.storage.health.monitor import Health
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import NEXT_MASTER, format_pool_domains, new_pool_keys
-from vdsm.storage.model import (
-    ISO_IMAGE,
-    DomainClass,
-    DomainRole,
-    DomainStatus,
-    LeaseSettings,
-    PoolDomain,
-    PoolInfo,
-    SpmRole,
-    SpmStatus,
-)
 from vdsm.storage.ports import LeaseFailed
 
 log = logging.getLogger(__name__)
@@ -42,9 +31,9 @@ class ConnectedPool:
     host_id: int
     master_id: str
     master_version: int
-    domains: dict[str, DomainStatus]
+    domains: dict[str, model.DomainStatus]
     on_disk: bool
-    role: SpmRole = SpmRole.FREE
+    role: model.SpmRole = model.SpmRole.FREE
     lease_version: int = -1
 
 
@@ -76,7 +65,7 @@ class Pools:
 
     def require_spm(self, pool_id: str) -> None:
         """Raises StoragePoolUnknown (309), SpmStatusError (654)."""
-        if self.get_connected(pool_id).role is not SpmRole.SPM:
+        if self.get_connected(pool_id).role is not model.SpmRole.SPM:
             raise errors.SpmStatusError(pool_id)
 
     def create(
@@ -86,7 +75,7 @@ class Pools:
         master_id: str,
         master_version: int,
         domain_ids: Sequence[str],
-        lease: LeaseSettings | None = None,
+        lease: model.LeaseSettings | None = None,
     ) -> None:
         """Make a pool of unattached domains. The master's metadata is written first: from then on the pool exists.
 
@@ -148,7 +137,7 @@ class Pools:
         with self._locks.hold(locks.connection(), locks.pool(pool_id)):
             if self._connected is None or self._connected.pool_id != pool_id:
                 return
-            if self._connected.role is not SpmRole.FREE:
+            if self._connected.role is not model.SpmRole.FREE:
                 raise errors.IsSpm(pool_id)
             self._remove_links(pool_id)
             self._connected = None
@@ -162,7 +151,7 @@ class Pools:
         master_id: str,
         master_version: int,
         domains: Mapping[str, str],
-        lease: LeaseSettings | None = None,
+        lease: model.LeaseSettings | None = None,
     ) -> None:
         """Make another domain the master of a pool that lost its own. One write: before it, nothing has changed.
 
@@ -192,7 +181,7 @@ class Pools:
         self._connected = None
         self.on_change(None)
 
-    def change_map(self, pool: ConnectedPool, domains: Mapping[str, DomainStatus]) -> None:
+    def change_map(self, pool: ConnectedPool, domains: Mapping[str, model.DomainStatus]) -> None:
         """Replace the map, on disk where it is kept there, and let the links follow; the caller holds the locks."""
         if pool.on_disk:
             self._domains.update(pool.master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
@@ -209,7 +198,7 @@ class Pools:
             raise errors.StoragePoolMasterNotFound(pool_id, master_id) from error
         if pool_id not in master.metadata.pool_ids:
             raise errors.StoragePoolWrongMaster(master_id, f"not of pool {pool_id}")
-        if master.metadata.role is not DomainRole.MASTER:
+        if master.metadata.role is not model.DomainRole.MASTER:
             raise errors.StoragePoolWrongMaster(master_id, "not a master")
         next_id = master.metadata.keys.get(NEXT_MASTER, "")
         if is_uuid(next_id) and self._is_master(pool_id, next_id):
@@ -220,7 +209,7 @@ class Pools:
         folder = self._layout.get_pool(pool.pool_id)
         targets = {"mastersd": self._domains.get_path(pool.master_id)}
         for domain_id, status in pool.domains.items():
-            if status is DomainStatus.ACTIVE:
+            if status is model.DomainStatus.ACTIVE:
                 with contextlib.suppress(errors.StorageDomainDoesNotExist):
                     targets[domain_id] = self._domains.get_path(domain_id)
         with errors.io_failing_as(lambda reason: errors.StoragePoolWrongMaster(pool.master_id, reason)):
@@ -233,7 +222,7 @@ class Pools:
                 if not (link.is_symlink() and link.readlink() == target):
                     durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
 
-    def get_info(self, pool_id: str, known: Mapping[str, Health] | None = None) -> PoolInfo:
+    def get_info(self, pool_id: str, known: Mapping[str, Health] | None = None) -> model.PoolInfo:
         """A connected pool; domains that cannot be read have no version and no space.
 
         Domains whose health is known are not read.
@@ -244,8 +233,8 @@ class Pools:
             spm = self.get_spm_status(pool_id)
         except LeaseFailed as error:
             log.warning("Who is the SPM of pool %s is not known: %s", pool_id, error)
-            spm = SpmStatus(pool.role, -1, -1)
-        return PoolInfo(
+            spm = model.SpmStatus(pool.role, -1, -1)
+        return model.PoolInfo(
             pool_id=pool_id,
             name=metadata.pool_name if pool.on_disk else "No Description",
             type=metadata.type,
@@ -259,7 +248,7 @@ class Pools:
             },
         )
 
-    def get_spm_status(self, pool_id: str) -> SpmStatus:
+    def get_spm_status(self, pool_id: str) -> model.SpmStatus:
         """This host's role, and who is SPM: as the master's keys tell, or, when they are in memory, its lease.
 
         Where storage has no leases that tell, only this host's own role is known. Raises LeaseFailed (704).
@@ -267,12 +256,12 @@ class Pools:
         pool = self.get_connected(pool_id)
         if pool.on_disk:
             metadata = self._domains.get(pool.master_id).metadata
-            return SpmStatus(pool.role, metadata.spm_id, metadata.spm_lease_version or -1)
-        is_spm = pool.role is SpmRole.SPM
+            return model.SpmStatus(pool.role, metadata.spm_id, metadata.spm_lease_version or -1)
+        is_spm = pool.role is model.SpmRole.SPM
         lease = self._domains.get_backend(pool.master_id).domain.inspect_lock()
         if lease is not None:
-            return SpmStatus(pool.role, -1 if lease.holder is None else lease.holder, lease.version or -1)
-        return SpmStatus(pool.role, pool.host_id if is_spm else -1, pool.lease_version if is_spm else -1)
+            return model.SpmStatus(pool.role, -1 if lease.holder is None else lease.holder, lease.version or -1)
+        return model.SpmStatus(pool.role, pool.host_id if is_spm else -1, pool.lease_version if is_spm else -1)
 
     def clean_up(self) -> None:
         """Remove pool links that a killed daemon left, unless a pool was connected already."""
@@ -289,22 +278,22 @@ class Pools:
         check_class(master)
         for domain_id in domain_ids:
             domain = self._domains.get_accessible(domain_id)
-            is_iso = domain.metadata.domain_class is DomainClass.ISO
+            is_iso = domain.metadata.domain_class is model.DomainClass.ISO
             if domain.metadata.pool_ids and not is_iso:
                 raise errors.StorageDomainAlreadyAttached(domain_id, domain.metadata.pool_ids[0])
-            is_data = domain.metadata.domain_class is DomainClass.DATA
+            is_data = domain.metadata.domain_class is model.DomainClass.DATA
             if is_data and domain.metadata.version != master.metadata.version:
                 raise errors.MixedSdVersionError(domain_id, domain.metadata.version, master.metadata.version)
         return [domain_id for domain_id in dict.fromkeys(domain_ids) if domain_id != master_id]
 
     def _create(self, pool_id: str, master_id: str, keys: Mapping[str, str | None], others: Sequence[str]) -> None:
-        domains = {master_id: DomainStatus.ACTIVE}
+        domains = {master_id: model.DomainStatus.ACTIVE}
         with Undo() as undo:
             self._change(undo, master_id, keys)
             for domain_id in others:
                 pools = self._domains.get(domain_id).metadata.pool_ids
                 self._change(undo, domain_id, {"POOL_UUID": ",".join((*pools, pool_id))})
-                domains[domain_id] = DomainStatus.ATTACHED
+                domains[domain_id] = model.DomainStatus.ATTACHED
                 self._change(undo, master_id, {"POOL_DOMAINS": format_pool_domains(domains)})
             undo.forget()
 
@@ -321,7 +310,7 @@ class Pools:
             raise errors.CannotConnectMultiplePools(connected.pool_id)
         if connected.host_id != host_id:
             raise errors.StoragePoolConnected(pool_id, f"as host {connected.host_id}")
-        if connected.role is not SpmRole.FREE and connected.master_id != master_id:
+        if connected.role is not model.SpmRole.FREE and connected.master_id != master_id:
             raise errors.StoragePoolWrongMaster(master_id, f"this host writes on {connected.master_id}")
         if on_disk and not connected.on_disk:
             raise errors.StoragePoolConnected(pool_id, "with its map in memory")
@@ -333,23 +322,23 @@ class Pools:
             raise errors.StoragePoolWrongMaster(
                 domain_id, "it may be the master, and cannot be read: connect it"
             ) from error
-        return pool_id in metadata.pool_ids and metadata.role is DomainRole.MASTER
+        return pool_id in metadata.pool_ids and metadata.role is model.DomainRole.MASTER
 
-    def _describe(self, domain_id: str, status: DomainStatus, health: Health | None) -> PoolDomain:
-        if status is not DomainStatus.ACTIVE or (health is not None and not health.is_valid):
-            return PoolDomain(status)
+    def _describe(self, domain_id: str, status: model.DomainStatus, health: Health | None) -> model.PoolDomain:
+        if status is not model.DomainStatus.ACTIVE or (health is not None and not health.is_valid):
+            return model.PoolDomain(status)
         if health is not None and (look := health.look) is not None:
             images = FileDomainLayout(look.checked_path.parent.parent)
-            iso_folder = images.get_image(ISO_IMAGE) if look.is_iso else None
-            return PoolDomain(status, look.version, look.space, look.alerts, iso_folder)
+            iso_folder = images.get_image(model.ISO_IMAGE) if look.is_iso else None
+            return model.PoolDomain(status, look.version, look.space, look.alerts, iso_folder)
         try:
             domain = self._domains.get(domain_id)
-            is_iso = domain.metadata.domain_class is DomainClass.ISO
-            iso_folder = domain.backend.volumes.get_image_path(ISO_IMAGE) if is_iso else None
-            return PoolDomain(status, domain.metadata.version, domain.backend.domain.get_space(), (), iso_folder)
+            is_iso = domain.metadata.domain_class is model.DomainClass.ISO
+            iso_folder = domain.backend.volumes.get_image_path(model.ISO_IMAGE) if is_iso else None
+            return model.PoolDomain(status, domain.metadata.version, domain.backend.domain.get_space(), (), iso_folder)
         except NodeError as error:
             log.warning("Domain %s cannot be read: %s", domain_id, error)
-            return PoolDomain(status)
+            return model.PoolDomain(status)
 
     def _remove_links(self, pool_id: str) -> None:
         folder = self._layout.get_pool(pool_id)
@@ -365,18 +354,18 @@ def _tell_nobody(_: ConnectedPool | None) -> None:
 
 def check_class(master: Domain) -> None:
     """Whether a domain of this class may be a master: 317, 319."""
-    if master.metadata.domain_class is DomainClass.ISO:
+    if master.metadata.domain_class is model.DomainClass.ISO:
         raise errors.IsoCannotBeMasterDomain(master.domain_id)
-    if master.metadata.domain_class is DomainClass.BACKUP:
+    if master.metadata.domain_class is model.DomainClass.BACKUP:
         raise errors.BackupCannotBeMasterDomain(master.domain_id)
 
 
-def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, DomainStatus]:
+def _parse_domains(domains: Mapping[str, str], master_id: str) -> dict[str, model.DomainStatus]:
     parsed = {}
     for domain_id, word in domains.items():
         checks.check_ids(storagedomainID=domain_id)
         try:
-            parsed[domain_id] = DomainStatus.parse(word)
+            parsed[domain_id] = model.DomainStatus.parse(word)
         except ValueError:
             raise errors.StorageDomainStatusError(word) from None
     if len(parsed) > MAXIMUM_DOMAINS:

@@ -7,28 +7,15 @@ from msgspec import UNSET
 
 from vdsm.api import storage_types as api
 from vdsm.core.ids import BLANK_UUID
-from vdsm.storage import checks
+from vdsm.storage import checks, model
 from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.lanes import Lanes
-from vdsm.storage.model import (
-    CAPACITY_UNIT_BYTES,
-    Allocation,
-    ImageMove,
-    Legality,
-    PreparedImage,
-    VolumeFormat,
-    VolumeInfo,
-    VolumeLease,
-    VolumeRef,
-    VolumeRequest,
-    VolumeRole,
-)
 from vdsm.storage.ports import ImageFile, Rollbacks, Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.services.ports import LongWork
 
 
-def format_volume(info: VolumeInfo) -> api.VolumeInfo:
+def format_volume(info: model.VolumeInfo) -> api.VolumeInfo:
     """A volume as `getInfo` tells it (facts: storage §4.4)."""
     metadata = info.metadata
     return api.VolumeInfo(
@@ -56,7 +43,7 @@ def format_volume(info: VolumeInfo) -> api.VolumeInfo:
     )
 
 
-def _format_lease(lease: VolumeLease) -> api.VolumeLease:
+def _format_lease(lease: model.VolumeLease) -> api.VolumeLease:
     if lease.version is None:
         return api.VolumeLease(path=str(lease.path), offset=lease.offset_bytes)
     owners = [] if lease.holder is None else [lease.holder]
@@ -69,7 +56,7 @@ def _format_image(image: ImageFile) -> api.QemuImageInfo:
         for one in image.bitmaps
     ]
     return api.QemuImageInfo(
-        format="qcow2" if image.format == VolumeFormat.COW.qemu else "raw",
+        format="qcow2" if image.format == model.VolumeFormat.COW.qemu else "raw",
         capacity_bytes=image.virtual_size_bytes,
         cluster_size_bytes=image.cluster_size_bytes or UNSET,
         backing_file=image.backing_file or UNSET,
@@ -105,14 +92,14 @@ class VolumeService:
         sequence: int = 0,
         bitmap: str | None = None,
     ) -> str:
-        request = VolumeRequest(
+        request = model.VolumeRequest(
             pool_id=pool_id,
             domain_id=domain_id,
             image_id=image_id,
             volume_id=volume_id,
             capacity_bytes=size_bytes,
-            format=VolumeFormat.parse(format),
-            allocation=Allocation.parse(allocation),
+            format=model.VolumeFormat.parse(format),
+            allocation=model.Allocation.parse(allocation),
             disk_type=disk_type,
             description=description,
             parent_image_id=parent_image_id,
@@ -153,7 +140,7 @@ class VolumeService:
     ) -> api.VolumeMeasure:
         found = await self._lanes.get(domain_id).run(
             self._repository.inspection.measure,
-            *(domain_id, image_id, volume_id, VolumeFormat.parse(format)),
+            *(domain_id, image_id, volume_id, model.VolumeFormat.parse(format)),
             backing_chain=backing_chain,
             base_id=base_id,
         )
@@ -169,14 +156,14 @@ class VolumeService:
     async def set_description(
         self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
     ) -> None:
-        target = VolumeRef(domain_id, image_id, volume_id)
+        target = model.VolumeRef(domain_id, image_id, volume_id)
         change = self._repository.corrections.change
         await self._lanes.get(domain_id).run(change, pool_id, target, description=description)
 
     async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
-        target = VolumeRef(domain_id, image_id, volume_id)
+        target = model.VolumeRef(domain_id, image_id, volume_id)
         change = self._repository.corrections.change
-        await self._lanes.get(domain_id).run(change, pool_id, target, legality=Legality(legality))
+        await self._lanes.get(domain_id).run(change, pool_id, target, legality=model.Legality(legality))
 
     async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
@@ -201,18 +188,20 @@ class VolumeService:
         force: bool,
         discard: bool = False,
     ) -> str:
-        source = VolumeRef(domain_id, image_id, volume_id)
+        source = model.VolumeRef(domain_id, image_id, volume_id)
         target_ids = (domain_id if target_domain_id == BLANK_UUID else target_domain_id, target_image_id)
-        size_bytes, kind = CAPACITY_UNIT_BYTES, (VolumeFormat(format), Allocation(allocation))
-        request = VolumeRequest(pool_id, *target_ids, target_volume_id, size_bytes, *kind, description=description)
-        checks.check_copy(source, request, VolumeRole(role))
+        size_bytes, kind = model.CAPACITY_UNIT_BYTES, (model.VolumeFormat(format), model.Allocation(allocation))
+        request = model.VolumeRequest(
+            pool_id, *target_ids, target_volume_id, size_bytes, *kind, description=description
+        )
+        checks.check_copy(source, request, model.VolumeRole(role))
         self._repository.pools.require_spm(pool_id)
-        copy = partial(self._repository.whole_images.copy, source, request, VolumeRole(role), force)
+        copy = partial(self._repository.whole_images.copy, source, request, model.VolumeRole(role), force)
         owner = f"{domain_id} {target_ids[0]}"
         return await self._work.start_persistent("copyImage", owner, copy, job=f"copyImage_{target_image_id}")
 
     async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
-        target, extend = VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
+        target, extend = model.VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
         self._repository.pools.require_spm(pool_id)
         return await self._work.start_persistent(
             "extendVolumeSize", domain_id, lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
@@ -275,7 +264,7 @@ class ImageService:
 
     async def prepare_image(
         self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, allow_illegal: bool = False
-    ) -> PreparedImage:
+    ) -> model.PreparedImage:
         """`prepare` with the repository's own value."""
         lane = self._lanes.get(domain_id)
         return await lane.run(
@@ -321,7 +310,10 @@ class ImageService:
         if operation == "UNKNOWN":
             raise InvalidParameterException("operation", operation)
         self._repository.pools.require_spm(pool_id)
-        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
+        moved, owner = (
+            model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
+            f"{domain_id} {target_domain_id}",
+        )
         transfer = partial(self._repository.moves.transfer, moved, keep=operation == "COPY", force=force)
 
         def work(rollbacks: Rollbacks, watch: Watch) -> None:
@@ -332,14 +324,20 @@ class ImageService:
     async def clone_structure(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str) -> str:
         self._repository.pools.require_spm(pool_id)
         clone = self._repository.moves.clone_structure
-        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
+        moved, owner = (
+            model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
+            f"{domain_id} {target_domain_id}",
+        )
         return await self._work.start_persistent(
             "cloneImageStructure", owner, lambda rollbacks, _: clone(moved, rollbacks)
         )
 
     async def sync_data(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str, which: str) -> str:
         self._repository.pools.require_spm(pool_id)
-        moved, owner = ImageMove(pool_id, domain_id, target_domain_id, image_id), f"{domain_id} {target_domain_id}"
+        moved, owner = (
+            model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
+            f"{domain_id} {target_domain_id}",
+        )
         sync = partial(self._repository.moves.sync_data, moved, inner=which != "LEAF", leaf=which != "INTERNAL")
         return await self._work.start_persistent("syncImageData", owner, lambda _, watch: sync(watch=watch))
 
