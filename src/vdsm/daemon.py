@@ -43,6 +43,7 @@ from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
+from vdsm.cli.group import CONTEXT, root_option
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.core.paths import Paths
@@ -499,14 +500,8 @@ def _start_log(paths: Paths, loaded: LoadedSettings, foreground: bool) -> LogOut
     return output
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    envvar="VDSM_ROOT",
-    default=Path("/"),
-    help="Where all of the node's folders are.",
-)
+@click.command(context_settings=CONTEXT)
+@root_option
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Read this configuration file instead of ROOT/etc/vdsm/vdsm.conf."
 )
@@ -516,13 +511,13 @@ def _start_log(paths: Paths, loaded: LoadedSettings, foreground: bool) -> LogOut
     "--settings", "show_settings", is_flag=True, help="Print every setting with its default and reason, and exit."
 )
 @click.version_option(__version__, prog_name="vdsmd")
-def main(root: Path, config: Path | None, port: int | None, foreground: bool, show_settings: bool) -> None:
+def main(root: Path | None, config: Path | None, port: int | None, foreground: bool, show_settings: bool) -> None:
     """The virtualization node daemon. It needs no configuration; SIGTERM ends it and leaves VMs running."""
     if show_settings:
         click.echo(format_settings(Settings()))
         return
     bound_allocator()
-    paths = Paths(root.absolute())
+    paths = Paths((root or Path("/")).absolute())
     try:
         loaded = load_settings(paths, config)
         settings = loaded.settings if port is None else loaded.settings.with_port(port)

@@ -20,13 +20,12 @@ from vdsm import __version__, client
 from vdsm.api.catalogue import GROUPS
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.cli.completion import SHELLS, complete_argument, format_script
-from vdsm.cli.group import Group
+from vdsm.cli.group import CONTEXT, Group, root_option
 from vdsm.cli.units import format_printable
 from vdsm.core.errors import NodeError
 from vdsm.local import LocalDaemon, find_local_daemon, find_paths
 
 PROGRAM = "vdsm-client"
-_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _WIDTH_IN_FILES = 140
 """Columns of a table that does not go to a terminal."""
 
@@ -144,7 +143,6 @@ class _Methods(Group):
             invoke_without_command=True,
             options_metavar="[-h]",
             subcommand_metavar="<method> [name=value ...]",
-            context_settings=dict(_HELP),
         )
         self._namespace = namespace
 
@@ -160,14 +158,7 @@ class _Method(click.Command):
     def __init__(self, name: str, verb: Verb) -> None:
         self._verb = verb
         argument = click.Argument(["arguments"], nargs=-1, metavar="[name=value ...]", shell_complete=self._complete)
-        super().__init__(
-            name,
-            help=verb.doc,
-            callback=self._run,
-            params=[argument],
-            options_metavar="[-h]",
-            context_settings=dict(_HELP),
-        )
+        super().__init__(name, help=verb.doc, callback=self._run, params=[argument], options_metavar="[-h]")
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from vdsm.cli.skeleton import format_arguments, format_skeleton
@@ -208,7 +199,7 @@ def _print_script(context: click.Context, parameter: click.Parameter, shell: str
     cls=_Surface,
     invoke_without_command=True,
     subcommand_metavar="<Namespace> <method> [name=value ...]",
-    context_settings=dict(_HELP),
+    context_settings=CONTEXT,
 )
 @click.option(
     "-a",
@@ -225,13 +216,7 @@ def _print_script(context: click.Context, parameter: click.Parameter, shell: str
 )
 @click.option("--insecure", is_flag=True, help="Plain TCP, without TLS.")
 @click.option("--socket", metavar="PATH", type=click.Path(path_type=Path), help="Call through this unix socket.")
-@click.option(
-    "--root",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    envvar="VDSM_ROOT",
-    help="The root of this machine's daemon (VDSM_ROOT, /).",
-)
+@root_option
 @click.option("--flow-id", metavar="ID", help="Goes into the daemon's log lines about this call.")
 @click.option(
     "--timeout",

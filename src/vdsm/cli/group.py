@@ -1,8 +1,16 @@
 """A click group as our programs show it: whole sentences in its list, and a hint for a word that is misspelt."""
 
 import difflib
+from pathlib import Path
 
 import click
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+"""Of a program; its commands inherit it."""
+ROOT_HELP = "The node's root, where all of its folders are (VDSM_ROOT, /)."
+root_option = click.option(
+    "--root", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), envvar="VDSM_ROOT", help=ROOT_HELP
+)
 
 
 class UnknownWord(click.UsageError):

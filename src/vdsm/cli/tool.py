@@ -16,7 +16,7 @@ import click
 
 from vdsm import __version__
 from vdsm.cli.accounts import add_to_group, find_owners, find_usual_qemu_user, has_group, is_real_node, parse_qemu_user
-from vdsm.cli.group import Group, UnknownWord
+from vdsm.cli.group import CONTEXT, Group, UnknownWord, root_option
 from vdsm.cli.rows import print_row, print_rows
 from vdsm.core.errors import NodeError
 from vdsm.core.paths import Paths
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
 _LIBVIRT_TIMEOUT_S = 10.0
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
 class _Actions(Group):
@@ -52,14 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-@click.group(cls=_Actions, subcommand_metavar="<action> [options]", context_settings=dict(_CONTEXT))
-@click.option(
-    "--root",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="VDSM_ROOT",
-    help="The node's root (VDSM_ROOT, /).",
-)
+@click.group(cls=_Actions, subcommand_metavar="<action> [options]", context_settings=CONTEXT)
+@root_option
 @click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
 def command(context: click.Context, root: Path | None) -> None:
@@ -67,7 +60,7 @@ def command(context: click.Context, root: Path | None) -> None:
     context.obj = find_paths(root)
 
 
-@command.command(context_settings=dict(_CONTEXT))
+@command.command()
 @click.option("--force", is_flag=True, help="Also put right the modes and owners of folders that exist.")
 @click.option(
     "--qemu-group/--no-qemu-group",
@@ -101,14 +94,14 @@ def _configure(paths: Paths, force: bool, qemu_group: bool | None) -> int:
     return done
 
 
-@command.command("is-configured", context_settings=dict(_CONTEXT))
+@command.command("is-configured")
 @click.pass_obj
 def is_configured(paths: Paths) -> int:
     """Exit with 0 when nothing is missing, else with 1 after telling what is."""
     return _report(paths, with_warnings=False)
 
 
-@command.command("validate-config", context_settings=dict(_CONTEXT))
+@command.command("validate-config")
 @click.pass_obj
 def validate_config(paths: Paths) -> int:
     """Check configuration, folders and certificates; exit with 1 when the daemon could not work with them."""
@@ -118,7 +111,7 @@ def validate_config(paths: Paths) -> int:
     return status
 
 
-@command.command("renew-certificates", context_settings=dict(_CONTEXT))
+@command.command("renew-certificates")
 @click.pass_obj
 def renew_certificates(paths: Paths) -> int:
     """Renew the certificates that expire soon; a running daemon takes the new ones by itself."""
@@ -132,7 +125,7 @@ def renew_certificates(paths: Paths) -> int:
     return int(any(finding.done == "expiring" for finding in findings))
 
 
-@command.command("show-default-config", context_settings=dict(_CONTEXT))
+@command.command("show-default-config")
 def show_default_config() -> None:
     """Print the configuration of a node that has no configuration file."""
     print(format_settings(Settings()), end="")
@@ -146,7 +139,7 @@ _host_id = click.option(
 _master = click.option("--master", metavar="DOMAIN", help="The master domain that the pool of DOMAIN has now.")
 
 
-@command.command("dump-volume-chains", context_settings=dict(_CONTEXT))
+@command.command("dump-volume-chains")
 @_domain
 @_json
 @click.pass_obj
@@ -158,7 +151,7 @@ def dump_volume_chains(paths: Paths, domain: str, as_json: bool) -> None:
     print_rows(list_chains(examination.survey(examination.open(domain))), as_json=as_json)
 
 
-@command.command("volume-info", context_settings=dict(_CONTEXT))
+@command.command("volume-info")
 @_domain
 @click.argument("volume")
 @_json
@@ -171,7 +164,7 @@ def volume_info(paths: Paths, domain: str, volume: str, as_json: bool) -> None:
     print_row(describe_volume(examination.survey(examination.open(domain)), volume), as_json=as_json)
 
 
-@command.command("dump-leases", context_settings=dict(_CONTEXT))
+@command.command("dump-leases")
 @_domain
 @_json
 @click.pass_obj
@@ -183,7 +176,7 @@ def dump_leases(paths: Paths, domain: str, as_json: bool) -> None:
     print_rows(list_leases(examination.survey(examination.open(domain))), as_json=as_json)
 
 
-@command.command("rebuild-xleases", context_settings=dict(_CONTEXT))
+@command.command("rebuild-xleases")
 @_domain
 @_host_id
 @_master
@@ -197,7 +190,7 @@ def rebuild_xleases(paths: Paths, domain: str, host_id: int | None, master: str 
     print("Rebuilt.")
 
 
-@command.command("check-domain", context_settings=dict(_CONTEXT))
+@command.command("check-domain")
 @_domain
 @_json
 @click.option("--repair", is_flag=True, help="Mend what is safe to mend, as the domain's only writer.")

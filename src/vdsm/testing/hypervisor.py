@@ -11,18 +11,7 @@ from msgspec import Struct, field
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
-from vdsm.virt.ports import (
-    BulkSample,
-    DomainRecord,
-    DomainState,
-    EventKind,
-    HypervisorDown,
-    HypervisorEvent,
-    HypervisorRefused,
-    HypervisorTimeout,
-    NoSuchDomain,
-    ShutdownMode,
-)
+from vdsm.virt import ports
 
 _OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT = 9, 27, 55, 86  # libvirt's error numbers
 _NO_SPACE = 2  # virDomainDiskErrorCode
@@ -32,7 +21,7 @@ class FakeDomain(Struct):
     """One domain of the fake. `live` and `pid` are there while it is active."""
 
     definition: Element
-    state: DomainState = DomainState.SHUT_OFF
+    state: ports.DomainState = ports.DomainState.SHUT_OFF
     reason: int = 0
     is_persistent: bool = True
     live: Element | None = None
@@ -63,7 +52,7 @@ class HypervisorWorld:
         self.agents: set[str] = set()  # VMs whose qemu guest agent answers
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
-        self._listeners: list[Callable[[HypervisorEvent], None]] = []
+        self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
         self._failures: dict[str, list[Exception]] = {}
         self._frozen: set[str] = set()
         self._down_reason: str | None = None
@@ -83,13 +72,13 @@ class HypervisorWorld:
     def go_down(self, reason: str = "libvirtd ended") -> None:
         """libvirtd ends; VMs run on."""
         self._down_reason = reason
-        self.emit(HypervisorEvent("", EventKind.DISCONNECTED, text=reason))
+        self.emit(ports.HypervisorEvent("", ports.EventKind.DISCONNECTED, text=reason))
 
     def come_up(self) -> None:
         self._down_reason = None
-        self.emit(HypervisorEvent("", EventKind.CONNECTED))
+        self.emit(ports.HypervisorEvent("", ports.EventKind.CONNECTED))
 
-    def emit(self, event: HypervisorEvent) -> None:
+    def emit(self, event: ports.HypervisorEvent) -> None:
         """Deliver an event on the loop, in order, as libvirt's come: after the call that caused it went on."""
         asyncio.get_running_loop().call_soon(self._deliver, event)
 
@@ -97,29 +86,29 @@ class HypervisorWorld:
         """The VM stops by itself: (1, 0) shut down from inside, (3, 2) qemu crashed, (1, 3) migrated away."""
         domain = self.domains[vm_id]
         if (reason, detail) == (1, 0):
-            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (6, 1)))
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (6, 1)))
         self._stop(domain, reason, detail)
 
     def pause_on_error(self, vm_id: str, target: str, reason: str = "enospc", error: int = _NO_SPACE) -> None:
         """A disk reports an I/O error and the VM pauses, as with the error policy `stop`."""
         domain = self.domains[vm_id]
-        domain.state, domain.reason = DomainState.PAUSED, 5
+        domain.state, domain.reason = ports.DomainState.PAUSED, 5
         domain.errors[target] = error
         path = next((disk.path for disk in hypervisor_xml.list_disks(domain.xml) if disk.target == target), "")
-        self.emit(HypervisorEvent(vm_id, EventKind.IO_ERROR, (1,), reason, (path, target)))
-        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (3, 2)))
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.IO_ERROR, (1,), reason, (path, target)))
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (3, 2)))
 
-    def _deliver(self, event: HypervisorEvent) -> None:
+    def _deliver(self, event: ports.HypervisorEvent) -> None:
         for listener in list(self._listeners):
             listener(event)
 
     def _stop(self, domain: FakeDomain, reason: int, detail: int) -> None:
-        domain.state, domain.reason = DomainState.SHUT_OFF, reason
+        domain.state, domain.reason = ports.DomainState.SHUT_OFF, reason
         domain.live, domain.pid = None, 0
         domain.errors.clear()
         self._frozen.discard(domain.vm_id)
         self.agents.discard(domain.vm_id)
-        self.emit(HypervisorEvent(domain.vm_id, EventKind.LIFECYCLE, (5, detail)))
+        self.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (5, detail)))
         if not domain.is_persistent:
             del self.domains[domain.vm_id]
 
@@ -129,14 +118,14 @@ class HypervisorWorld:
         if self._failures.get(method):
             raise self._failures[method].pop(0)
         if self._down_reason is not None:
-            raise HypervisorDown(self._down_reason)
+            raise ports.HypervisorDown(self._down_reason)
         if vm_id in self._frozen and method != "destroy":
-            raise HypervisorTimeout(vm_id, method, 60.0)
+            raise ports.HypervisorTimeout(vm_id, method, 60.0)
 
     async def _find(self, method: str, vm_id: str) -> FakeDomain:
         await self._enter(method, vm_id)
         if vm_id not in self.domains:
-            raise NoSuchDomain(vm_id)
+            raise ports.NoSuchDomain(vm_id)
         return self.domains[vm_id]
 
     async def _find_active(self, method: str, vm_id: str) -> FakeDomain:
@@ -149,7 +138,7 @@ class HypervisorWorld:
 class FakeHypervisor(HypervisorWorld):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
-    def subscribe(self, listener: Callable[[HypervisorEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:
         self._listeners.append(listener)
 
     async def capabilities_xml(self) -> str:
@@ -164,11 +153,11 @@ class FakeHypervisor(HypervisorWorld):
         await self._enter("versions")
         return 9_000_000, 7_002_022
 
-    async def list_domains(self) -> list[DomainRecord]:
+    async def list_domains(self) -> list[ports.DomainRecord]:
         await self._enter("list_domains")
         return [_make_record(domain) for domain in self.domains.values()]
 
-    async def get_domain(self, vm_id: str) -> DomainRecord:
+    async def get_domain(self, vm_id: str) -> ports.DomainRecord:
         return _make_record(await self._find("get_domain", vm_id))
 
     async def define(self, xml: str) -> None:
@@ -178,10 +167,10 @@ class FakeHypervisor(HypervisorWorld):
         for other in self.domains.values():
             if other.name == domain.name and other.vm_id != domain.vm_id:
                 reason = f"operation failed: domain '{other.name}' already exists with uuid {other.vm_id}"
-                raise HypervisorRefused(reason, _OPERATION_FAILED)
+                raise ports.HypervisorRefused(reason, _OPERATION_FAILED)
         known = self.domains.setdefault(domain.vm_id, domain)
         known.definition, known.is_persistent = definition, True
-        self.emit(HypervisorEvent(domain.vm_id, EventKind.LIFECYCLE, (0, 0 if known is domain else 1)))
+        self.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (0, 0 if known is domain else 1)))
 
     async def start(self, vm_id: str, *, paused: bool) -> None:
         domain = await self._find("start", vm_id)
@@ -192,9 +181,9 @@ class FakeHypervisor(HypervisorWorld):
         domain.pid = 1_000_000 + self._started
         domain.started_s = self.clock.monotonic()
         domain.passwords = _read_passwords(domain.definition)
-        domain.state, domain.reason = (DomainState.PAUSED, 1) if paused else (DomainState.RUNNING, 1)
+        domain.state, domain.reason = (ports.DomainState.PAUSED, 1) if paused else (ports.DomainState.RUNNING, 1)
         for detail in ((2, 0), (3, 0)) if paused else ((4, 0), (2, 0)):
-            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, detail))
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, detail))
 
     async def undefine(self, vm_id: str) -> None:
         await self._enter("undefine", vm_id)
@@ -204,43 +193,43 @@ class FakeHypervisor(HypervisorWorld):
         domain.is_persistent = False
         if domain.live is None:
             del self.domains[vm_id]
-        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (1, 0)))
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (1, 0)))
 
     async def destroy(self, vm_id: str, *, graceful: bool) -> None:
         domain = await self._find_active("destroy", vm_id)
         if graceful:
             if vm_id in self._frozen:
-                raise HypervisorRefused("Failed to terminate process with SIGTERM", _OPERATION_FAILED)
-            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (6, 2)))
+                raise ports.HypervisorRefused("Failed to terminate process with SIGTERM", _OPERATION_FAILED)
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (6, 2)))
         self._stop(domain, 2, 1)
 
-    async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None:
+    async def shutdown(self, vm_id: str, mode: ports.ShutdownMode) -> None:
         await self._find_running("shutdown", vm_id, mode)
         if self.guests_obey:
             self.end_guest(vm_id)
 
-    async def reboot(self, vm_id: str, mode: ShutdownMode) -> None:
+    async def reboot(self, vm_id: str, mode: ports.ShutdownMode) -> None:
         await self._find_running("reboot", vm_id, mode)
         if self.guests_obey:
-            self.emit(HypervisorEvent(vm_id, EventKind.REBOOT))
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.REBOOT))
 
     async def reset(self, vm_id: str) -> None:
         await self._find_active("reset", vm_id)
-        self.emit(HypervisorEvent(vm_id, EventKind.REBOOT))
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.REBOOT))
 
     async def suspend(self, vm_id: str) -> None:
         domain = await self._find_active("suspend", vm_id)
-        if domain.state is not DomainState.PAUSED:
-            domain.state, domain.reason = DomainState.PAUSED, 1
-            self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (3, 0)))
+        if domain.state is not ports.DomainState.PAUSED:
+            domain.state, domain.reason = ports.DomainState.PAUSED, 1
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (3, 0)))
 
     async def resume(self, vm_id: str) -> None:
         domain = await self._find_active("resume", vm_id)
-        if domain.state is not DomainState.PAUSED:
+        if domain.state is not ports.DomainState.PAUSED:
             raise _invalid("domain is already running")
-        domain.state, domain.reason = DomainState.RUNNING, 5
+        domain.state, domain.reason = ports.DomainState.RUNNING, 5
         domain.errors.clear()
-        self.emit(HypervisorEvent(vm_id, EventKind.LIFECYCLE, (4, 0)))
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (4, 0)))
 
     async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
         domain = await self._find("set_metadata", vm_id)
@@ -254,7 +243,7 @@ class FakeHypervisor(HypervisorWorld):
         devices = domain.xml.find("devices")
         device = None if devices is None else hypervisor_xml.find_same_device(devices, update)
         if devices is None or device is None:
-            raise HypervisorRefused(f"device not found: no {update.tag} like that", _OPERATION_FAILED)
+            raise ports.HypervisorRefused(f"device not found: no {update.tag} like that", _OPERATION_FAILED)
         if update.tag == "graphics" and "passwd" in update.attrib:
             domain.passwords[update.get("type", "")] = update.attrib.pop("passwd")
             update.attrib = device.attrib | update.attrib
@@ -265,11 +254,11 @@ class FakeHypervisor(HypervisorWorld):
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return dict((await self._find_active("block_errors", vm_id)).errors)
 
-    async def sample(self) -> BulkSample:
+    async def sample(self) -> ports.BulkSample:
         await self._enter("sample")
         now_s = self.clock.monotonic()
         active = [domain for domain in self.domains.values() if domain.live is not None]
-        return BulkSample(
+        return ports.BulkSample(
             now_s,
             {
                 domain.vm_id: hypervisor_xml.make_statistics(
@@ -281,30 +270,30 @@ class FakeHypervisor(HypervisorWorld):
             frozenset(domain.vm_id for domain in active if domain.vm_id in self._frozen),
         )
 
-    async def _find_running(self, method: str, vm_id: str, mode: ShutdownMode) -> FakeDomain:
+    async def _find_running(self, method: str, vm_id: str, mode: ports.ShutdownMode) -> FakeDomain:
         domain = await self._find_active(method, vm_id)
-        if domain.state is DomainState.PAUSED:
+        if domain.state is ports.DomainState.PAUSED:
             raise _invalid("domain is not running")
-        if mode is ShutdownMode.AGENT and vm_id not in self.agents:
+        if mode is ports.ShutdownMode.AGENT and vm_id not in self.agents:
             reason = "Guest agent is not responding: QEMU guest agent is not connected"
-            raise HypervisorRefused(reason, _NO_AGENT)
+            raise ports.HypervisorRefused(reason, _NO_AGENT)
         return domain
 
 
-def _make_record(domain: FakeDomain) -> DomainRecord:
+def _make_record(domain: FakeDomain) -> ports.DomainRecord:
     xml = hypervisor_xml.format_xml(domain.xml)
-    return DomainRecord(domain.vm_id, domain.name, domain.state, domain.reason, xml)
+    return ports.DomainRecord(domain.vm_id, domain.name, domain.state, domain.reason, xml)
 
 
 def _invalid(reason: str) -> NodeError:
-    return HypervisorRefused(f"Requested operation is not valid: {reason}", _INVALID)
+    return ports.HypervisorRefused(f"Requested operation is not valid: {reason}", _INVALID)
 
 
 def _parse_xml(xml: str) -> Element:
     try:
         element: Element = fromstring(xml)
     except ParseError as error:
-        raise HypervisorRefused(f"not XML: {error}", _XML_ERROR) from error
+        raise ports.HypervisorRefused(f"not XML: {error}", _XML_ERROR) from error
     return element
 
 
@@ -312,7 +301,7 @@ def _parse(xml: str) -> Element:
     definition = _parse_xml(xml)
     for name in ("name", "uuid"):
         if not definition.findtext(name, "").strip():
-            raise HypervisorRefused(f"missing {name} information", _XML_ERROR)
+            raise ports.HypervisorRefused(f"missing {name} information", _XML_ERROR)
     return definition
 
 
