@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import libvirt
 
@@ -135,41 +136,24 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def tell(domain: _Domain, kind: EventKind, *detail: int, text: str = "", names: tuple[str, ...] = ()) -> None:
         emit(HypervisorEvent(domain.UUIDString(), kind, detail, text, names))
 
-    def on_lifecycle(_: _Connection, domain: _Domain, event: int, detail: int, __: None) -> None:
-        tell(domain, EventKind.LIFECYCLE, event, detail)
-
-    def on_reboot(_: _Connection, domain: _Domain, __: None) -> None:
-        tell(domain, EventKind.REBOOT)
-
-    def on_rtc_change(_: _Connection, domain: _Domain, offset_s: int, __: None) -> None:
-        tell(domain, EventKind.RTC_CHANGE, offset_s)
-
-    def on_watchdog(_: _Connection, domain: _Domain, action: int, __: None) -> None:
-        tell(domain, EventKind.WATCHDOG, action)
+    def with_numbers(kind: EventKind) -> Callable[..., None]:
+        return lambda _, domain, *numbers: tell(domain, kind, *numbers[:-1])  # the last one is what we registered: None
 
     def on_io_error(_: _Connection, domain: _Domain, path: str, alias: str, action: int, reason: str, __: None) -> None:
         tell(domain, EventKind.IO_ERROR, action, text=reason or "", names=(path or "", alias or ""))
 
-    def on_graphics(
-        _: _Connection,
-        domain: _Domain,
-        phase: int,
-        _local: object,
-        remote: Mapping[str, int | str],
-        scheme: str,
-        _subject: object,
-        __: None,
-    ) -> None:
+    def on_graphics(_: _Connection, domain: _Domain, phase: int, *ends: Any) -> None:
+        _local, remote, scheme, _subject, _none = ends
         tell(domain, EventKind.GRAPHICS, phase, names=(str(remote.get("node") or ""), scheme or ""))
 
     def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
         tell(domain, EventKind.DEVICE_REMOVED, names=(alias,))
 
     return {
-        libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: on_lifecycle,
-        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: on_reboot,
-        libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: on_rtc_change,
-        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: on_watchdog,
+        libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: with_numbers(EventKind.LIFECYCLE),
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: with_numbers(EventKind.REBOOT),
+        libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: with_numbers(EventKind.RTC_CHANGE),
+        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: with_numbers(EventKind.WATCHDOG),
         libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: on_io_error,
         libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS: on_graphics,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
