@@ -46,52 +46,31 @@ class PauseCode(StrEnum):
 
 
 class ExitReason(IntEnum):
-    """Why a VM is down; `text` is the message that belongs to it."""
+    """Why a VM is down; `text` is the message that belongs to it, `is_error` whether it went wrong."""
 
-    SUCCESS = 0
-    GENERIC_ERROR = 1
-    LOST_QEMU = 2
-    START_REFUSED = 3
-    MIGRATED = 4
-    SAVED = 5
-    SHUT_DOWN_BY_ADMINISTRATOR = 6
-    SHUT_DOWN_BY_GUEST = 7
-    MIGRATION_FAILED = 8
-    DOMAIN_MISSING = 9
-    DESTROYED_DURING_STARTUP = 10
-    HOST_SHUTS_DOWN = 11
-    POST_COPY_FAILED = 12
-    DESTROYED_ON_REBOOT = 13
-    PAUSED_TOO_LONG = 14
+    text: str
+    is_error: bool
 
-    @property
-    def text(self) -> str:
-        return (_NORMAL_EXITS | _FAILURES)[self]
+    def __new__(cls, number: int, text: str, is_error: bool) -> Self:
+        reason = int.__new__(cls, number)
+        reason._value_, reason.text, reason.is_error = number, text, is_error
+        return reason
 
-    @property
-    def is_error(self) -> bool:
-        return self in _FAILURES
-
-
-_NORMAL_EXITS = {
-    ExitReason.SUCCESS: "The VM ended normally",
-    ExitReason.MIGRATED: "The VM moved to another host",
-    ExitReason.SAVED: "The VM's state was saved to disk",
-    ExitReason.SHUT_DOWN_BY_ADMINISTRATOR: "The VM was shut down by the administrator",
-    ExitReason.SHUT_DOWN_BY_GUEST: "The VM was shut down from inside the guest",
-    ExitReason.DESTROYED_ON_REBOOT: "The VM was destroyed because it rebooted",
-}
-_FAILURES = {
-    ExitReason.GENERIC_ERROR: "The VM ended with an error",
-    ExitReason.LOST_QEMU: "The VM's qemu process is gone",
-    ExitReason.START_REFUSED: "libvirt refused to start the VM",
-    ExitReason.MIGRATION_FAILED: "The VM's migration failed",
-    ExitReason.DOMAIN_MISSING: "libvirt no longer knows the VM",
-    ExitReason.DESTROYED_DURING_STARTUP: "The VM was destroyed while it started",
-    ExitReason.HOST_SHUTS_DOWN: "The VM ended because the host is shutting down",
-    ExitReason.POST_COPY_FAILED: "The VM's post-copy migration failed",
-    ExitReason.PAUSED_TOO_LONG: "The VM was paused for too long",
-}
+    SUCCESS = 0, "The VM ended normally", False
+    GENERIC_ERROR = 1, "The VM ended with an error", True
+    LOST_QEMU = 2, "The VM's qemu process is gone", True
+    START_REFUSED = 3, "libvirt refused to start the VM", True
+    MIGRATED = 4, "The VM moved to another host", False
+    SAVED = 5, "The VM's state was saved to disk", False
+    SHUT_DOWN_BY_ADMINISTRATOR = 6, "The VM was shut down by the administrator", False
+    SHUT_DOWN_BY_GUEST = 7, "The VM was shut down from inside the guest", False
+    MIGRATION_FAILED = 8, "The VM's migration failed", True
+    DOMAIN_MISSING = 9, "libvirt no longer knows the VM", True
+    DESTROYED_DURING_STARTUP = 10, "The VM was destroyed while it started", True
+    HOST_SHUTS_DOWN = 11, "The VM ended because the host is shutting down", True
+    POST_COPY_FAILED = 12, "The VM's post-copy migration failed", True
+    DESTROYED_ON_REBOOT = 13, "The VM was destroyed because it rebooted", False
+    PAUSED_TOO_LONG = 14, "The VM was paused for too long", True
 
 
 class ExitInfo(Struct, frozen=True):
