@@ -7,7 +7,8 @@ N ?= 1
 KEEP ?=
 IMAGE ?=
 TEST ?=
-export KEEP IMAGE
+VMS ?=
+export KEEP IMAGE VMS
 
 ready := @make.d/bootstrap
 ready_to_check := @make.d/bootstrap check
@@ -64,10 +65,9 @@ system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system --ignore $(compared)
 	$(PYTEST) -q $(compared)
 
-lab: ## tests in a VM with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
+lab: ## tests in VMs with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
 	@make.d/bootstrap check lab
-	@$(PYTHON) -m lab test $(TEST)
-	$(if $(TEST),,$(PYTEST) -q $(around))
+	@$(PYTHON) -m lab $(if $(TEST),test $(TEST),all)
 
 lab-shell: ## a prompt in that VM
 	@make.d/bootstrap lab

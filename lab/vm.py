@@ -5,29 +5,34 @@ It lives in a process namespace that ends with the thread that boots it, so noth
 
 import os
 import re
-import select
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.images import PROJECT, STANDARD_LIBRARY, VENV, build_project_image, build_python_image
-from lab.processes import DIES_WITH_PARENT
+from lab.processes import DIES_WITH_PARENT, close_pipes
 from lab.scratch import Scratch
+from lab.voices import Voice, pass_on
 
 MEMORY_MIB = 5120
 PROCESSORS = 2
 SILENCE_S = 420.0
 """A VM that says nothing for so long hangs: single tests have limits far below."""
+BOOT_S = 1200.0
+"""It boots silently, which takes half a minute, but on a machine with much other work a quarter of an hour."""
 LIMIT_S = 3000.0
 STACKS_S = 15.0
+INTERRUPTED_S = 20.0
 HUNG = 124  # the status of `timeout` from coreutils
+SHARED = "/run/turns"
 OVERLAYS = ("/etc", "/var")
 KERNEL_LOG_LINES = 120
 BOOTED = "virtme-ng-init: starting script"
@@ -59,15 +64,65 @@ def find_kernel() -> Path:
     return max(found, key=lambda kernel: [int(number) for number in re.findall(r"\d+", kernel.name)])
 
 
-def run_tests(run: Run, kernel_log: Path) -> int:
-    """Boot, run the command, pass on what it prints; its status, or HUNG. The kernel's log goes to a file.
+def run_tests(runs: Mapping[str, Run], beside: Mapping[str, Sequence[str]], shared: Path, logs: Path) -> dict[str, int]:
+    """Boot a VM for each run, and start the commands beside them; pass on what they say under these names.
 
-    A VM that falls silent, or takes too long, is asked for the stacks of all its tasks (they are in the log) and ended.
+    Their statuses, or HUNG. All VMs see the shared folder as SHARED. One that falls silent, or takes too long, is asked
+    for the stacks of all its tasks, which are in its kernel's log then, and ended.
     """
-    with Scratch() as scratch, kernel_log.open("wb") as log:
+    disks = _build_disks()
+    with ExitStack() as stack:
+        voices = [stack.enter_context(_booted(name, run, disks, shared, logs)) for name, run in runs.items()]
+        voices += [stack.enter_context(_started(name, command)) for name, command in beside.items()]
+        hung = []
+        for voice in pass_on(voices):
+            hung.append(voice)
+            print(f"\nlab: {voice.name or 'it'} hangs", file=sys.stderr, flush=True)
+            if voice.name in runs:
+                _ask_for_stacks(voice.monitor)
+                where = find_kernel_log(logs, voice.name)
+                print(f"lab: what its tasks wait for is in {where}", file=sys.stderr, flush=True)
+            _end(voice.process)
+        return {voice.name: HUNG if voice in hung else voice.process.wait() for voice in voices}
+
+
+@contextmanager
+def _started(name: str, command: Sequence[str]) -> Iterator["_Child"]:
+    """A program of this machine; it is interrupted at the end, so that it may remove what it made."""
+    process = subprocess.Popen(
+        [*DIES_WITH_PARENT, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield _Child(process, name, LIMIT_S, LIMIT_S, LIMIT_S)
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(INTERRUPTED_S)
+        _end(process)
+
+
+def find_kernel_log(logs: Path, name: str) -> Path:
+    """Where the kernel's log of the VM of that name is."""
+    return logs / f"kernel{name and f'-{name}'}.log"
+
+
+@dataclass(eq=False)
+class _Child(Voice):
+    monitor: Path = Path()
+    """Of a VM: the socket to type at."""
+
+
+@contextmanager
+def _booted(name: str, run: Run, disks: Mapping[str, Path], shared: Path, logs: Path) -> Iterator[_Child]:
+    with Scratch() as scratch, find_kernel_log(logs, name).open("wb") as log:
         folder = scratch.path
         process = subprocess.Popen(
-            [*_make_outer(), *_make_vng(folder, run, "--verbose")],
+            [*_make_outer(), *_make_vng(folder, disks, "--verbose", f"--rwdir={SHARED}={shared}")]
+            + ["--", _format_script(run)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -75,26 +130,29 @@ def run_tests(run: Run, kernel_log: Path) -> int:
             start_new_session=True,
         )
         try:
-            if _pass_on(process, run):
-                return process.wait()
-            _ask_for_stacks(folder / "monitor")
-            print(f"\nlab: it hangs; what its tasks wait for is in {kernel_log}", file=sys.stderr, flush=True)
-            return HUNG
+            yield _Child(process, name, run.silence_s, run.limit_s, BOOT_S, monitor=folder / "monitor")
         finally:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+            _end(process)
 
 
-def run_interactively(run: Run) -> int:
-    """Boot with this terminal as the VM's console and run the command there; the status is the VM's."""
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    close_pipes(process)
+
+
+def run_interactively(run: Run, shared: Path) -> int:
+    """Boot with this terminal as the VM's console and run the command there; the status is the VM's.
+
+    The VM sees the shared folder as SHARED.
+    """
     with Scratch() as scratch:
         folder = scratch.path
         inside = folder / "shell"
         inside.write_text(f"#!/bin/bash\n{_format_script(run)}\n")
         inside.chmod(0o755)
-        command = [*_make_outer(), *_make_vng(folder, None, "--shell", str(inside))]
+        more = [f"--rwdir={SHARED}={shared}", "--shell", str(inside)]
+        command = [*_make_outer(), *_make_vng(folder, _build_disks(), *more)]
         return subprocess.run(command, env=_make_environment(folder)).returncode
 
 
@@ -117,10 +175,13 @@ def _make_environment(folder: Path) -> dict[str, str]:
     return {"PATH": path, "HOME": str(folder), "TMPDIR": str(folder), "TERM": os.environ.get("TERM", "dumb")}
 
 
-def _make_vng(folder: Path, run: Run | None, *more: str) -> list[str]:
+def _build_disks() -> dict[str, Path]:
+    return {"python": build_python_image(), "project": build_project_image()}
+
+
+def _make_vng(folder: Path, disks: Mapping[str, Path], *more: str) -> list[str]:
     if shutil.which("vng", path=str(VENV / "bin")) is None:
         raise LabError("virtme-ng is not in .venv: run make lab")
-    disks = {"python": build_python_image(), "project": build_project_image()}
     devices = [f"-chardev socket,id=hmp,path={folder / 'monitor'},server=on,wait=off", "-mon chardev=hmp,mode=readline"]
     for name, image in disks.items():
         devices.append(f"-drive if=none,id={name},file={image},format=raw,readonly=on")
@@ -128,8 +189,7 @@ def _make_vng(folder: Path, run: Run | None, *more: str) -> list[str]:
     command = ["vng", "--disable-kvm", "--run", str(find_kernel()), "--user", "root", "--name", "lab", "--cwd", "/"]
     command += ["--cpus", str(PROCESSORS), "--memory", f"{MEMORY_MIB}M", *more]
     command += [word for overlay in OVERLAYS for word in ("--overlay-rwdir", overlay)]
-    command += [f"--qemu-opts={' '.join(devices)}"]
-    return command if run is None else [*command, "--", _format_script(run)]
+    return [*command, f"--qemu-opts={' '.join(devices)}"]
 
 
 def _format_script(run: Run) -> str:
@@ -137,21 +197,6 @@ def _format_script(run: Run) -> str:
     words = ["bash", str(PROJECT / "lab/inside.sh"), str(PROJECT), str(STANDARD_LIBRARY), *run.command]
     variables = [f"{name}={value}" for name, value in run.environment.items()]
     return f"exec {shlex.join(['env', *variables, *words])} 2>&1"
-
-
-def _pass_on(process: "subprocess.Popen[bytes]", run: Run) -> bool:
-    """Copy what the VM says to our output until its end; False when it hangs."""
-    assert process.stdout is not None
-    end_s = time.monotonic() + run.limit_s
-    while True:
-        patience_s = min(run.silence_s, end_s - time.monotonic())
-        if not select.select([process.stdout], [], [], max(0.0, patience_s))[0]:
-            return False
-        said = os.read(process.stdout.fileno(), 65536)
-        if not said:
-            return True
-        sys.stdout.buffer.write(said)
-        sys.stdout.buffer.flush()
 
 
 def _ask_for_stacks(monitor: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -22,11 +23,12 @@ END_S = 40.0
 OUTPUT = "run/output"
 # The project may be below /tmp, which is another folder inside.
 SETUP = """
-mkdir -p /run/project {scratch}/tmp
+mkdir -p /run/project {scratch}/tmp {scratch}/logs {project}/.cache/lab/logs
 mount --bind {project} /run/project
+mount --bind {scratch}/logs /run/project/.cache/lab/logs # a run out here may be writing there
 mount --bind {scratch}/tmp /tmp
 mkdir -p {project}
-mount --bind /run/project {project}
+mount --rbind /run/project {project}
 """
 LOOK = """
 import dataclasses, json, os
@@ -83,7 +85,8 @@ def press_ctrl_c(place: Place, run: Spawned) -> None:
 
 def terminate(place: Place, run: Spawned) -> None:
     """Only the program itself is told."""
-    os.kill(run.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it was done
+        os.kill(run.pid, signal.SIGTERM)
 
 
 def kill(place: Place, run: Spawned) -> None:
@@ -105,6 +108,8 @@ def end_at_random(place: Place, run: Spawned, end: End, before: Seen, within_s: 
     """End the program within so many seconds; fails when anything is there afterwards that was not before."""
     moment_s = random.uniform(0, within_s)
     time.sleep(moment_s)
+    status = run.process.poll()
+    assert status in (None, 0), f"it ended by itself within {moment_s:.1f} s:\n{place.read_output()}"
     end(place, run)
     deadline = time.monotonic() + END_S
     while (left := _list_new(place.look(), before)) and time.monotonic() < deadline:

@@ -5,9 +5,21 @@ from collections.abc import Iterator
 import pytest
 
 from lab.remains import nothing_left
+from lab.turns import (
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_runtest_protocol,
+)
 from tests.rounds import rounds
 
-__all__ = ["rounds"]  # a fixture: pytest finds it here
+__all__ = [  # pytest finds them here: fixtures and hooks
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_logreport",
+    "pytest_runtest_protocol",
+    "rounds",
+]
 
 
 @pytest.fixture(autouse=True)
