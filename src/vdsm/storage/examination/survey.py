@@ -87,7 +87,10 @@ class Survey:
         for name in regular:
             volume_id = name.removesuffix(".meta")
             if volume_id != name and is_uuid(volume_id):
-                findings += _guard("record", f"images/{image_id}/{name}", self._read(image_id, volume_id, found))
+                try:
+                    found[volume_id] = self._domain.images.read(image_id, volume_id)
+                except NodeError as error:
+                    findings.append(Finding("record", f"images/{image_id}/{name}", str(error)))
         records = {volume_id: found[volume_id] for volume_id in order_chain(found)}
         own = [volume_id for volume_id, record in records.items() if record.image_id == image_id]
         for volume_id in set(records) - set(own):
@@ -100,7 +103,7 @@ class Survey:
         faults = [*self._look_at_data(image_id, records, regular, files)]
         faults += find_faults(self._domain.domain_id, image_id, records)
         # What may be a part of a chain that cannot be read makes every correction a guess.
-        is_sure = all(found.mend for found in findings) and all(f.right or f.kind == "illegal" for f in faults)
+        is_sure = all(one.mend for one in findings) and all(f.right or f.kind == "illegal" for f in faults)
         findings += [self._judge(image_id, fault, is_sure) for fault in faults]
         for volume_id in own if self._is_shared else ():
             path = self._layout.get_lease(image_id, volume_id)
@@ -195,10 +198,6 @@ class Survey:
             fault = find_header_fault(volume_id, record, file, records.get(record.parent_id))
             if fault is not None and record.image_id == image_id:
                 yield fault
-
-    def _read(self, image_id: str, volume_id: str, records: dict[str, VolumeMetadata]) -> Iterator[Finding]:
-        records[volume_id] = self._domain.images.read(image_id, volume_id)
-        yield from ()
 
     def _judge(self, image_id: str, fault: Fault, is_sure: bool) -> Finding:
         place = "/".join(filter(None, ("images", image_id, fault.volume_id)))
