@@ -13,15 +13,18 @@ from vdsm.storage.repository import Repository
 _LANE = "ovirt-imageio"
 
 
-class _Told(msgspec.Struct):
-    uuid: str
-    size: int
-    url: str
-    timeout: int
-    ops: list[str]
-    active: bool = False
-    filename: str | None = None
-    transferred: int | msgspec.UnsetType = msgspec.UNSET
+_NAMES = {
+    "ticket_id": "uuid",
+    "size_bytes": "size",
+    "timeout_s": "timeout",
+    "operations": "ops",
+    "is_sparse": "sparse",
+    "has_bitmap": "dirty",
+    "inactivity_timeout_s": "inactivity_timeout",
+    "is_active": "active",
+    "transferred_bytes": "transferred",
+}
+"""What ovirt-imageio calls the fields of a ticket, where we have another name."""
 
 
 class TicketService:
@@ -32,36 +35,18 @@ class TicketService:
         self._lanes = lanes
 
     async def add(self, ticket: api.ImageTicket) -> None:
-        body = {
-            "uuid": ticket.ticket_id,
-            "size": ticket.size_bytes,
-            "url": ticket.url,
-            "timeout": ticket.timeout_s,
-            "ops": ticket.operations,
-            "filename": ticket.filename,
-            "transfer_id": ticket.transfer_id,
-            "sparse": ticket.is_sparse,
-            "dirty": ticket.has_bitmap,
-            "inactivity_timeout": ticket.inactivity_timeout_s,
+        given = {
+            _NAMES.get(name, name): value for name, value in msgspec.to_builtins(ticket).items() if value is not None
         }
-        given = {name: value for name, value in body.items() if value is not msgspec.UNSET and value is not None}
         await self._ask("PUT", ticket.ticket_id, msgspec.json.encode(given))
 
     async def get(self, ticket_id: str) -> api.TicketInfo:
+        ours = {name: our_name for our_name, name in _NAMES.items()}
         try:
-            told = msgspec.json.decode(await self._ask("GET", ticket_id), type=_Told)
+            told = msgspec.json.decode(await self._ask("GET", ticket_id), type=dict[str, object])
+            return msgspec.convert({ours.get(name, name): value for name, value in told.items()}, api.TicketInfo)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ImageDaemonFailed(str(error)) from error
-        return api.TicketInfo(
-            ticket_id=told.uuid,
-            size_bytes=told.size,
-            url=told.url,
-            timeout_s=told.timeout,
-            operations=told.ops,
-            is_active=told.active,
-            filename=told.filename or msgspec.UNSET,
-            transferred_bytes=told.transferred,
-        )
 
     async def extend(self, ticket_id: str, timeout_s: int) -> None:
         await self._ask("PATCH", ticket_id, msgspec.json.encode({"timeout": timeout_s}))
