@@ -197,7 +197,6 @@ def _open_repository(
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
-        short_lock_timeout_s=settings.irs.process_pool_timeout / 2,  # a thread of a lane is not lost to a lock
     )
 
 

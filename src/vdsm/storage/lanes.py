@@ -5,16 +5,20 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from vdsm.storage.errors import AccessTimeout
+from vdsm.storage.errors import AccessTimeout, ResourceTimeout
+from vdsm.storage.locks import WAITS, Waits
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 THREADS = 4
 """How many operations of one domain run at once."""
+HELD_UP = 16
+"""How many more may wait for locks: another thread takes the place of each, so that what waits costs no other."""
 KEPT = 100
 """Lanes that are kept although they are idle."""
 LONGEST_NAME = 4096
@@ -26,7 +30,7 @@ IDLE_S = 10.0
 class Lane:
     """The threads of one domain. A call past its deadline is written off: its thread stays with it, and while every
     thread is lost in that way, further calls fail at once instead of queueing behind storage that does not answer.
-    One that had no thread by then never begins."""
+    One that had no thread by then never begins. For locks, it waits half as long at most."""
 
     def __init__(self, name: str, timeout_s: float, idle_s: float = IDLE_S) -> None:
         self._name = name
@@ -36,6 +40,7 @@ class Lane:
         self._threads = 0
         self._waiting = 0
         self._lost = 0
+        self._held_up = 0
         self._rest: asyncio.TimerHandle | None = None
 
     @property
@@ -59,7 +64,9 @@ class Lane:
             raise AccessTimeout(self._name)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
-        call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+        context = contextvars.copy_context()
+        context.run(WAITS.set, Waits(self._timeout_s / 2, partial(self._hear_wait, loop)))
+        call = partial(context.run, partial(function, *args, **kwargs))
         too_late = threading.Event()
         self._submit(partial(_run, call, done, loop, too_late), done)
         try:
@@ -85,10 +92,28 @@ class Lane:
         self._stay()
         self._waiting += 1
         done.add_done_callback(self._leave)
-        if self._waiting > self._threads and self._threads < THREADS:
+        self._jobs.put(job)
+        self._staff()
+
+    def _staff(self) -> None:
+        room = THREADS + self._held_up
+        if min(self._waiting, room) > self._threads:
             self._threads += 1
             threading.Thread(target=self._work, name=f"storage-{self._name[:8]}", daemon=True).start()
-        self._jobs.put(job)
+        elif self._threads > room:
+            self._threads -= 1
+            self._jobs.put(None)
+
+    def _hear_wait(self, loop: asyncio.AbstractEventLoop, change: int) -> None:
+        # In a thread of the lane.
+        if change > 0 and self._held_up >= HELD_UP:
+            raise ResourceTimeout(f"{self._name}: {HELD_UP} calls wait for locks")
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._count_held_up, change)
+
+    def _count_held_up(self, change: int) -> None:
+        self._held_up += change
+        self._staff()
 
     def _leave(self, ended: "asyncio.Future[R]") -> None:
         self._waiting -= 1

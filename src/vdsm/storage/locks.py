@@ -1,14 +1,32 @@
 """Locks inside this process, always taken in one order (facts: storage §1.10); between hosts: the backends'."""
 
+import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 from vdsm.storage.errors import ResourceTimeout
 
 STORAGE = "00_storage"
+PREFERRED_S = 2.0
+"""So long a writer that waits holds up readers that come later; who reads for hours would hold up others with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How calls wait for a lock: so long, and hearing +1 when a wait begins, which may refuse it, and -1 at its end."""
+
+    timeout_s: float
+    hear: Callable[[int], None]
+
+
+PATIENT = Waits(math.inf, lambda _: None)
+WAITS: ContextVar[Waits] = ContextVar("waits", default=PATIENT)
+"""Of what is called in this context."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,6 +63,11 @@ def domain(domain_id: str, *, shared: bool = False) -> Resource:
     return Resource(STORAGE, domain_id, shared)
 
 
+def definitions(domain_id: str) -> Resource:
+    """The definitions of VMs that a domain keeps."""
+    return Resource(STORAGE, f"vms_{domain_id}")
+
+
 def image(domain_id: str, image_id: str, *, shared: bool = False) -> Resource:
     """An image with all its volumes."""
     return Resource(f"01_img_{domain_id}", image_id, shared)
@@ -68,15 +91,15 @@ def run_link(domain_id: str, image_id: str) -> Resource:
 class Locks:
     """Readers and writers by resource. A thread takes all that it needs in one call: no two wait for each other.
 
-    A writer that waits goes before readers that come later. With `share` the locks are those of another instance.
+    A writer that waits goes before readers that come later, for a while.
     """
 
-    def __init__(self, timeout_s: float = 120.0, *, share: "Locks | None" = None) -> None:
+    def __init__(self, timeout_s: float = 120.0) -> None:
         self._timeout_s = timeout_s
-        self._changed: threading.Condition = share._changed if share else threading.Condition()
+        self._changed = threading.Condition()
         # The number of readers, -1 for a writer.
-        self._holders: dict[tuple[str, str], int] = share._holders if share else {}
-        self._wanted: Counter[tuple[str, str]] = share._wanted if share else Counter()
+        self._holders: dict[tuple[str, str], int] = {}
+        self._wanted: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
     def hold(self, *resources: Resource) -> Iterator[None]:
@@ -92,17 +115,27 @@ class Locks:
                 self._release(resource)
 
     def _take(self, resource: Resource) -> None:
-        key = (resource.namespace, resource.name)
+        key, waits = (resource.namespace, resource.name), WAITS.get()
         with self._changed:
-            self._wanted[key] += not resource.shared
-            try:
-                if not self._changed.wait_for(lambda: self._is_free(key, resource.shared), self._timeout_s):
-                    raise ResourceTimeout(".".join(key))
-            finally:
-                self._wanted[key] -= not resource.shared
-                self._wanted += Counter()  # forget what nobody wants
-                self._changed.notify_all()
+            if not self._is_free(key, resource.shared):
+                waits.hear(1)
+                try:
+                    self._wait(key, resource.shared, min(self._timeout_s, waits.timeout_s))
+                finally:
+                    waits.hear(-1)
             self._holders[key] = self._holders.get(key, 0) + 1 if resource.shared else -1
+
+    def _wait(self, key: tuple[str, str], shared: bool, timeout_s: float) -> None:
+        is_free = partial(self._is_free, key, shared)
+        self._wanted[key] += not shared
+        try:
+            has_come = self._changed.wait_for(is_free, min(PREFERRED_S, timeout_s))
+        finally:
+            self._wanted[key] -= not shared
+            self._wanted += Counter()  # forget what nobody wants
+            self._changed.notify_all()
+        if not has_come and not self._changed.wait_for(is_free, timeout_s - PREFERRED_S):
+            raise ResourceTimeout(".".join(key))
 
     def _is_free(self, key: tuple[str, str], shared: bool) -> bool:
         holders = self._holders.get(key, 0)

@@ -62,30 +62,26 @@ class Repository:
         nbd_servers: NbdServers | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
-        short_lock_timeout_s: float = 30.0,
     ) -> None:
-        """Long operations wait `lock_timeout_s` for others, those that a caller waits for the shorter time.
-
-        Storage that several hosts share is served when there is a `shared`; `kinds` are served instead of all others.
-        """
+        """Operations wait `lock_timeout_s` for others. Storage that several hosts share is served when there is a
+        `shared`; `kinds` are served instead of all others."""
         layout = Layout(paths)
         locks = Locks(lock_timeout_s)
-        short = Locks(short_lock_timeout_s, share=locks)
         served: dict[DomainType, Kind] = {DomainType.LOCALFS: LocalKind(layout, ownership)}
         if shared is not None:
             served |= {type: MountedKind(type, layout, ownership, shared) for type in TYPES}
         served = served if kinds is None else dict(kinds)
-        self.domains = Domains(served, short)
+        self.domains = Domains(served, locks)
         self.servers = Servers(served, self.domains)
-        self.pools = Pools(self.domains, short, layout)
-        self.settling = Settling(self.pools, self.domains, short, layout)
+        self.pools = Pools(self.domains, locks, layout)
+        self.settling = Settling(self.pools, self.domains, locks, layout)
         self.upgrades = Upgrades(self.pools, self.domains, locks, steps)
-        self.members = Members(self.pools, self.domains, self.upgrades, short, steps)
+        self.members = Members(self.pools, self.domains, self.upgrades, locks, steps)
         self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, self.pools, locks, steps)
         end = shared.end if shared else _no_step
         self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
-        self.definitions = Definitions(self.pools, self.domains, short, ownership)
+        self.definitions = Definitions(self.pools, self.domains, locks, ownership)
         operations = Operations(self.domains, locks, qemu_img, steps)
         self.volumes = Volumes(
             self.domains, self.pools, self.recovery, operations, locks, qemu_img, clock, layout, steps
@@ -94,7 +90,7 @@ class Repository:
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
         self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
         self.whole_images = WholeImages(
-            self.domains, self.pools, operations, self.volumes, self.jobs, locks, short, qemu_img, steps
+            self.domains, self.pools, operations, self.volumes, self.jobs, locks, qemu_img, steps
         )
         self.moves = Moves(
             self.domains,
@@ -109,9 +105,8 @@ class Repository:
         )
         self.streams = Streams(self.domains, self.pools, operations, locks, remote, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
-        quick = Operations(self.domains, short, qemu_img, steps)
-        self.corrections = Corrections(self.pools, quick, qemu_img, steps)
-        self.inspection = Inspection(self.domains, short, quick, qemu_img)
-        self.exports = Exports(self.domains, self.pools, quick, short, qemu_img, nbd_servers, layout)
-        self.images = ImageUse(self.domains, self.pools, short, qemu_img, layout)
+        self.corrections = Corrections(self.pools, operations, qemu_img, steps)
+        self.inspection = Inspection(self.domains, locks, operations, qemu_img)
+        self.exports = Exports(self.domains, self.pools, operations, locks, qemu_img, nbd_servers, layout)
+        self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
         self.layout = layout

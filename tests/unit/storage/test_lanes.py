@@ -9,8 +9,10 @@ from contextlib import suppress
 import pytest
 
 from vdsm.core.context import Request, current_request, set_request
-from vdsm.storage.errors import AccessTimeout
-from vdsm.storage.lanes import THREADS, Lane, Lanes
+from vdsm.storage import locks
+from vdsm.storage.errors import AccessTimeout, ResourceTimeout
+from vdsm.storage.lanes import HELD_UP, THREADS, Lane, Lanes
+from vdsm.storage.locks import Locks
 
 
 @pytest.fixture
@@ -119,6 +121,57 @@ async def test_domains_do_not_wait_for_each_other():
 async def test_names_without_end_are_not_kept(lanes):
     assert await lanes.get("x" * 1_000_000).run(max, 1, 2) == 2
     assert sum(map(len, lanes._lanes)) < 10_000
+
+
+async def test_calls_that_wait_for_a_lock_cost_no_other():
+    """While one image is copied for hours, four verbs that want it keep no verb on another from its turn."""
+    lane, held = Lane("domain", timeout_s=30.0), Locks()
+    image = locks.image("domain", "copied")
+
+    def use() -> str:
+        with held.hold(image):
+            return "used"
+
+    with held.hold(image):
+        waiting = [asyncio.create_task(lane.run(use)) for _ in range(THREADS * 3)]
+        await until(lambda: lane._held_up == len(waiting))
+        barrier = threading.Barrier(THREADS)
+        await asyncio.gather(*(lane.run(barrier.wait, 20) for _ in range(THREADS)))
+        assert lane.thread_count <= THREADS + len(waiting)
+    assert await asyncio.gather(*waiting) == ["used"] * len(waiting)
+    await until(lambda: not lane._held_up and lane.thread_count <= THREADS)
+    lane.close()
+
+
+async def test_more_calls_than_may_wait_for_locks_are_refused_at_once():
+    lane, held = Lane("domain", timeout_s=30.0), Locks()
+    image = locks.image("domain", "copied")
+
+    def use() -> None:
+        with held.hold(image):
+            pass
+
+    with held.hold(image):
+        waiting = [asyncio.create_task(lane.run(use)) for _ in range(HELD_UP + 2 * THREADS)]
+        await until(lambda: any(task.done() for task in waiting))
+        assert {type(task.exception()) for task in waiting if task.done()} == {ResourceTimeout}
+        assert lane.thread_count <= THREADS + lane._held_up <= 2 * THREADS + HELD_UP
+        assert await lane.run(max, 1, 2) == 2
+    await asyncio.gather(*waiting, return_exceptions=True)
+    lane.close()
+
+
+async def test_a_lock_is_waited_for_half_as_long_as_a_call_may_take():
+    lane, held = Lane("domain", timeout_s=0.4), Locks()
+
+    def use() -> None:
+        with held.hold(locks.pool("p")):
+            pass
+
+    with held.hold(locks.pool("p")), pytest.raises(ResourceTimeout):
+        await lane.run(use)
+    assert await lane.run(use) is None
+    lane.close()
 
 
 class Heavy:

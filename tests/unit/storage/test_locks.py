@@ -1,6 +1,9 @@
 """Locks inside the process: order, sharing, and giving up instead of waiting for ever."""
 
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,16 @@ from hypothesis import strategies as st
 
 from vdsm.storage import locks
 from vdsm.storage.errors import ResourceTimeout
-from vdsm.storage.locks import Locks
+from vdsm.storage.locks import WAITS, Locks, Waits
+
+
+@contextmanager
+def waiting(timeout_s: float, hear: Callable[[int], object] = id) -> Iterator[None]:
+    token = WAITS.set(Waits(timeout_s, hear))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        WAITS.reset(token)
 
 
 def test_readers_share_and_a_writer_waits() -> None:
@@ -55,26 +67,64 @@ def test_a_waiting_writer_gets_its_turn() -> None:
 
 
 def test_readers_that_come_later_do_not_keep_a_writer_waiting_for_ever() -> None:
-    patient = Locks(timeout_s=20)
-    hurried = Locks(timeout_s=0.001, share=patient)
+    held = Locks(timeout_s=20)
     wrote = threading.Event()
 
     def write() -> None:
-        with patient.hold(locks.domain("d")):
+        with held.hold(locks.domain("d")):
             wrote.set()
 
     writer = threading.Thread(target=write)
     reader = locks.domain("d", shared=True)
-    with patient.hold(reader):
+    with held.hold(reader):
         writer.start()
-        with pytest.raises(ResourceTimeout):
+        with pytest.raises(ResourceTimeout), waiting(0.001):
             while True:  # until the writer waits
-                with hurried.hold(reader):
+                with held.hold(reader):
                     assert not wrote.is_set()
     writer.join(20)
     assert wrote.is_set()
-    with hurried.hold(reader), hurried.hold(reader):
+    with held.hold(reader), held.hold(reader):
         pass
+
+
+def test_a_writer_that_waits_for_a_long_reader_holds_up_no_other_for_long() -> None:
+    """While a copy of hours reads, others may: the writer has its turn between two, or gives up."""
+    held, waits = Locks(timeout_s=60), threading.Event()
+    reader = locks.domain("d", shared=True)
+
+    def write() -> None:
+        with waiting(60, lambda _: waits.set()), held.hold(locks.domain("d")):
+            pass
+
+    writer = threading.Thread(target=write)
+    with held.hold(reader):
+        writer.start()
+        assert waits.wait(20)
+        began_s = time.monotonic()
+        with held.hold(reader):
+            assert time.monotonic() - began_s < 20
+        assert writer.is_alive()
+    writer.join(20)
+    assert not writer.is_alive()
+
+
+def test_waits_are_told_and_may_be_refused() -> None:
+    held, told = Locks(timeout_s=0.01), []
+    with held.hold(locks.pool("p")):
+        with waiting(10, told.append), pytest.raises(ResourceTimeout), held.hold(locks.pool("p")):
+            pass
+        assert told == [1, -1]
+
+        def refuse(change: int) -> None:
+            told.append(change)
+            raise ResourceTimeout("too many")
+
+        with waiting(10, refuse), pytest.raises(ResourceTimeout, match="too many"), held.hold(locks.pool("p")):
+            pass
+    assert told == [1, -1, 1]
+    with waiting(10, told.append), held.hold(locks.pool("p")):
+        assert told == [1, -1, 1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=4), st.data())

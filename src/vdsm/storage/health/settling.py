@@ -10,7 +10,7 @@ from vdsm.storage.errors import StoragePoolWrongMaster, io_failing_as
 from vdsm.storage.layout import Layout
 from vdsm.storage.metadata import demoted_keys
 from vdsm.storage.model import DomainRole, DomainStatus, SpmRole
-from vdsm.storage.pools.pool import ConnectedPool, Pools
+from vdsm.storage.pools.pool import Pools
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +34,28 @@ class Settling:
                 continue
             domain = self._domains.get(domain_id)
             link, target = self._layout.get_pool(pool_id) / domain_id, domain.backend.domain.path
-            if self._find_faults(self._pools.get_connected(pool_id), domain, link, target):
-                with self._locks.hold(locks.pool(pool_id), locks.domain(domain_id)):
-                    self._repair(self._pools.get_connected(pool_id), self._domains.get(domain_id), link, target)
+            if not (link.is_symlink() and link.readlink() == target):
+                self._link(pool_id, domain_id, link, target)
+            if self._is_wrong_master(pool_id, domain):
+                # The pool's lock is not held: the domain may hang again.
+                with self._locks.hold(locks.domain(domain_id), locks.writing(pool_id, shared=True)):
+                    self._demote(pool_id, domain_id)
 
-    def _find_faults(self, pool: ConnectedPool, domain: Domain, link: Path, target: Path) -> set[str]:
-        if pool.domains.get(domain.domain_id) is not DomainStatus.ACTIVE:
-            return set()
+    def _link(self, pool_id: str, domain_id: str, link: Path, target: Path) -> None:
+        with self._locks.hold(locks.pool(pool_id)):
+            pool = self._pools.get_connected(pool_id)
+            if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
+                with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
+                    durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
+
+    def _is_wrong_master(self, pool_id: str, domain: Domain) -> bool:
+        pool = self._pools.get_connected(pool_id)
         is_other = domain.metadata.role is DomainRole.MASTER and domain.domain_id != pool.master_id
-        faults = {"role"} if is_other and pool.role is SpmRole.SPM else set()
-        return faults if link.is_symlink() and link.readlink() == target else {*faults, "link"}
+        is_active = pool.domains.get(domain.domain_id) is DomainStatus.ACTIVE
+        return is_other and is_active and pool.role is SpmRole.SPM
 
-    def _repair(self, pool: ConnectedPool, domain: Domain, link: Path, target: Path) -> None:
-        faults = self._find_faults(pool, domain, link, target)
-        if "link" in faults:
-            with io_failing_as(lambda reason: StoragePoolWrongMaster(pool.master_id, reason)):
-                durable.replace_link(link, target, self._layout.repository / str(uuid.uuid4()))
-        if "role" in faults:
-            log.warning("Domain %s is marked as master of pool %s and is not", domain.domain_id, pool.pool_id)
-            self._domains.update(domain.domain_id, demoted_keys(on_disk=pool.on_disk))
+    def _demote(self, pool_id: str, domain_id: str) -> None:
+        if self._is_wrong_master(pool_id, self._domains.get(domain_id)):
+            log.warning("Domain %s is marked as master of pool %s and is not", domain_id, pool_id)
+            pool = self._pools.get_connected(pool_id)
+            self._domains.update(domain_id, demoted_keys(on_disk=pool.on_disk))

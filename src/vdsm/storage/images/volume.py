@@ -79,7 +79,8 @@ class Volumes:
         with self._locks.hold(
             locks.domain(request.domain_id, shared=True),
             locks.image(request.domain_id, request.image_id),
-            locks.image(request.domain_id, request.source_image_id),
+            # A template may be read by others, for hours.
+            locks.image(request.domain_id, request.source_image_id, shared=True),
             locks.writing(request.pool_id, shared=True),
         ):
             self.create_held(request, rollbacks)

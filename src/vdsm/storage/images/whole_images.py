@@ -29,7 +29,6 @@ class WholeImages:
     volumes: Volumes
     jobs: DataJobs
     locks: Locks
-    short_locks: Locks
     qemu_img: QemuImg
     step: Steps
 
@@ -40,7 +39,7 @@ class WholeImages:
         Backup domain such a template stays until `finish`, and its volume is returned.
         """
         checks.check_real_ids(storagepoolID=pool_id, storagedomainID=domain_id, imageID=image_id)
-        with self.short_locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
+        with self.locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id)):
             domain = require_writer(self.pools, pool_id, self.domains.get_with_images(domain_id))
             if not domain.backend.volumes.has_image(image_id):
                 raise ImageDoesNotExistInSD(image_id, domain_id)

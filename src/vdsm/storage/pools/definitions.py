@@ -63,7 +63,8 @@ class Definitions:
 
     @contextmanager
     def _changing(self, pool_id: str, domain_id: str) -> Iterator[tuple[Domain, Path]]:
-        with self._locks.hold(locks.pool(pool_id)):  # the master stays the master meanwhile
+        # The master stays the master meanwhile; a domain that hangs does not hold up the pool.
+        with self._locks.hold(locks.definitions(domain_id), locks.writing(pool_id, shared=True)):
             self._pools.require_spm(pool_id)
             domain = self._get(pool_id, domain_id)
             yield domain, _get_folder(domain)

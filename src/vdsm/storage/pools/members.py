@@ -64,8 +64,10 @@ class Members:
                     domain = self._domains.get(domain_id)  # the SPM of another pool may have been first
                     self._check_attachable(pool, domain)
                     self._domains.update(domain_id, {"POOL_UUID": ",".join((*domain.metadata.pool_ids, pool_id))})
-            self._step("add to map")
-            self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ATTACHED})
+        self._step("add to map")
+        with self._hold_map(pool_id) as pool:
+            status = pool.domains.get(domain_id, DomainStatus.ATTACHED)
+            self._pools.change_map(pool, {**pool.domains, domain_id: status})
 
     def activate(self, pool_id: str, domain_id: str) -> None:
         """Put an attached domain to use; an active one stays as it is. Raises 353, 371, 375, 398, 651.
@@ -82,11 +84,13 @@ class Members:
                 version = self._check_version(pool, domain)
                 if domain_id != pool.master_id:
                     self._prepare(pool, domain, version)
+        with self._hold_map(pool_id) as pool:
+            _require_member(pool, domain_id)
             self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ACTIVE})
 
     def deactivate(self, pool_id: str, domain_id: str) -> None:
         """Put a domain out of use, also one that is out of reach; the master stays as it is. Raises 375."""
-        with self._hold(pool_id, domain_id) as pool:
+        with self._hold_map(pool_id) as pool:
             _require_member(pool, domain_id)
             if domain_id != pool.master_id:
                 self._pools.change_map(pool, {**pool.domains, domain_id: DomainStatus.ATTACHED})
@@ -97,15 +101,16 @@ class Members:
         With force the map alone changes, whatever the domain's status, and the domain need not be in reach. Killed
         between domain and map, detaching it again goes on.
         """
-        with self._hold(pool_id, domain_id) as pool:
-            _require_member(pool, domain_id)
-            if domain_id == pool.master_id:
-                raise CannotDetachMasterStorageDomain(domain_id)
-            if not force:
+        if not force:
+            with self._hold(pool_id, domain_id) as pool:
+                _require_regular_member(pool, domain_id)
                 if pool.domains[domain_id] is not DomainStatus.ATTACHED:
                     raise StorageDomainIllegalStateError(domain_id, pool.domains[domain_id])
                 self._leave(pool_id, self._domains.get_in_time(domain_id), pool.host_id)
-                self._step("take from map")
+            self._step("take from map")
+        with self._hold_map(pool_id) as pool:
+            if force:
+                _require_regular_member(pool, domain_id)
             self._pools.change_map(pool, {id: status for id, status in pool.domains.items() if id != domain_id})
         log.info("Detached domain %s from pool %s", domain_id, pool_id)
 
@@ -156,6 +161,9 @@ class Members:
         checks.check_domain_name(name)
         checks.check_ids(storagedomainID=domain_id)
         spm = [locks.writing(pool_id, shared=True) for pool_id in self._pools.list_connected()]
+        known = self._pools.find_member(domain_id)
+        if known is not None and known.master_id == domain_id:
+            spm.append(locks.pool(known.pool_id))  # whose map is in the same file
         with self._locks.hold(locks.domain(domain_id), *spm):
             domain = self._domains.get(domain_id)
             pool = self._pools.find_member(domain_id)
@@ -194,16 +202,18 @@ class Members:
 
     @contextlib.contextmanager
     def _hold(self, pool_id: str, domain_id: str) -> Iterator[ConnectedPool]:
-        """The pool with its master and one other domain, changing, on its SPM."""
+        """The pool, on its SPM, with one domain that changes. Should that hang, the pool's map can be changed."""
         checks.check_ids(storagedomainID=domain_id)
-        while True:
-            master_id = self._pools.get_connected(pool_id).master_id
-            with self._locks.hold(locks.pool(pool_id), locks.domain(domain_id), locks.domain(master_id)):
-                self._pools.require_spm(pool_id)
-                pool = self._pools.get_connected(pool_id)
-                if pool.master_id == master_id:  # else it moved while we waited
-                    yield pool
-                    return
+        with self._locks.hold(locks.domain(domain_id), locks.writing(pool_id, shared=True)):
+            self._pools.require_spm(pool_id)
+            yield self._pools.get_connected(pool_id)
+
+    @contextlib.contextmanager
+    def _hold_map(self, pool_id: str) -> Iterator[ConnectedPool]:
+        """The pool, whose map changes, on its SPM."""
+        with self._locks.hold(locks.pool(pool_id)):
+            self._pools.require_spm(pool_id)
+            yield self._pools.get_connected(pool_id)
 
     def _prepare(self, pool: ConnectedPool, domain: Domain, version: int) -> None:
         if is_older(domain, version):
@@ -249,6 +259,12 @@ class Members:
 def _require_member(pool: ConnectedPool, domain_id: str) -> None:
     if domain_id not in pool.domains:
         raise StorageDomainNotMemberOfPool(pool.pool_id, domain_id)
+
+
+def _require_regular_member(pool: ConnectedPool, domain_id: str) -> None:
+    _require_member(pool, domain_id)
+    if domain_id == pool.master_id:
+        raise CannotDetachMasterStorageDomain(domain_id)
 
 
 def _remove_tree(path: Path) -> None:

@@ -6,8 +6,10 @@ Loading and recovering persisted tasks, between `start` and the first new work, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 
 from vdsm.core.errors import NodeError
+from vdsm.core.patience import Patience
 from vdsm.core.undo import Undo
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain, Domains
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 
 MAXIMUM_UNANSWERED = 3
+SWEEP_PATIENCE_S = 60.0
+"""So long a start waits for a domain to be looked through; one that takes longer goes on beside it."""
 
 
 class Spm:
@@ -65,6 +69,7 @@ class Spm:
         self._locked: DomainStore | None = None
         self._end = end
         self._unanswered = 0
+        self._patience = Patience(NodeError)
 
     def start(self, pool_id: str, version: int | None = None) -> None:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
@@ -92,10 +97,10 @@ class Spm:
                 self._raise_lease_version(undo, pool)
                 self._upgrades.convert(pool.master_id, wanted)
                 master.create_master_tree()
-                self._sweep(pool)
                 self._locked = master
                 pool.role = SpmRole.SPM
                 undo.forget()
+        self._sweep(pool)
         log.info("SPM of pool %s as host %d", pool_id, pool.host_id)
 
     def stop(self, pool_id: str) -> None:
@@ -292,17 +297,22 @@ class Spm:
             self._domains.update(pool.master_id, changes)
 
     def _sweep(self, pool: ConnectedPool) -> None:
-        for domain_id, status in pool.domains.items():
-            if status is DomainStatus.ACTIVE:
-                try:
-                    domain = self._domains.get_in_time(domain_id)
-                    if domain.metadata.domain_class is DomainClass.BACKUP:
-                        domain.backend.domain.create_master_tree()
-                    self._recovery.sweep(domain_id)
-                except (ImagesNotSupportedError, StorageDomainDoesNotExist):
-                    continue
-                except NodeError as error:
-                    log.warning("What was left on domain %s is not cleaned up: %s", domain_id, error)
+        for domain_id in [id for id, status in pool.domains.items() if status is DomainStatus.ACTIVE]:
+            try:
+                self._patience.call(domain_id, partial(self._sweep_one, pool.pool_id, domain_id), SWEEP_PATIENCE_S)
+            except (ImagesNotSupportedError, StorageDomainDoesNotExist):
+                continue
+            except (NodeError, TimeoutError) as error:
+                log.warning("What was left on domain %s is not cleaned up yet: %s", domain_id, error)
+
+    def _sweep_one(self, pool_id: str, domain_id: str) -> None:
+        # Until this is done, however long a sick domain takes, nobody begins anything on it, and the role stays here.
+        with self._locks.hold(locks.domain(domain_id), locks.writing(pool_id, shared=True)):
+            self._pools.require_spm(pool_id)
+            domain = self._domains.get_in_time(domain_id)
+            if domain.metadata.domain_class is DomainClass.BACKUP:
+                domain.backend.domain.create_master_tree()
+            self._recovery.sweep(domain_id)
 
 
 def _check_version(master: Domain, wanted: int | None) -> int:

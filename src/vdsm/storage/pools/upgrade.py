@@ -51,7 +51,7 @@ class Upgrades:
 
     def convert_member(self, pool_id: str, domain_id: str) -> None:
         """Bring an active data domain to the master's version (SPM only); another stays as it is. Raises 651, 654."""
-        with self._locks.hold(locks.pool(pool_id, shared=True), locks.domain(domain_id)):
+        with self._locks.hold(locks.domain(domain_id), locks.writing(pool_id, shared=True)):
             self._pools.require_spm(pool_id)
             if domain_id not in self.list_members(pool_id):
                 return

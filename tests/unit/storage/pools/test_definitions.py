@@ -3,16 +3,20 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.unit.storage.test_locks import waiting
 from tests.unit.storage.test_migration import add_second, get_master, on_disk
 from vdsm.core.errors import NodeError
 from vdsm.storage import durable
 from vdsm.storage.errors import (
     InvalidParameterException,
     NoSpaceLeftOnDomain,
+    ResourceTimeout,
     SpmStatusError,
     StorageDomainDoesNotExist,
     StoragePoolUnknown,
@@ -24,6 +28,7 @@ from vdsm.storage.errors_pools import (
     VmPathNotExists,
 )
 from vdsm.storage.model import DomainClass
+from vdsm.storage.pools import master_tree
 from vdsm.storage.pools.master_tree import LONGEST_OVF_BYTES
 from vdsm.testing.storage import World, make_id
 
@@ -168,3 +173,26 @@ def test_many_at_once(spm: World) -> None:
     [text] = spm.repository.definitions.read(spm.pool_id, [VM]).values()
     assert text in {f"<{number}/>" * 1000 for number in range(4)}
     assert not [path for path in get_vms(spm).iterdir() if path.name.startswith(".")]
+
+
+def test_a_definition_that_hangs_holds_up_no_change_of_the_pool(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, answers = threading.Event(), threading.Event()
+    write = master_tree.write_definition
+
+    def hang(folder: Path, vm_id: str, ovf: str, give: Callable[[Path], None]) -> None:
+        hangs.set()
+        assert answers.wait(20)
+        write(folder, vm_id, ovf, give)
+
+    monkeypatch.setattr(master_tree, "write_definition", hang)
+    second = add_second(spm)
+    with ThreadPoolExecutor() as threads:
+        hung = threads.submit(spm.repository.definitions.update, spm.pool_id, {VM: "<new/>"})
+        assert hangs.wait(20)
+        with waiting(0.05):
+            spm.repository.members.deactivate(spm.pool_id, second)
+            with pytest.raises(ResourceTimeout):
+                spm.repository.definitions.update(spm.pool_id, {VM: "<other/>"})
+        answers.set()
+        hung.result(20)
+    assert spm.repository.definitions.read(spm.pool_id, [VM]) == {VM: "<new/>"}
