@@ -27,9 +27,9 @@ def run(request: pytest.FixtureRequest) -> Runner:
     return door.run if request.param == "sync" else _asynchronously
 
 
-def test_output_input_and_folder(run: Runner, tmp_path: Path) -> None:
-    done = run(["sh", "-c", "cat; pwd; echo bad >&2"], timeout_s=20, cwd=tmp_path, input=b"in\n")
-    assert done.text == f"in\n{tmp_path}\n"
+def test_output_and_folder_and_no_input(run: Runner, tmp_path: Path) -> None:
+    done = run(["sh", "-c", "cat; pwd; echo bad >&2"], timeout_s=20, cwd=tmp_path)
+    assert done.text == f"{tmp_path}\n"
     assert done.stderr == b"bad\n"
 
 
@@ -115,6 +115,57 @@ def test_long_work_dies_with_a_killed_parent(tmp_path: Path) -> None:
         child = int(noted.read_text())
         parent.kill()
     assert _gone(child)
+
+
+def test_a_child_whose_parent_died_before_it_could_ask_for_a_signal_does_nothing(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door.os, "getpid", lambda: 1 << 30)  # as if another process were our child's parent by now
+    with pytest.raises(door.CommandFailed):
+        run(["touch", tmp_path / "made"], timeout_s=20)
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_says_too_much_is_killed() -> None:
+    assert len(door.run(["head", "-c", str(1 << 20), "/dev/zero"], timeout_s=60).stdout) == 1 << 20
+    with pytest.raises(door.CommandFailed, match="more than 16777216 bytes of output"):
+        door.run(["cat", "/dev/zero"], timeout_s=60)
+
+
+@pytest.mark.parametrize("how", ["stopped", "late"])
+def test_what_is_stuck_in_the_kernel_is_waited_for_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Whoever called holds what the process may still write to, until it is really gone."""
+    monkeypatch.setattr(door, "_REAP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(door, "_kill", lambda _: None)  # as little as it does to what waits for storage
+    answers, watched = tmp_path / "fifo", Watched()
+    os.mkfifo(answers)
+    script = f"read line < {answers}; echo $line > {tmp_path}/written"
+    with ThreadPoolExecutor() as threads:
+        if how == "late":
+            work = threads.submit(door.run, ["sh", "-c", script], timeout_s=0.1, wait_out=True)
+        else:
+            work = threads.submit(watched.run, script)
+            watched.stopping.set()
+        while "STUCK in the kernel" not in caplog.text:
+            time.sleep(0.01)
+        assert not work.done()
+        answers.write_text("late\n")
+        assert isinstance(work.exception(20), door.CommandTimedOut if how == "late" else door.CommandStopped)
+    assert (tmp_path / "written").read_text() == "late\n"
+    assert "GONE at last" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function Popen")
+def test_what_is_stuck_is_left_alone_where_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "_REAP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(door, "_kill", lambda _: None)
+    answers = tmp_path / "fifo"
+    os.mkfifo(answers)
+    with pytest.raises(door.CommandTimedOut):
+        door.run(["sh", "-c", f"read line < {answers}"], timeout_s=0.1)
+    answers.write_text("late\n")
 
 
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:

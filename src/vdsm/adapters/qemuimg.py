@@ -170,7 +170,8 @@ def _format_part(layer: Layer) -> str:
 
 def _run(argv: Sequence[str | Path], *, cwd: Path | None = None, limits: Sequence[str] = ()) -> Completed:
     with _failing():
-        return run([*limits, "qemu-img", *argv], timeout_s=_TIMEOUT_S, cwd=cwd)
+        # Whoever holds the volume keeps it until the process is really gone, and those that are stuck stay few.
+        return run([*limits, "qemu-img", *argv], timeout_s=_TIMEOUT_S, cwd=cwd, wait_out=True)
 
 
 def _work(argv: Sequence[str | Path], watch: Watch, cwd: Path) -> None:

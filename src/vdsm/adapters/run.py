@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -29,6 +29,7 @@ SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"LC_ALL": "C", "PATH": SEARCH_PATH}
 _NOTICE_S = 0.2  # how late a wish to stop is noticed
 _KEPT_STDERR_BYTES = 16384
+_MOST_OUTPUT_BYTES = 16 << 20
 _REAP_TIMEOUT_S = 5.0  # a killed process that stays longer is stuck in the kernel; it is reaped when a later one starts
 
 
@@ -78,27 +79,27 @@ def run(
     *,
     timeout_s: float,
     cwd: Path | None = None,
-    input: bytes | None = None,
     ok: Collection[int] = (0,),
-    die_with_parent: bool = True,
+    wait_out: bool = False,
 ) -> Completed:
     """Run a program to its end.
 
-    The program gets a session of its own and nothing of our environment. At the deadline its process group is killed.
-    With `die_with_parent` the kernel kills it when the calling thread ends, so that no child outlives a killed daemon.
-    Raises CommandFailed (a status not in `ok`, no such program) and CommandTimedOut.
+    The program gets a session of its own and nothing of our environment; the kernel kills it when the calling thread
+    ends, so that no child outlives a killed daemon. At the deadline, or when it says more than 16 MiB, its process
+    group is killed. One that stays because it is stuck in the kernel is left alone after 5 s; with `wait_out` it is
+    waited for: it may still write. Raises CommandFailed (a status not in `ok`, no such program), CommandTimedOut.
     """
-    call = _Call.prepare(argv, cwd, die_with_parent)
-    process = call.start(cwd, subprocess.DEVNULL if input is None else subprocess.PIPE)
-    try:
-        stdout, stderr = process.communicate(input, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise call.timed_out(timeout_s) from None
-    finally:
-        if process.returncode is None:
-            _kill(process.pid)
-            _abandon(process)
-    return call.completed(process.returncode, stdout, stderr, ok)
+    call = _Call.prepare(argv, cwd)
+    output = bytearray()
+
+    def check() -> None:
+        if time.monotonic() > call.started_s + timeout_s:
+            raise call.timed_out(timeout_s)
+        if len(output) > _MOST_OUTPUT_BYTES:
+            raise call.failed(-signal.SIGKILL, f"more than {_MOST_OUTPUT_BYTES} bytes of output")
+
+    status, stderr = call.run(cwd, output.extend, check, wait_out=wait_out)
+    return call.completed(status, bytes(output), stderr, ok)
 
 
 def run_watched(
@@ -112,30 +113,17 @@ def run_watched(
     """`run` for work that may take hours: there is no deadline, and it gives way to all others (nice, idle I/O).
 
     `input` must fit into a pipe. `on_output` gets standard output in the pieces in which it comes; the result has none.
-    Once `stopping` is set, the process group is killed; CommandStopped is raised when it has ended, or after 5 s when
-    it is stuck in the kernel.
+    Once `stopping` is set, the process group is killed; CommandStopped is raised when it has ended, however long it is
+    stuck in the kernel.
     """
-    call = _Call.prepare(argv, cwd, die_with_parent=True, gently=True)
-    process = call.start(cwd, subprocess.PIPE)
-    assert process.stdin is not None
-    stderr = b""
-    try:
-        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(input)
-        for source, piece in _read_to_end(process):
-            if stopping.is_set():
-                raise call.stopped()
-            if source is process.stdout:
-                on_output(piece)
-            elif source is process.stderr:
-                stderr = (stderr + piece)[-_KEPT_STDERR_BYTES:]
+    call = _Call.prepare(argv, cwd, gently=True)
+
+    def check() -> None:
         if stopping.is_set():
             raise call.stopped()
-    finally:
-        if process.poll() is None:
-            _kill(process.pid)
-        _abandon(process)
-    return call.completed(process.returncode, b"", stderr, (0,))
+
+    status, stderr = call.run(cwd, on_output, check, wait_out=True, input=input)
+    return call.completed(status, b"", stderr, (0,))
 
 
 def _read_to_end(process: "subprocess.Popen[bytes]") -> Iterator[tuple[object, bytes]]:
@@ -162,27 +150,14 @@ async def run_async(
     *,
     timeout_s: float,
     cwd: Path | None = None,
-    input: bytes | None = None,
     ok: Collection[int] = (0,),
-    die_with_parent: bool = True,
 ) -> Completed:
-    """`run` on the event loop; cancelling it kills the process group too."""
-    call = _Call.prepare(argv, cwd, die_with_parent)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *call.argv,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise call.failed(127, str(error)) from error
+    """`run` on the event loop, for programs of the system; cancelling it kills the process group too."""
+    call = _Call.prepare(argv, cwd)
+    process = await call.start_beside(subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE, cwd)
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(input)
+            stdout, stderr = await process.communicate()
     except TimeoutError:
         raise call.timed_out(timeout_s) from None
     finally:
@@ -197,13 +172,7 @@ async def start(argv: Sequence[str | Path], channel: socket.socket) -> asyncio.s
     The kernel kills it when the calling thread ends; what it says on standard error is said on ours. Raises
     CommandFailed.
     """
-    call = _Call.prepare(argv, None, die_with_parent=True)
-    try:
-        return await asyncio.create_subprocess_exec(
-            *call.argv, stdin=channel.fileno(), stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
-        )
-    except OSError as error:
-        raise call.failed(127, str(error)) from error
+    return await _Call.prepare(argv, None).start_beside(channel.fileno(), subprocess.DEVNULL, None, None)
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
@@ -221,13 +190,11 @@ class _Call(Struct, frozen=True):
     started_s: float
 
     @classmethod
-    def prepare(
-        cls, argv: Sequence[str | Path], cwd: Path | None, die_with_parent: bool, *, gently: bool = False
-    ) -> "_Call":
+    def prepare(cls, argv: Sequence[str | Path], cwd: Path | None, *, gently: bool = False) -> "_Call":
         words = [str(word) for word in argv]
         line = shlex.join(words) if cwd is None else f"cd {shlex.quote(str(cwd))} && {shlex.join(words)}"
         program = shutil.which(words[0], path=SEARCH_PATH)
-        prefix = [*_dying_with_parent(die_with_parent), *(_GENTLY if gently else ())]
+        prefix = [*_dying_with_parent(), *(_GENTLY if gently else ())]
         call = cls([*prefix, program or words[0], *words[1:]], line, time.monotonic())
         if program is None:
             raise call.failed(127, "no such program")
@@ -235,7 +202,45 @@ class _Call(Struct, frozen=True):
             raise call.failed(126, "NUL in an argument")
         return call
 
-    def start(self, cwd: Path | None, stdin: int) -> "subprocess.Popen[bytes]":
+    async def start_beside(
+        self, stdin: int, stdout: int, stderr: int | None, cwd: Path | None
+    ) -> asyncio.subprocess.Process:
+        start = partial(asyncio.create_subprocess_exec, env=ENVIRONMENT, start_new_session=True)
+        try:
+            return await start(*self.argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd)
+        except OSError as error:
+            raise self.failed(127, str(error)) from error
+
+    def run(
+        self,
+        cwd: Path | None,
+        on_output: Callable[[bytes], None],
+        check: Callable[[], None],
+        *,
+        wait_out: bool,
+        input: bytes = b"",
+    ) -> tuple[int, bytes]:
+        """Status and the end of standard error; `check` may raise, often, and when it has ended."""
+        process = self._start(cwd, subprocess.PIPE if input else subprocess.DEVNULL)
+        stderr = b""
+        try:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                    stdin.write(input)
+            for source, piece in _read_to_end(process):
+                check()
+                if source is process.stdout:
+                    on_output(piece)
+                elif source is process.stderr:
+                    stderr = (stderr + piece)[-_KEPT_STDERR_BYTES:]
+            check()
+        finally:
+            if process.poll() is None:
+                _kill(process.pid)
+            self._abandon(process, wait_out=wait_out)
+        return process.returncode, stderr
+
+    def _start(self, cwd: Path | None, stdin: int) -> "subprocess.Popen[bytes]":
         try:
             return subprocess.Popen(
                 self.argv,
@@ -248,6 +253,18 @@ class _Call(Struct, frozen=True):
             )
         except OSError as error:
             raise self.failed(127, str(error)) from error
+
+    def _abandon(self, process: "subprocess.Popen[bytes]", *, wait_out: bool) -> None:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        try:
+            process.wait(_REAP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            log.error("STUCK in the kernel although it was killed (process %d): %s", process.pid, self.line)
+            if wait_out:
+                process.wait()
+                log.warning("GONE at last: %s", self.line)
 
     def failed(self, status: int, stderr: str) -> CommandFailed:
         log.warning("FAILED (status %d): %s: %s", status, self.line, stderr)
@@ -268,6 +285,7 @@ class _Call(Struct, frozen=True):
         return Completed(self.line, status, stdout, stderr)
 
 
+_IF_CHILD = '[ "$PPID" = %d ] && unset PWD OLDPWD SHLVL && exec "$@"'
 _GENTLY = ("nice", "-n", "19", "ionice", "-t", "-c", "3")
 
 
@@ -279,21 +297,15 @@ def _setpriv() -> str | None:
     return found
 
 
-def _dying_with_parent(wanted: bool) -> list[str]:
+def _dying_with_parent() -> list[str]:
     # setpriv sets PR_SET_PDEATHSIG and execs: Python code between fork and exec would be unsafe beside other threads.
-    program = _setpriv() if wanted else None
-    return [program, "--pdeathsig", "KILL", "--"] if program else []
+    # A parent that died before that is found out by the shell.
+    program = _setpriv()
+    if program is None:
+        return []
+    return [program, "--pdeathsig", "KILL", "--", "sh", "-c", _IF_CHILD % os.getpid(), "sh"]
 
 
 def _kill(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-
-
-def _abandon(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_REAP_TIMEOUT_S)
