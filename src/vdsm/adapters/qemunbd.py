@@ -29,7 +29,7 @@ class QemuNbd:
         argv += [f"--bitmap={export.bitmap}"] if export.bitmap else []
         try:
             socket.parent.mkdir(parents=True, exist_ok=True)
-            run([*argv, format_chain(export.layers)], timeout_s=_START_S, die_with_parent=False)
+            run([*argv, format_chain(export.layers)], timeout_s=_START_S)  # what it forks lives on
             socket.chmod(SOCKET_MODE)
         except (CommandFailed, OSError) as error:
             self.stop(socket)

@@ -79,10 +79,11 @@ def run(
     *,
     timeout_s: float,
     cwd: Path | None = None,
+    input: bytes = b"",
     ok: Collection[int] = (0,),
     wait_out: bool = False,
 ) -> Completed:
-    """Run a program to its end.
+    """Run a program to its end; `input` must fit into a pipe.
 
     The program gets a session of its own and nothing of our environment; the kernel kills it when the calling thread
     ends, so that no child outlives a killed daemon. At the deadline, or when it says more than 16 MiB, its process
@@ -98,7 +99,7 @@ def run(
         if len(output) > _MOST_OUTPUT_BYTES:
             raise call.failed(-signal.SIGKILL, f"more than {_MOST_OUTPUT_BYTES} bytes of output")
 
-    status, stderr = call.run(cwd, output.extend, check, wait_out=wait_out)
+    status, stderr = call.run(cwd, output.extend, check, wait_out=wait_out, input=input)
     return call.completed(status, bytes(output), stderr, ok)
 
 
@@ -112,9 +113,8 @@ def run_watched(
 ) -> Completed:
     """`run` for work that may take hours: there is no deadline, and it gives way to all others (nice, idle I/O).
 
-    `input` must fit into a pipe. `on_output` gets standard output in the pieces in which it comes; the result has none.
-    Once `stopping` is set, the process group is killed; CommandStopped is raised when it has ended, however long it is
-    stuck in the kernel.
+    `on_output` gets standard output in the pieces in which it comes; the result has none. Once `stopping` is set, the
+    process group is killed; CommandStopped is raised when it has ended, however long it is stuck in the kernel.
     """
     call = _Call.prepare(argv, cwd, gently=True)
 
