@@ -189,6 +189,10 @@ class Lanes:
             self._forget_oldest(but=lane)
         return lane
 
+    async def run(self, name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`Lane.run` in the lane of that domain."""
+        return await self.get(name).run(function, *args, **kwargs)
+
     def _forget_oldest(self, *, but: Lane) -> None:
         oldest = next((name for name, lane in self._lanes.items() if lane.is_idle and lane is not but), None)
         if oldest is not None:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from vdsm.tasks.errors import ActionStopped
 from vdsm.tasks.model import JobRecord
 from vdsm.tasks.ports import Rollbacks
 from vdsm.tasks.threads import Threads
@@ -25,11 +24,6 @@ class JobContext:
     stopping: threading.Event
     """Set once the task is to stop."""
     threads: Threads
-
-    def check_stopped(self) -> None:
-        """Raise ActionStopped once the task is to stop; blocking work calls it between its steps."""
-        if self.stopping.is_set():
-            raise ActionStopped()
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run blocking work and wait for its end even when the task is stopped: rollbacks never run beside it."""

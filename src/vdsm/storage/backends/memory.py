@@ -96,24 +96,16 @@ class MemoryKind:
         self.servers[plan.remote_path][plan.domain_id] = domain
 
 
+@dataclass(frozen=True, slots=True)
 class MemoryStore:
     """`ports.DomainStore`."""
 
-    def __init__(
-        self,
-        domain_id: str,
-        path: Path,
-        domain: MemoryDomain,
-        files: dict[Path, int],
-        faults: Faults,
-        block_size_bytes: int,
-    ) -> None:
-        self.domain_id = domain_id
-        self.path = path
-        self.domain = domain
-        self.files = files
-        self.faults = faults
-        self._block_size_bytes = block_size_bytes
+    domain_id: str
+    path: Path
+    domain: MemoryDomain
+    files: dict[Path, int]
+    faults: Faults
+    _block_size_bytes: int
 
     @property
     def checked_path(self) -> Path:

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +19,15 @@ from vdsm.storage.ports import QemuImg
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class ImageUse:
     """Images of all domains, as VMs on this host use them."""
 
-    def __init__(
-        self, domains: Domains, pools: Pools, resource_locks: locks.Locks, qemu_img: QemuImg, layout: Layout
-    ) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._locks = resource_locks
-        self._qemu_img = qemu_img
-        self._layout = layout
+    _domains: Domains
+    _pools: Pools
+    _locks: locks.Locks
+    _qemu_img: QemuImg
+    _layout: Layout
 
     def list_volumes(self, domain_id: str, image_id: str) -> list[str]:
         """The image's own volumes; ImagePathError (254) when there is no such image."""

@@ -4,6 +4,7 @@ Export is here, too: it changes nothing of the repository.
 """
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,16 +35,14 @@ ARCHIVE_FORMAT = "ova"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """Reads data of volumes, also of ones that VMs use; nothing is changed."""
 
-    def __init__(
-        self, domains: Domains, resource_locks: locks.Locks, operations: Operations, qemu_img: QemuImg
-    ) -> None:
-        self._domains = domains
-        self._locks = resource_locks
-        self._operations = operations
-        self._qemu_img = qemu_img
+    _domains: Domains
+    _locks: locks.Locks
+    _operations: Operations
+    _qemu_img: QemuImg
 
     def get_image_info(self, domain_id: str, image_id: str, volume_id: str) -> ImageFile:
         """What qemu tells of a volume's file, bitmaps included. Raises 201, 209, ImageVerificationError (484) for one

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vdsm.storage import locks
@@ -28,6 +28,7 @@ from vdsm.storage.ports import UNWATCHED, Conversion, Layer, QemuImg, QemuImgFai
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class DataJobs:
     """Each method is one whole job: it ends with the effect on disk and the generation counted, or raises.
 
@@ -35,14 +36,11 @@ class DataJobs:
     leaves the generation as it was, and doing it again is harmless.
     """
 
-    def __init__(
-        self, domains: Domains, operations: Operations, qemu_img: QemuImg, sparsify: Sparsify, steps: Steps
-    ) -> None:
-        self._domains = domains
-        self._operations = operations
-        self._qemu_img = qemu_img
-        self._sparsify = sparsify
-        self._step = steps
+    _domains: Domains
+    _operations: Operations
+    _qemu_img: QemuImg
+    _sparsify: Sparsify
+    _step: Steps
 
     def copy_data(
         self, source: VolumeRef, target: VolumeRef, *, copy_bitmaps: bool = False, watch: Watch = UNWATCHED

@@ -38,30 +38,19 @@ class _Creation:
         return self.parent is not None and self.request.source_image_id != self.request.image_id
 
 
+@dataclass(frozen=True, slots=True)
 class Volumes:
     """Volumes of all domains."""
 
-    def __init__(
-        self,
-        domains: Domains,
-        pools: Pools,
-        recovery: Recovery,
-        operations: Operations,
-        resource_locks: locks.Locks,
-        qemu_img: QemuImg,
-        clock: Clock,
-        layout: Layout,
-        steps: Steps,
-    ) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._recovery = recovery
-        self._operations = operations
-        self._locks = resource_locks
-        self._qemu_img = qemu_img
-        self._clock = clock
-        self._layout = layout
-        self._step = steps
+    _domains: Domains
+    _pools: Pools
+    _recovery: Recovery
+    _operations: Operations
+    _locks: locks.Locks
+    _qemu_img: QemuImg
+    _clock: Clock
+    _layout: Layout
+    _step: Steps
 
     def create(self, request: model.VolumeRequest, rollbacks: Rollbacks | None = None) -> None:
         """Make a volume; when it returns, the volume is whole and on disk. A refusal changes nothing.

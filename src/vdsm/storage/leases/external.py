@@ -81,24 +81,16 @@ def parse_value(data: bytes) -> JobMetadata | None:
     return metadata
 
 
+@dataclass(frozen=True, slots=True)
 class LeasesOfDomains:
     """External leases of all domains. Every operation needs a connected pool (313)."""
 
-    def __init__(
-        self,
-        domains: Domains,
-        pools: Pools,
-        resource_locks: locks.Locks,
-        leases: Leases | None,
-        clock: Clock,
-        hardware_id: str = "",
-    ) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._locks = resource_locks
-        self._leases = leases
-        self._clock = clock
-        self._hardware_id = hardware_id
+    _domains: Domains
+    _pools: Pools
+    _locks: locks.Locks
+    _leases: Leases | None
+    _clock: Clock
+    _hardware_id: str = ""
 
     def create(self, domain_id: str, lease_id: str, metadata: JobMetadata | None = None) -> None:
         """Make a lease with what is stored in it, both or none; one that is there is left alone (SPM only)."""

@@ -5,6 +5,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vdsm.storage import checks, durable, locks
@@ -37,17 +38,15 @@ from vdsm.storage.ports import Steps
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Members:
     """Domains beside the pool that this host is connected to. Those that change a pool are for its SPM only (654)."""
 
-    def __init__(
-        self, pools: Pools, domains: Domains, upgrades: Upgrades, resource_locks: locks.Locks, steps: Steps
-    ) -> None:
-        self._pools = pools
-        self._domains = domains
-        self._upgrades = upgrades
-        self._locks = resource_locks
-        self._step = steps
+    _pools: Pools
+    _domains: Domains
+    _upgrades: Upgrades
+    _locks: locks.Locks
+    _step: Steps
 
     def attach(self, pool_id: str, domain_id: str) -> None:
         """Make an unattached domain part of the pool. Raises 328, 380, 398, 651.

@@ -6,6 +6,7 @@ Loading and recovering persisted tasks, between `start` and the first new work, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from vdsm.core.errors import NodeError
@@ -44,32 +45,22 @@ SWEEP_PATIENCE_S = 60.0
 """So long a start waits for a domain to be looked through; one that takes longer goes on beside it."""
 
 
+@dataclass(slots=True)
 class Spm:
     """Taking and giving up the role of one pool."""
 
-    def __init__(
-        self,
-        pools: Pools,
-        domains: Domains,
-        recovery: Recovery,
-        upgrades: Upgrades,
-        resource_locks: locks.Locks,
-        ownership: Ownership,
-        steps: Steps,
-        end: Callable[[str], None],
-    ) -> None:
-        """`end` ends this process, when its lease is lost or cannot be given back."""
-        self._pools = pools
-        self._domains = domains
-        self._recovery = recovery
-        self._upgrades = upgrades
-        self._locks = resource_locks
-        self._owner = ownership.give
-        self._step = steps
-        self._locked: DomainStore | None = None
-        self._end = end
-        self._unanswered = 0
-        self._patience = Patience(NodeError)
+    _pools: Pools
+    _domains: Domains
+    _recovery: Recovery
+    _upgrades: Upgrades
+    _locks: locks.Locks
+    _ownership: Ownership
+    _step: Steps
+    _end: Callable[[str], None]
+    """Ends this process, when its lease is lost or cannot be given back."""
+    _locked: DomainStore | None = field(default=None, init=False)
+    _unanswered: int = field(default=0, init=False)
+    _patience: Patience = field(default_factory=lambda: Patience(NodeError), init=False)
 
     def start(self, pool_id: str, version: int | None = None) -> None:
         """Take the master's lock, at once or not at all, and clean up what a killed SPM left on active domains.
@@ -240,7 +231,7 @@ class Spm:
         self._step("copy master")
         source, target = (FileDomainLayout(one.backend.domain.path).master for one in (old, new))
         with io_failing_as(TarCommandError):
-            copy_tree(source, target, self._owner)
+            copy_tree(source, target, self._ownership.give)
         new.backend.domain.create_master_tree()  # what the old one lacked
 
     def _take_back(self, old_id: str, new_id: str, keys: dict[str, str | None]) -> None:

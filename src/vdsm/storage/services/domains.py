@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from msgspec import UNSET
@@ -143,27 +144,20 @@ class DomainService:
             raise InvalidParameterException(name="typeArgs.remotePath", value="missing")
         if domain_class == "Unknown":
             raise InvalidParameterException(name="domainClass", value=domain_class)
-        await self._lanes.get(domain_id).run(
-            self._repository.domains.create,
-            DomainType.parse(domain_type),
-            domain_id,
-            name,
-            arguments.remote_path,
-            DomainClass(domain_class),
-            version,
-            block_size_bytes,
-            maximum_hosts,
-        )
+        type, kind = DomainType.parse(domain_type), DomainClass(domain_class)
+        form = (kind, version, block_size_bytes, maximum_hosts)
+        create = partial(self._repository.domains.create, type, domain_id, name, arguments.remote_path, *form)
+        await self._lanes.run(domain_id, create)
 
     async def get_info(self, domain_id: str) -> DomainInfo:
-        return format_domain(await self._lanes.get(domain_id).run(self._repository.domains.get, domain_id))
+        return format_domain(await self._lanes.run(domain_id, self._repository.domains.get, domain_id))
 
     async def get_stats(self, domain_id: str) -> DomainStats:
-        space = await self._lanes.get(domain_id).run(self._repository.domains.get_space, domain_id)
+        space = await self._lanes.run(domain_id, self._repository.domains.get_space, domain_id)
         return DomainStats(total_bytes=space.total_bytes, free_bytes=space.free_bytes)
 
     async def list_images(self, domain_id: str) -> list[str]:
-        return await self._lanes.get(domain_id).run(self._repository.domains.list_images, domain_id)
+        return await self._lanes.run(domain_id, self._repository.domains.list_images, domain_id)
 
     async def list_volumes(self, domain_id: str, pool_id: str, image_id: str) -> list[str]:
         lane = self._lanes.get(domain_id)
@@ -172,15 +166,15 @@ class DomainService:
         return await lane.run(self._repository.images.list_volumes, domain_id, image_id)
 
     async def activate(self, domain_id: str, pool_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.members.activate, pool_id, domain_id)
+        await self._lanes.run(domain_id, self._repository.members.activate, pool_id, domain_id)
         await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def attach(self, domain_id: str, pool_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.members.attach, pool_id, domain_id)
+        await self._lanes.run(domain_id, self._repository.members.attach, pool_id, domain_id)
         await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
     async def validate(self, domain_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.domains.validate, domain_id)
+        await self._lanes.run(domain_id, self._repository.domains.validate, domain_id)
 
     async def list_domains(
         self,
@@ -189,7 +183,8 @@ class DomainService:
         domain_type: str | None = None,
         remote_path: str | None = None,
     ) -> list[str]:
-        return await self._lanes.get().run(
+        return await self._lanes.run(
+            "",
             self._repository.domains.list_domains,
             pool_id=pool_id,
             domain_class=None if domain_class in (None, "Unknown") else DomainClass(domain_class),

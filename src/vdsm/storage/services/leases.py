@@ -1,5 +1,7 @@
 """Answers the verbs on external leases."""
 
+from functools import partial
+
 import msgspec
 from msgspec import UNSET
 
@@ -33,30 +35,27 @@ class LeaseService:
     def __init__(self, repository: Repository, lanes: Lanes, work: LongWork) -> None:
         self._leases = repository.external_leases
         self._lanes = lanes
-        self._work = work
+        self._start = work.start_persistent
 
     async def create(self, lease: api.LeaseName, metadata: api.JobMetadata | None = None) -> str:
         kept = None if metadata is None else _parse(metadata)
         self._check(lease)
-        return await self._work.start_persistent(
-            "create_lease", lease.domain_id, lambda *_: self._leases.create(lease.domain_id, lease.lease_id, kept)
-        )
+        create = partial(self._leases.create, lease.domain_id, lease.lease_id, kept)
+        return await self._start("create_lease", lease.domain_id, lambda *_: create())
 
     async def delete(self, lease: api.LeaseName) -> str:
         self._check(lease)
-        return await self._work.start_persistent(
-            "delete_lease", lease.domain_id, lambda *_: self._leases.delete(lease.domain_id, lease.lease_id)
-        )
+        delete = partial(self._leases.delete, lease.domain_id, lease.lease_id)
+        return await self._start("delete_lease", lease.domain_id, lambda *_: delete())
 
     async def get_info(self, lease: api.LeaseName) -> api.LeaseInfo:
-        lane = self._lanes.get(lease.domain_id)
-        found = await lane.run(self._leases.get, lease.domain_id, lease.lease_id)
+        found = await self._lanes.run(lease.domain_id, self._leases.get, lease.domain_id, lease.lease_id)
         return api.LeaseInfo(
             domain_id=lease.domain_id, lease_id=lease.lease_id, path=str(found.path), offset=found.offset_bytes
         )
 
     async def get_status(self, lease: api.LeaseName) -> api.ExternalLeaseStatus:
-        status = await self._lanes.get(lease.domain_id).run(self._leases.get_status, lease.domain_id, lease.lease_id)
+        status = await self._lanes.run(lease.domain_id, self._leases.get_status, lease.domain_id, lease.lease_id)
         return api.ExternalLeaseStatus(
             owners=[] if status.holder is None else [status.holder],
             version=status.version,
@@ -65,14 +64,12 @@ class LeaseService:
 
     async def fence(self, lease: api.LeaseName, metadata: api.JobMetadata) -> None:
         expected = _parse(metadata)
-        await self._lanes.get(lease.domain_id).run(self._leases.fence, lease.domain_id, lease.lease_id, expected)
+        await self._lanes.run(lease.domain_id, self._leases.fence, lease.domain_id, lease.lease_id, expected)
 
     async def rebuild(self, domain_id: str) -> str:
         checks.check_ids(sd_id=domain_id)
         self._leases.require_spm()
-        return await self._work.start_persistent(
-            "rebuild_leases", domain_id, lambda *_: self._leases.rebuild(domain_id)
-        )
+        return await self._start("rebuild_leases", domain_id, lambda *_: self._leases.rebuild(domain_id))
 
     def _check(self, lease: api.LeaseName) -> None:
         checks.check_ids(sd_id=lease.domain_id)

@@ -72,7 +72,7 @@ class DomainLifeService:
             await self._pools.migrate_at_once(pool_id, domain_id, master_domain_id, master_version)
         # Neither this nor detaching by force needs the domain, which may be stuck, and its lane with it.
         master_id = self._repository.pools.get_connected(pool_id).master_id
-        await self._lanes.get(master_id).run(self._repository.members.deactivate, pool_id, domain_id)
+        await self._lanes.run(master_id, self._repository.members.deactivate, pool_id, domain_id)
         await self._remember(pool_id)
 
     async def detach(
@@ -85,30 +85,30 @@ class DomainLifeService:
     ) -> None:
         members = self._repository.members
         if force and pool_id == BLANK_UUID:
-            await self._lanes.get(domain_id).run(members.detach_everywhere, domain_id)
+            await self._lanes.run(domain_id, members.detach_everywhere, domain_id)
             return
         lane_id = self._repository.pools.get_connected(pool_id).master_id if force else domain_id
-        await self._lanes.get(lane_id).run(members.detach, pool_id, domain_id, force=force)
+        await self._lanes.run(lane_id, members.detach, pool_id, domain_id, force=force)
         await self._remember(pool_id)
 
     async def format(self, domain_id: str, detach: bool = False) -> None:
-        await self._lanes.get(domain_id).run(self._repository.members.format, domain_id, detach=detach)
+        await self._lanes.run(domain_id, self._repository.members.format, domain_id, detach=detach)
 
     async def set_description(self, domain_id: str, description: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.members.rename, domain_id, description)
+        await self._lanes.run(domain_id, self._repository.members.rename, domain_id, description)
 
     async def list_files(
         self, domain_id: str, pattern: str = "*", case_sensitive: bool = False
     ) -> dict[str, api.FileStats]:
         list_files = self._repository.inventory.list_files
-        found = await self._lanes.get(domain_id).run(list_files, domain_id, pattern, case_sensitive=case_sensitive)
+        found = await self._lanes.run(domain_id, list_files, domain_id, pattern, case_sensitive=case_sensitive)
         return {
             name: api.FileStats(size_bytes=file.size_bytes, changed_s=file.changed_s, status=file.status)
             for name, file in found.items()
         }
 
     async def dump(self, domain_id: str, full: bool = False) -> api.DomainDump:
-        dump = await self._lanes.get(domain_id).run(self._repository.inventory.dump, domain_id, full=full)
+        dump = await self._lanes.run(domain_id, self._repository.inventory.dump, domain_id, full=full)
         volumes = {volume_id: format_volume_dump(volume) for volume_id, volume in dump.volumes.items()}
         answer = api.DomainDump(metadata=format_domain(dump.domain), volumes=volumes)
         if dump.leases is None or dump.hosts is None:
@@ -131,7 +131,7 @@ class DomainLifeService:
 
     async def _refuse_devices(self, domain_id: str, pool_id: str) -> NoReturn:
         self._repository.pools.require_spm(pool_id)
-        domain = await self._lanes.get(domain_id).run(self._repository.domains.get, domain_id)
+        domain = await self._lanes.run(domain_id, self._repository.domains.get, domain_id)
         raise UnsupportedOperation(f"domain {domain_id} is of type {domain.metadata.type} and has no devices")
 
     async def _remember(self, pool_id: str) -> None:
@@ -172,16 +172,10 @@ class PoolLifeService:
         io_timeout_s: int | None,
         lease_retries: int | None,
     ) -> None:
-        await self._lanes.get(master_domain_id).run(
-            self._repository.pools.reconstruct,
-            pool_id,
-            RESERVED_HOST_ID if host_id is None else host_id,
-            name,
-            master_domain_id,
-            master_version,
-            domains,
-            make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries),
-        )
+        lease = make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries)
+        own_id = RESERVED_HOST_ID if host_id is None else host_id
+        args = (pool_id, own_id, name, master_domain_id, master_version, domains, lease)
+        await self._lanes.run(master_domain_id, self._repository.pools.reconstruct, *args)
 
     async def switch_master(self, pool_id: str, old_domain_id: str, new_domain_id: str, master_version: int) -> str:
         return await self._pools.migrate(pool_id, old_domain_id, new_domain_id, master_version)
@@ -189,8 +183,8 @@ class PoolLifeService:
     async def upgrade(self, pool_id: str, version: int) -> Literal["started"]:
         self._repository.pools.require_spm(pool_id)
         self._pools.upgrades.check_idle(pool_id)
-        lane = self._lanes.get(self._repository.pools.get_connected(pool_id).master_id)
-        await lane.run(self._repository.spm.upgrade, pool_id, version)
+        master_id = self._repository.pools.get_connected(pool_id).master_id
+        await self._lanes.run(master_id, self._repository.spm.upgrade, pool_id, version)
         await self._pools.upgrades.begin(pool_id)
         return "started"
 
@@ -198,7 +192,7 @@ class PoolLifeService:
         """Nothing is changed, as the declaration says."""
 
     async def find_image(self, pool_id: str, image_id: str) -> list[str]:
-        return await self._lanes.get(pool_id).run(self._repository.inventory.find_image, pool_id, image_id)
+        return await self._lanes.run(pool_id, self._repository.inventory.find_image, pool_id, image_id)
 
 
 class DefinitionService:
@@ -210,17 +204,15 @@ class DefinitionService:
 
     async def update(self, pool_id: str, vms: list[api.VmDefinition], domain_id: str | None = None) -> None:
         definitions = {vm.vm_id: vm.ovf for vm in vms}
-        await self._lanes.get(domain_id or BLANK_UUID).run(
-            self._definitions.update, pool_id, definitions, domain_id or BLANK_UUID
-        )
+        place = domain_id or BLANK_UUID
+        await self._lanes.run(place, self._definitions.update, pool_id, definitions, place)
 
     async def remove(self, pool_id: str, vm_id: str, domain_id: str | None = None) -> None:
-        await self._lanes.get(domain_id or BLANK_UUID).run(
-            self._definitions.remove, pool_id, vm_id, domain_id or BLANK_UUID
-        )
+        place = domain_id or BLANK_UUID
+        await self._lanes.run(place, self._definitions.remove, pool_id, vm_id, place)
 
     async def list_vms(self, pool_id: str, domain_id: str = BLANK_UUID) -> list[str]:
-        return await self._lanes.get(domain_id).run(self._definitions.list_vms, pool_id, domain_id)
+        return await self._lanes.run(domain_id, self._definitions.list_vms, pool_id, domain_id)
 
     async def read(self, pool_id: str, domain_id: str = BLANK_UUID, vm_ids: list[str] | None = None) -> dict[str, str]:
-        return await self._lanes.get(domain_id).run(self._definitions.read, pool_id, vm_ids or [], domain_id)
+        return await self._lanes.run(domain_id, self._definitions.read, pool_id, vm_ids or [], domain_id)

@@ -96,7 +96,7 @@ class MonitorService:
         )
 
     async def _look(self, domain_id: str) -> DomainLook:
-        return await self._lanes.get(domain_id).run(self._repository.domains.look, domain_id)
+        return await self._lanes.run(domain_id, self._repository.domains.look, domain_id)
 
     async def _settle(self, domain_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.settling.settle, domain_id)
+        await self._lanes.run(domain_id, self._repository.settling.settle, domain_id)

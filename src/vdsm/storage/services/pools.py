@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from msgspec import UNSET
@@ -65,28 +66,22 @@ def make_lease_settings(
     return None
 
 
+@dataclass(slots=True)
 class PoolService:
     """Implements `api.storage.PoolApi`."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        lanes: Lanes,
-        memory: StorageMemory,
-        servers: ServerService,
-        work: LongWork,
-        list_health: Callable[[], Mapping[str, Health]],
-        mail: MailService,
-    ) -> None:
-        self._repository = repository
-        self._lanes = lanes
-        self._memory = memory
-        self._servers = servers
-        self._work = work
-        self._list_health = list_health
-        self._mail = mail
-        self.upgrades = PoolUpgrades(repository, work)
-        self._changing_role = asyncio.Lock()
+    _repository: Repository
+    _lanes: Lanes
+    _memory: StorageMemory
+    _servers: ServerService
+    _work: LongWork
+    _list_health: Callable[[], Mapping[str, Health]]
+    _mail: MailService
+    upgrades: PoolUpgrades = field(init=False)
+    _changing_role: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self.upgrades = PoolUpgrades(self._repository, self._work)
 
     async def connect_server(
         self, pool_id: str, domain_type: str, connections: list[Connection]
@@ -111,9 +106,8 @@ class PoolService:
         lease_retries: int | None,
     ) -> None:
         lease = make_lease_settings(renewal_s, lease_s, io_timeout_s, lease_retries)
-        create = self._repository.pools.create
-        lane = self._lanes.get(master_domain_id)
-        await lane.run(create, pool_id, name, master_domain_id, master_version, domain_ids, lease)
+        args = (pool_id, name, master_domain_id, master_version, domain_ids, lease)
+        await self._lanes.run(master_domain_id, self._repository.pools.create, *args)
 
     async def connect(
         self,
@@ -124,13 +118,12 @@ class PoolService:
         master_version: int,
         domains: dict[str, str] | None = None,
     ) -> None:
-        connect = self._repository.pools.connect
-        lane = self._lanes.get(master_domain_id)
-        await lane.run(connect, pool_id, host_id, master_domain_id, master_version, domains)
-        await self._memory.set_pool(RememberedPool(pool_id, host_id, master_domain_id, master_version, domains))
+        args = (pool_id, host_id, master_domain_id, master_version, domains)
+        await self._lanes.run(master_domain_id, self._repository.pools.connect, *args)
+        await self._memory.set_pool(RememberedPool(*args))
 
     async def disconnect(self, pool_id: str, host_id: int, scsi_key: str, remove: bool = False) -> None:
-        await self._lanes.get().run(self._repository.pools.disconnect, pool_id)
+        await self._lanes.run("", self._repository.pools.disconnect, pool_id)
         await self.forget(pool_id)
 
     async def forget(self, pool_id: str) -> None:
@@ -161,9 +154,8 @@ class PoolService:
         if pool.role is not SpmRole.FREE:
             raise IsSpm(pool_id)
         log.info("spmStart of pool %s: previous id %d, lease %d", pool_id, previous_id, previous_lease_version)
-        return await self._work.start_in_memory(
-            "spmStart", pool_id, partial(self._start, pool_id, domain_version, maximum_host_id)
-        )
+        start = partial(self._start, pool_id, domain_version, maximum_host_id)
+        return await self._work.start_in_memory("spmStart", pool_id, start)
 
     async def spm_stop(self, pool_id: str) -> None:
         pool = self._repository.pools.get_connected(pool_id)
@@ -234,14 +226,13 @@ class PoolService:
 
     async def watch_lease(self) -> None:
         """See that this host's lease is still its own; in a lane that nothing else can hold up."""
-        await self._lanes.get("lease watchdog").run(self._repository.spm.watch_lease)
+        await self._lanes.run("lease watchdog", self._repository.spm.watch_lease)
 
     async def prepare_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, prepare = read_subchain(subchain), self._repository.merges.prepare
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent(
-            "prepareMerge", pair.domain_id, lambda rollbacks, _: prepare(pool_id, pair, rollbacks)
-        )
+        start = partial(self._work.start_persistent, "prepareMerge", pair.domain_id)
+        return await start(lambda rollbacks, _: prepare(pool_id, pair, rollbacks))
 
     async def finalize_merge(self, pool_id: str, subchain: api.Subchain) -> str:
         pair, finalize = read_subchain(subchain), self._repository.merges.finalize
@@ -261,7 +252,7 @@ class PoolService:
         What fails is logged and left to clients.
         """
         try:
-            await self._lanes.get().run(self._repository.pools.clean_up)
+            await self._lanes.run("", self._repository.pools.clean_up)
         except (NodeError, OSError) as error:
             log.warning("links of an earlier daemon could not be removed: %s", error)
         if restore:

@@ -71,7 +71,7 @@ class VolumeService:
     def __init__(self, repository: Repository, lanes: Lanes, work: LongWork) -> None:
         self._repository = repository
         self._lanes = lanes
-        self._work = work
+        self._start = work.start_persistent
 
     async def create(
         self,
@@ -112,21 +112,20 @@ class VolumeService:
         )
         checks.check_volume_request(request)
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent(
-            "createVolume", domain_id, lambda rollbacks, _: self._repository.volumes.create(request, rollbacks)
-        )
+        create = partial(self._repository.volumes.create, request)
+        return await self._start("createVolume", domain_id, lambda rollbacks, _: create(rollbacks))
 
     async def get_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeInfo:
-        lane = self._lanes.get(domain_id)
-        return format_volume(await lane.run(self._repository.volumes.get_info, domain_id, image_id, volume_id))
+        get_info = self._repository.volumes.get_info
+        return format_volume(await self._lanes.run(domain_id, get_info, domain_id, image_id, volume_id))
 
     async def get_size(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.VolumeSize:
-        size = await self._lanes.get(domain_id).run(self._repository.volumes.get_size, domain_id, image_id, volume_id)
+        size = await self._lanes.run(domain_id, self._repository.volumes.get_size, domain_id, image_id, volume_id)
         return api.VolumeSize(size_bytes=size.apparent_bytes, allocated_bytes=size.allocated_bytes)
 
     async def get_qemu_info(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> api.QemuImageInfo:
         look = self._repository.inspection.get_image_info
-        return _format_image(await self._lanes.get(domain_id).run(look, domain_id, image_id, volume_id))
+        return _format_image(await self._lanes.run(domain_id, look, domain_id, image_id, volume_id))
 
     async def measure(
         self,
@@ -138,7 +137,8 @@ class VolumeService:
         backing_chain: bool = True,
         base_id: str | None = None,
     ) -> api.VolumeMeasure:
-        found = await self._lanes.get(domain_id).run(
+        found = await self._lanes.run(
+            domain_id,
             self._repository.inspection.measure,
             *(domain_id, image_id, volume_id, model.VolumeFormat.parse(format)),
             backing_chain=backing_chain,
@@ -151,22 +151,22 @@ class VolumeService:
         )
 
     async def verify_untrusted(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.inspection.verify, domain_id, image_id, volume_id)
+        await self._lanes.run(domain_id, self._repository.inspection.verify, domain_id, image_id, volume_id)
 
     async def set_description(
         self, volume_id: str, pool_id: str, domain_id: str, image_id: str, description: str
     ) -> None:
         target = model.VolumeRef(domain_id, image_id, volume_id)
         change = self._repository.corrections.change
-        await self._lanes.get(domain_id).run(change, pool_id, target, description=description)
+        await self._lanes.run(domain_id, change, pool_id, target, description=description)
 
     async def set_legality(self, volume_id: str, pool_id: str, domain_id: str, image_id: str, legality: str) -> None:
         target = model.VolumeRef(domain_id, image_id, volume_id)
         change = self._repository.corrections.change
-        await self._lanes.get(domain_id).run(change, pool_id, target, legality=model.Legality(legality))
+        await self._lanes.run(domain_id, change, pool_id, target, legality=model.Legality(legality))
 
     async def refresh(self, volume_id: str, pool_id: str, domain_id: str, image_id: str) -> None:
-        await self._lanes.get(domain_id).run(self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
+        await self._lanes.run(domain_id, self._repository.volumes.get_metadata, domain_id, image_id, volume_id)
 
     async def teardown(self, domain_id: str, image_id: str, volume_id: str) -> None:
         checks.check_real_ids(storagedomainID=domain_id, imageID=image_id, volumeID=volume_id)
@@ -198,14 +198,13 @@ class VolumeService:
         self._repository.pools.require_spm(pool_id)
         copy = partial(self._repository.whole_images.copy, source, request, model.VolumeRole(role), force)
         owner = f"{domain_id} {target_ids[0]}"
-        return await self._work.start_persistent("copyImage", owner, copy, job=f"copyImage_{target_image_id}")
+        return await self._start("copyImage", owner, copy, job=f"copyImage_{target_image_id}")
 
     async def extend_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str, size_bytes: int) -> str:
-        target, extend = model.VolumeRef(domain_id, image_id, volume_id), self._repository.volumes.extend
+        target = model.VolumeRef(domain_id, image_id, volume_id)
+        extend = partial(self._repository.volumes.extend, pool_id, target, size_bytes)
         self._repository.pools.require_spm(pool_id)
-        return await self._work.start_persistent(
-            "extendVolumeSize", domain_id, lambda rollbacks, _: extend(pool_id, target, size_bytes, rollbacks)
-        )
+        return await self._start("extendVolumeSize", domain_id, lambda rollbacks, _: extend(rollbacks))
 
     async def delete(
         self,
@@ -225,10 +224,9 @@ class VolumeService:
         """Start the task that removes volumes in the order given. Files are not zeroed (facts: storage §9.3)."""
         self._repository.pools.require_spm(pool_id)
 
-        delete = partial(self._repository.volumes.delete, pool_id, domain_id, image_id, volume_ids)
-        return await self._work.start_persistent(
-            "deleteVolume", domain_id, lambda rollbacks, _: delete(force=force, discard=discard, rollbacks=rollbacks)
-        )
+        ids = (pool_id, domain_id, image_id, volume_ids)
+        delete = partial(self._repository.volumes.delete, *ids, force=force, discard=discard)
+        return await self._start("deleteVolume", domain_id, lambda rollbacks, _: delete(rollbacks=rollbacks))
 
 
 class ImageService:
@@ -238,7 +236,7 @@ class ImageService:
         self._repository = repository
         self._lanes = lanes
         self._volumes = volumes
-        self._work = work
+        self._start, self._require_master = work.start_persistent, work.require_master
 
     async def prepare(
         self, pool_id: str, domain_id: str, image_id: str, volume_id: str, allow_illegal: bool = False
@@ -266,35 +264,33 @@ class ImageService:
         self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, allow_illegal: bool = False
     ) -> model.PreparedImage:
         """`prepare` with the repository's own value."""
-        lane = self._lanes.get(domain_id)
-        return await lane.run(
-            self._repository.images.prepare, pool_id, domain_id, image_id, volume_id, allow_illegal=allow_illegal
-        )
+        prepare, ids = self._repository.images.prepare, (pool_id, domain_id, image_id, volume_id)
+        return await self._lanes.run(domain_id, prepare, *ids, allow_illegal=allow_illegal)
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None = None) -> None:
-        await self._lanes.get(domain_id).run(self._repository.images.teardown, domain_id, image_id)
+        await self._lanes.run(domain_id, self._repository.images.teardown, domain_id, image_id)
 
     async def is_folder(self, path: str) -> bool:
         """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
-        return await self._lanes.get(path).run(os.path.isdir, path)
+        return await self._lanes.run(path, os.path.isdir, path)
 
     async def reconcile_chain(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
         reconcile = self._repository.corrections.reconcile
-        return await self._lanes.get(domain_id).run(reconcile, pool_id, domain_id, image_id, leaf_id)
+        return await self._lanes.run(domain_id, reconcile, pool_id, domain_id, image_id, leaf_id)
 
     async def list_volumes(self, image_id: str, pool_id: str, domain_id: str) -> list[str]:
-        return await self._lanes.get(domain_id).run(self._repository.images.list_volumes, domain_id, image_id)
+        return await self._lanes.run(domain_id, self._repository.images.list_volumes, domain_id, image_id)
 
     async def delete(
         self, image_id: str, pool_id: str, domain_id: str, zero: bool, force: bool, discard: bool = False
     ) -> str:
         removals = self._repository.whole_images
         self._repository.pools.require_spm(pool_id)
-        self._work.require_master()  # what is set aside does not come back
-        template_id = await self._lanes.get(domain_id).run(removals.set_aside, pool_id, domain_id, image_id)
+        self._require_master()  # what is set aside does not come back
+        template_id = await self._lanes.run(domain_id, removals.set_aside, pool_id, domain_id, image_id)
         finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
         job = f"{'zero' if zero else 'purge'}Image_{image_id}"
-        return await self._work.start_persistent("deleteImage", domain_id, lambda *_: finish(), job=job)
+        return await self._start("deleteImage", domain_id, lambda *_: finish(), job=job)
 
     async def move(
         self,
@@ -310,16 +306,14 @@ class ImageService:
         if operation == "UNKNOWN":
             raise InvalidParameterException("operation", operation)
         self._repository.pools.require_spm(pool_id)
-        moved, owner = (
-            model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
-            f"{domain_id} {target_domain_id}",
-        )
+        moved = model.ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        owner = f"{domain_id} {target_domain_id}"
         transfer = partial(self._repository.moves.transfer, moved, keep=operation == "COPY", force=force)
 
         def work(rollbacks: Rollbacks, watch: Watch) -> None:
             transfer(discard=discard, rollbacks=rollbacks, watch=watch)
 
-        return await self._work.start_persistent("moveImage", owner, work, job=f"moveImage_{image_id}")
+        return await self._start("moveImage", owner, work, job=f"moveImage_{image_id}")
 
     async def clone_structure(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str) -> str:
         self._repository.pools.require_spm(pool_id)
@@ -328,18 +322,14 @@ class ImageService:
             model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
             f"{domain_id} {target_domain_id}",
         )
-        return await self._work.start_persistent(
-            "cloneImageStructure", owner, lambda rollbacks, _: clone(moved, rollbacks)
-        )
+        return await self._start("cloneImageStructure", owner, lambda rollbacks, _: clone(moved, rollbacks))
 
     async def sync_data(self, image_id: str, pool_id: str, domain_id: str, target_domain_id: str, which: str) -> str:
         self._repository.pools.require_spm(pool_id)
-        moved, owner = (
-            model.ImageMove(pool_id, domain_id, target_domain_id, image_id),
-            f"{domain_id} {target_domain_id}",
-        )
+        moved = model.ImageMove(pool_id, domain_id, target_domain_id, image_id)
+        owner = f"{domain_id} {target_domain_id}"
         sync = partial(self._repository.moves.sync_data, moved, inner=which != "LEAF", leaf=which != "INTERNAL")
-        return await self._work.start_persistent("syncImageData", owner, lambda _, watch: sync(watch=watch))
+        return await self._start("syncImageData", owner, lambda _, watch: sync(watch=watch))
 
     async def delete_volumes(
         self,
