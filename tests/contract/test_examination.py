@@ -158,6 +158,14 @@ def test_leases_are_told_as_they_are_on_storage(shared: Place) -> None:
     assert len(list_leases(examination.survey(examination.open(str(shared.path))))) == len(rows)
 
 
+def test_data_whose_record_is_lost_is_among_the_chains(place: Place) -> None:
+    place.get(place.raw, ".meta").write_bytes(b"nonsense")
+    survey = place.examination.survey(place.examination.open(str(place.path)))
+    [row] = [row for row in list_chains(survey) if row["image_id"] == place.raw.image_id]
+    assert (row["volume_id"], row["role"], row["size_bytes"]) == (place.raw.volume_id, None, MIB)
+    assert int(row["faults"] or 0) >= 2
+
+
 def damage_parent(place: Place) -> None:
     for suffix in ("", ".meta", ".lease"):
         place.get(place.layer, suffix).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from vdsm.core.errors import NodeError
+from vdsm.core.ids import is_uuid
 from vdsm.storage.errors import VolumeDoesNotExist
 from vdsm.storage.examination.survey import Finding, Survey
 
@@ -11,18 +12,18 @@ Row = Mapping[str, None | bool | int | str]
 
 
 def list_chains(survey: Survey) -> list[Row]:
-    """A row for each volume with a readable record, by image, each after its parent; `faults` counts the image's."""
+    """A row for each volume, by image, each after its parent, data without a record last; `faults` are the image's."""
     names = ("parent_id", "role", "format", "legality", "capacity_bytes")
     return [
         {
             "image_id": image.image_id,
             "volume_id": volume_id,
-            **{name: getattr(record, name) for name in names},
+            **{name: getattr(image.records.get(volume_id), name, None) for name in names},
             "size_bytes": image.stats[volume_id].st_size if volume_id in image.stats else None,
             "faults": len(image.findings),
         }
         for image in survey.list_images()
-        for volume_id, record in image.records.items()
+        for volume_id in (*image.records, *filter(is_uuid, sorted(image.stats.keys() - image.records.keys())))
     ]
 
 
