@@ -4,7 +4,7 @@ What else runs on them, daemons, leases, storage servers, is in modules of its o
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -115,9 +115,9 @@ libvirtd_options="{" ".join(self._options)}"
         """Every process stands still."""
         self.namespaces.freeze()
 
-    def thaw(self) -> None:
-        """Every process goes on."""
-        self.namespaces.thaw()
+    def thaw(self, but: Collection[int] = ()) -> None:
+        """Every process goes on, but for these."""
+        self.namespaces.thaw(but)
 
     def cut(self) -> None:
         """Drop every packet to and from it, until it is healed."""

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -149,14 +149,17 @@ class Namespaces:
 
     def freeze(self) -> None:
         """Every process inside stands still, as if the machine hung."""
-        while running := [pid for pid in self.list_pids() if not processes.is_stopped(pid)]:
+        told: set[int] = set()
+        while running := [pid for pid in self.list_pids() if pid not in told or not processes.is_stopped(pid)]:
             for pid in running:
                 _signal(pid, signal.SIGSTOP)
+            told.update(running)
 
-    def thaw(self) -> None:
-        """Every process inside goes on."""
+    def thaw(self, but: Collection[int] = ()) -> None:
+        """Every process inside goes on, but for these."""
         for pid in self.list_pids():
-            _signal(pid, signal.SIGCONT)
+            if pid not in but:
+                _signal(pid, signal.SIGCONT)
         self._thaw_between()
 
     def close(self) -> None:

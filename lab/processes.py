@@ -95,8 +95,8 @@ def find(pids: Iterable[int], words: bytes) -> int | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether it stands still, or is no more."""
-    return read(pid, "stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"Z"], [])
+    """Whether it stands still, or is no more. One that was told to and waits in the kernel, or for its tracer, does."""
+    return read(pid, "stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"D"], [b"t"], [b"Z"], [])
 
 
 def end(pid: int, number: signal.Signals = signal.SIGKILL, limit_s: float = END_TIMEOUT_S) -> None:

@@ -86,7 +86,8 @@ class Sanlock:
     def start(self) -> None:
         """Start the daemon; it answers when this returns."""
         environment = {"SANLOCK_PRIVILEGED": "0", "SANLOCK_RUN_DIR": RUN_FOLDER}
-        command = ["sanlock", "daemon", "-D", "-w", "0", "-U", "root", "-G", "root", "-l", "0"]
+        # By its name a host that comes back is known: it may take its own place at once.
+        command = ["sanlock", "daemon", "-D", "-w", "0", "-U", "root", "-G", "root", "-l", "0", "-e", self.place.name]
         with (self.place.root / "var/log/sanlock.out").open("ab") as log:
             daemon = self.place.spawn(*command, environment=environment, stdout=log, stderr=log)
         self._daemon = daemon

@@ -174,11 +174,9 @@ class Work:
         try:
             self.pool.write(volume, *writes)
         except PartFailed as error:
-            try:
-                self.pool.vdsmd.process.wait(LIMIT_S)
-            except subprocess.TimeoutExpired:
-                raise error from None
-            raise ConnectionFailed("the host of the guest ended") from error
+            if self.pool.is_alive():
+                raise
+            raise ConnectionFailed("the host of the guest ended, or stands still") from error
         ledger.contents[volume.volume_id] = contents
         ledger.writing = None
         self._count("write")

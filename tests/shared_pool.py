@@ -13,6 +13,7 @@ from lab.vdsmd import HostVdsmd, Settings, make_id
 from tests.system.vdsmd import Pool
 
 _CHILDREN = (b"qemu-img", b"vdsm.")  # tools, and parts of the daemon
+HOST_ID_LIMIT_S = 180.0
 SETTINGS: Settings = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": 0.2}}
 
 
@@ -98,6 +99,16 @@ class SharedPool(Pool):
             masterVersion=1,
             domainDict={self.domain_id: "Active"},
         )
+
+    def wait_joined(self) -> None:
+        """Until sanlock counts this host among those of the domain."""
+        joined = f"s {self.domain_id}:{self.host_id}:"
+
+        def look() -> bool:
+            lines = self.host.run("sanlock", "client", "status").splitlines()
+            return any(line.startswith(joined) and line.endswith(":0") for line in lines)
+
+        wait_for(look, f"host {self.host_id} has joined", HOST_ID_LIMIT_S)
 
     def list_children(self) -> list[int]:
         """The processes on the host that a daemon may have started for storage."""

@@ -23,6 +23,7 @@ from lab.vdsmd import (
     make_id,
 )
 from vdsm.core.ids import BLANK_UUID
+from vdsm.wire.client import CallTimedOut
 
 __all__ = [
     "FORMATS",
@@ -230,6 +231,13 @@ class Pool:
     def run_on_host(self, *command: str | Path) -> str:
         """What a command prints on the daemon's host. Raises PartFailed."""
         return run(*command)
+
+    def is_alive(self) -> bool:
+        """Whether the daemon answers."""
+        try:
+            return bool(self.vdsmd.call("Host.ping2"))
+        except (CallTimedOut, ConnectionFailed):
+            return False
 
     def get_mounted_path(self, volume: "Volume") -> Path:
         """The volume's data as the daemon's host sees it."""

@@ -18,6 +18,8 @@ LONGEST_LIFE_S = 4.0
 TAKE_OVER_S = 10.0
 CHILDREN_END_S = 1.0
 SLACK_S = 60.0
+UNDISTURBED = 3
+"""So many steps are done before the kill, or a busy machine would come to nothing but creating."""
 ENOUGH = 20
 
 Pools = tuple[SharedPool, SharedPool]
@@ -31,6 +33,8 @@ def kill_in_rounds(
     work = Work(spm, random.Random())
     spm.start_spm()
     for _ in range(count):
+        for _ in range(UNDISTURBED):
+            work.step()
         kill_during(spm.vdsmd, work.chance.uniform(0, LONGEST_LIFE_S), work.run, partial(kill, spm))
         take_over(spm, other, take_over_s)
         work.pool = other
