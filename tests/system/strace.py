@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 SYNCS = ("fsync", "fdatasync")
-WRITES = ("write", "pwrite64", "ftruncate", "fallocate")
+WRITES = ("write", "pwrite64", "pwritev", "ftruncate", "fallocate")
 REMOVALS = ("unlink", "unlinkat", "rmdir")
 ENTRIES = ("openat", "rename", "renameat", "renameat2", "link", "linkat", "mkdir", "mkdirat")
 TRACED = ",".join((*SYNCS, *WRITES, *REMOVALS, *ENTRIES, "sendto"))
@@ -19,6 +19,18 @@ TRACED = ",".join((*SYNCS, *WRITES, *REMOVALS, *ENTRIES, "sendto"))
 def make_command(log: Path) -> tuple[str, ...]:
     """What to put before a command; the tracer is no parent of it and goes when it goes."""
     return ("strace", "-D", "-f", "-qq", "-y", "-s", "20000", "-o", str(log), "-e", f"trace={TRACED}", "--")
+
+
+def make_attach_command(log: Path, pid: int) -> tuple[str, ...]:
+    """Follow a process that runs, with all that it has and will start; their ends are in the log, too."""
+    return ("strace", "-f", "-q", "-y", "-s", "200", "-o", str(log), "-e", f"trace={TRACED}", "-p", str(pid))
+
+
+def find_end(log: Path, pid: int) -> int:
+    """The line of the log where a process ended."""
+    ended = re.compile(rf"{pid} +\+\+\+ ")
+    lines = log.read_text(errors="replace").splitlines()
+    return next(number for number, line in enumerate(lines) if ended.match(line))
 
 
 class Kind(Enum):
@@ -68,6 +80,8 @@ def read_acts(log: Path) -> list[Act]:
             continue
         resumed = _RESUMED.match(text)
         if resumed:
+            if thread not in open_calls:
+                continue  # it was in that call when the tracer came
             begins, head = open_calls.pop(thread)
             text = head + resumed[2]
         call = _CALL.match(text)

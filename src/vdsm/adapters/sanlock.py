@@ -29,7 +29,11 @@ HOST_ID_TIMEOUT_S = 180.0
 """So long a host id is waited for (facts: storage §6.1)."""
 VALUE_BYTES = 512
 _POLL_S = 0.1
+_PULSE_MS = 1000
+_LIFE_IO_TIMEOUTS = 8
+"""A lease lives so long after it was renewed last; sanlock renews it four times as often."""
 _GONE = "sanlock is gone, and with it the leases of this process"
+_STOOD_STILL = "this process stood still for longer than its leases live"
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
 _STATUS_MASK = 0xF  # other bits of a host's flags are events
@@ -42,7 +46,8 @@ def end_process(reason: str) -> None:
 
 
 class SanlockLeases:
-    """`storage.ports.Leases` over sanlock. `on_lost` is called when sanlock is gone while leases are held."""
+    """`storage.ports.Leases` over sanlock. `on_lost` is called when leases are held that may be others' by now: sanlock
+    is gone, or this process stood still for longer than they live."""
 
     def __init__(self, io_timeout_s: int = 10, on_lost: Callable[[str], None] = end_process) -> None:
         self._io_timeout_s = io_timeout_s
@@ -201,7 +206,8 @@ class SanlockLeases:
             if registration is None or registration.is_closed:
                 registration = _Registration(self._call(lockspace, sanlock.register))
                 self._registrations[lockspace.name] = registration
-                watch = threading.Thread(target=registration.watch, args=(self._on_lost,), daemon=True)
+                life_s = self._io_timeout_s * _LIFE_IO_TIMEOUTS
+                watch = threading.Thread(target=registration.watch, args=(self._on_lost, life_s), daemon=True)
                 watch.start()
             return registration
 
@@ -231,11 +237,19 @@ class _Registration:
         with self._using():
             return sanlock.inquire(slkfd=self._descriptor)
 
-    def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Wait until sanlock hangs up; runs in a thread of its own."""
+    def watch(self, on_lost: Callable[[str], None], life_s: float) -> None:
+        """Wait until sanlock hangs up; runs in a thread of its own.
+
+        After a standstill (SIGSTOP, a machine asleep) this thread is as early as any that would write.
+        """
         poll = select.poll()
         poll.register(self._descriptor, select.POLLRDHUP)
-        poll.poll()
+        is_open = True
+        while is_open:
+            begin_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            is_open = not poll.poll(_PULSE_MS)
+            if self._held_count and time.clock_gettime(time.CLOCK_BOOTTIME) > begin_s + life_s:
+                on_lost(_STOOD_STILL)
         self.is_closed = True
         if self._held_count:
             on_lost(_GONE)

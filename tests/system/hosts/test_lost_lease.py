@@ -1,0 +1,158 @@
+"""The SPM loses its lease while it works: nothing writes to the domain once it is dead, and it dies in time."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from lab import processes
+from lab.commands import wait_for
+from lab.sanlock import KILL_AFTER_S, TAKE_OVER_AFTER_S
+from tests.ledger import Work, check
+from tests.shared_pool import SharedPool
+from tests.system import strace
+from tests.system.vdsmd import ConnectionFailed
+from tests.writes import wait_quiet
+from vdsm.wire.client import CallTimedOut
+
+SLACK_S = 60.0
+AT_ONCE_S = 5.0
+LOAD_S = 3.0
+ARRIVAL_S = 10.0
+"""So long the server may take for what was on its way to it."""
+QUIET_S = 2.0
+REFUSED = 651
+UNDISTURBED = 2
+
+Pools = tuple[SharedPool, SharedPool]
+
+
+@contextmanager
+def traced(pool: SharedPool, log: Path) -> Iterator[None]:
+    """What the daemon and its children do to files is in the log afterwards; they have ended by then."""
+    pid = pool.vdsmd.spawned.pid
+    tracer = processes.spawn(*strace.make_attach_command(log, pid))
+    tasks = Path(f"/proc/{pid}/task")
+
+    def is_traced() -> bool:
+        return all(f"TracerPid:\t{tracer.pid}\n" in (task / "status").read_text() for task in tasks.iterdir())
+
+    try:
+        wait_for(is_traced, "the daemon is traced")
+        yield
+        tracer.process.wait(SLACK_S)
+    finally:
+        tracer.end()
+
+
+def list_writes(pool: SharedPool, log: Path, after: int) -> list[strace.Act]:
+    """What was begun on the domain after a line of the log, by the daemon or a child."""
+    acts = [act for act in strace.read_acts(log) if pool.domain_id in str(act.path)]
+    assert acts, "nothing was traced"
+    return [act for act in acts if act.begins > after and act.kind not in (strace.Kind.SYNC, strace.Kind.SEND)]
+
+
+def work_until(work: Work, fault: Callable[[], object]) -> None:
+    """Work; some time later the fault comes, and the daemon answers no more."""
+    for _ in range(UNDISTURBED):
+        work.step()
+    timer = threading.Timer(work.chance.uniform(0, LOAD_S), fault)
+    timer.start()
+    try:
+        with suppress(ConnectionFailed, CallTimedOut):
+            work.run()
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def restored(spm: SharedPool) -> Iterator[Callable[[], object]]:
+    """Gives what wipes the lease by which the SPM's host is among the living; it is as before afterwards."""
+    place = 512 * (spm.host_id - 1)
+    descriptor = os.open(spm.path / "dom_md/ids", os.O_RDWR)
+    try:
+        saved = os.pread(descriptor, 512, place)
+        yield lambda: (os.pwrite(descriptor, bytes(512), place), os.fsync(descriptor))
+        os.pwrite(descriptor, saved, place)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def test_nothing_is_written_after_the_death_of_who_lost_its_lease(
+    pools: Pools, tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    other, spm = pools  # without the first of its ids nobody could join the lockspace
+    work = Work(spm, random.Random())
+    spm.start_spm()
+    other.wait_joined()
+    for number in range(rounds(1, 10)):
+        log = tmp_path / f"calls{number}"
+        with restored(spm) as wipe:
+            with traced(spm, log):
+                work_until(work, wipe)
+                spm.vdsmd.process.wait(KILL_AFTER_S + SLACK_S)
+            assert spm.list_children() == []
+            assert list_writes(spm, log, strace.find_end(log, spm.vdsmd.spawned.pid)) == []
+            wait_quiet(spm.path, QUIET_S, ARRIVAL_S)
+            assert other.try_spm() == REFUSED, "whether the first is dead cannot be known"
+        spm.come_back()
+        spm.wait_joined()
+        spm.start_spm()
+        check(spm, work.ledger, tmp_path)
+
+
+@pytest.mark.timeout(400)
+def test_a_host_that_stood_still_writes_nothing_when_it_goes_on(
+    pools: Pools, tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    spm, other = pools
+    work = Work(spm, random.Random())
+    spm.start_spm()
+    other.wait_joined()
+    for number in range(rounds(1, 5)):
+        work.pool, log = spm, tmp_path / f"calls{number}"
+        with traced(spm, log):
+            work_until(work, spm.host.freeze)
+            limit_s = TAKE_OVER_AFTER_S + SLACK_S
+            wait_for(lambda other=other: other.try_spm() == 0, "the other takes over", limit_s, pause_s=0.5)
+            work.pool = other
+            check(other, work.ledger, tmp_path)
+            stood_still = len(log.read_bytes().splitlines())
+            sanlock = spm.sanlock.daemon.pid
+            spm.host.thaw(but=[sanlock])  # nobody is there yet to end who lost its lease
+            spm.vdsmd.process.wait(KILL_AFTER_S + SLACK_S)
+        spm.host.thaw()
+        assert list_writes(spm, log, stood_still) == []
+        wait_quiet(spm.path, QUIET_S, ARRIVAL_S)
+        check(other, work.ledger, tmp_path)
+        spm.come_back()
+        spm.wait_joined()
+        spm, other = other, spm
+
+
+def test_a_daemon_that_stood_still_for_longer_than_its_lease_lives_ends(pools: Pools) -> None:
+    spm, other = pools
+    spm.start_spm()
+    spm.vdsmd.spawned.freeze()
+    time.sleep(KILL_AFTER_S + 1.0)  # the standstill itself: nothing tells of it
+    spm.vdsmd.spawned.thaw()
+    assert spm.vdsmd.process.wait(AT_ONCE_S) == -signal.SIGKILL
+    wait_for(lambda: other.try_spm() == 0, "the other takes over")
+
+
+def test_a_sanlock_that_stands_still_ends_the_spm_before_another_may_begin(pools: Pools) -> None:
+    spm, _ = pools
+    spm.start_spm()
+    spm.sanlock.daemon.freeze()
+    try:
+        spm.vdsmd.process.wait(TAKE_OVER_AFTER_S - 20)
+    finally:
+        spm.sanlock.daemon.thaw()
