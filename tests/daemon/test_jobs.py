@@ -215,10 +215,13 @@ async def test_a_task_that_copies_is_over_within_two_seconds(stored: Stored, by:
 async def test_what_is_refused_starts_no_job(stored: Stored) -> None:
     daemon, made = stored
     volume = await make_volume(daemon, made, size=str(MIB))
-    outside = {"endpoint_type": "external", "url": "nbd:evil:10809", "generation": 0}
+    lease = {"sd_id": made.domain_id, "lease_id": make_id()}
+    outside = {"endpoint_type": "external", "url": "nbd:evil:10809", "generation": 0, "lease": lease}
     cases: list[tuple[str, dict[str, Any], int]] = [
-        ("copy_data", {"source": outside, "destination": volume}, 2009),
-        ("copy_data", {"source": volume, "destination": outside}, 2009),
+        ("copy_data", {"source": outside, "destination": outside}, 2009),
+        ("copy_data", {"source": volume, "destination": outside, "copy_bitmaps": True}, 2009),
+        ("copy_data", {"source": {**outside, "format": "vmdk"}, "destination": volume}, 1000),
+        ("copy_data", {"source": {"endpoint_type": "external", "generation": 0}, "destination": volume}, 1000),
         ("copy_data", {"source": {"endpoint_type": "div"}, "destination": volume}, 1000),
         ("copy_data", {"source": volume}, 1000),
         ("copy_data", {"source": volume, "destination": {**volume, "vol_id": "../../x"}}, 1000),

@@ -133,6 +133,13 @@ class QemuImgCommand:
             argv += ["--bitmaps", "--skip-broken-bitmaps"]
         _work([*argv, _format_part(source) if source.part else source.path, target.path], watch, target.path.parent)
 
+    def transfer(
+        self, source: str, format: str, target: str, target_format: str, options: Sequence[str], watch: Watch
+    ) -> None:
+        compat = ["-o", "compat=1.1"] if target_format == "qcow2" and "-n" not in options else []
+        ends = ["-f", format, "-O", target_format, source, target]
+        _work(["convert", "-p", "-t", "none", "-T", "none", *options, *compat, *ends], watch, Path("/"))
+
     def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
         argv: list[str | Path] = ["commit", "-p", "-t", "none", "-f", top.format]
         argv += ["-d"] if base is None else ["-b", base]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Text, group, ovirt, verb
+from vdsm.api.storage_leases import LeaseName
 from vdsm.api.storage_types import Generation, Subchain, VolumeLegality, VolumeRole
 from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
 
@@ -19,7 +20,8 @@ class VolumeEndpoint(Struct, frozen=True, kw_only=True):
 
 
 class DataEndpoint(Struct, frozen=True, kw_only=True):
-    """One end of a copy: a volume (`div`); what lies outside of domains (`external`) is not served yet."""
+    """One end of a copy: a volume (`div`), or what lies outside of all domains, with the lease of the job on it
+    (`external`), which the other end is not."""
 
     endpoint_type: Literal["div", "external"] = "div"
     domain_id: Annotated[DomainId | UnsetType, ovirt("sd_id")] = UNSET
@@ -28,6 +30,15 @@ class DataEndpoint(Struct, frozen=True, kw_only=True):
     generation: Generation | UnsetType = UNSET
     prepared: bool = False
     """Whether the caller prepared it and will tear it down."""
+    url: Text = UNSET
+    """An address of nbd or rbd, as qemu understands it."""
+    lease: LeaseName | UnsetType = UNSET
+    format: Literal["raw", "qcow2"] = "raw"
+    is_sparse: Annotated[bool, ovirt("sparse")] = False
+    create: bool = True
+    """Whether it is to be made."""
+    is_zero: bool = False
+    """Whether it reads as zeros now."""
 
 
 class VolumeAttributes(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Flag, Number, Text, group, ovirt, verb, xmlrpc
+from vdsm.core.context import Right
 from vdsm.core.ids import DomainId, ImageId, PoolId, TaskId, Uuid, VolumeId
 
 Size = Annotated[int, Meta(ge=0), ovirt("size")]
@@ -112,7 +113,7 @@ class TicketApi(Protocol):
     async def add(self, ticket: Annotated[ImageTicket, ovirt("ticket"), "the ticket"]) -> None:
         """Let whoever knows a ticket's id transfer an image."""
 
-    @verb("Host.get_image_ticket", "GET /{ticket_id}", fails=_FAILS)
+    @verb("Host.get_image_ticket", "GET /{ticket_id}", needs=Right.OPERATE, fails=_FAILS)
     async def get(self, ticket_id: _Ticket) -> TicketInfo:
         """How far a transfer is."""
 

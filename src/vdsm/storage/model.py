@@ -252,6 +252,19 @@ class NbdConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalPlace:
+    """What lies outside of all domains, and the lease that keeps the state of the job on it (facts: storage §10.1)."""
+
+    url: str
+    lease: tuple[str, str]
+    generation: int
+    format: str = "raw"
+    is_sparse: bool = False
+    create: bool = True
+    is_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Subchain:
     """Two layers of one image of which the upper is to be merged into the lower (facts: storage §9.7)."""
 

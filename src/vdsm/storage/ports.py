@@ -149,6 +149,11 @@ class QemuImg(Protocol):
     def convert(self, conversion: Conversion, watch: Watch) -> None:
         """Copy data. A target that was not finished is good for nothing; the source is not touched."""
 
+    def transfer(
+        self, source: str, format: str, target: str, target_format: str, options: Sequence[str], watch: Watch
+    ) -> None:
+        """Copy between a file and an address that qemu understands, with further options of `qemu-img convert`."""
+
     def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
         """Write what the layer has into its base, a name in its folder, or into its backing file; the top stays."""
 

@@ -12,6 +12,7 @@ from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
 from vdsm.storage.domain import Domains, Servers
 from vdsm.storage.health.settling import Settling
+from vdsm.storage.images.external import ExternalCopies
 from vdsm.storage.images.image import ImageUse
 from vdsm.storage.images.inspection import Inspection
 from vdsm.storage.images.inventory import Inventory
@@ -104,6 +105,7 @@ class Repository:
             steps,
         )
         self.streams = Streams(self.domains, self.pools, operations, locks, remote, steps)
+        self.external_copies = ExternalCopies(operations, self.streams, self.external_leases, qemu_img, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         self.corrections = Corrections(self.pools, operations, qemu_img, steps)
         self.inspection = Inspection(self.domains, locks, operations, qemu_img)

@@ -92,6 +92,11 @@ class FakeQemuImg:
             bitmaps = self._get(source.path).bitmaps
             self.images[target.path] = replace(self.images[target.path], bitmaps=bitmaps)
 
+    def transfer(
+        self, source: str, format: str, target: str, target_format: str, options: Sequence[str], watch: Watch
+    ) -> None:
+        self.done.append(("transfer", source, format, target, target_format, tuple(options)))
+
     def commit(self, top: Layer, base: str | None, watch: Watch) -> None:
         self._check("commit", top.path)
         self.done.append(("commit", top, base))

@@ -14,7 +14,7 @@ from vdsm.storage.errors import CopyImageError, InvalidParameterException, Share
 from vdsm.storage.images.formatting import extend_data
 from vdsm.storage.images.operation import Operations
 from vdsm.storage.locks import Locks
-from vdsm.storage.model import VolumeFormat, VolumeRef, VolumeRole
+from vdsm.storage.model import VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import Remote, RemoteFailed, RemotePlace, Rollbacks, Steps, Watch
 
@@ -51,18 +51,18 @@ class Streams:
         return VolumeRef(domain_id, image_id, volume_id)
 
     @contextmanager
-    def reading(self, source: VolumeRef) -> Iterator[Path]:
-        """The volume's file, which nobody of this host writes meanwhile. Raises what an unusable chain does."""
+    def reading(self, source: VolumeRef) -> Iterator[tuple[Path, VolumeMetadata]]:
+        """The volume's file and record, which nobody here writes meanwhile. Raises what an unusable chain does."""
         ids = (source.domain_id, source.image_id)
         with self._locks.hold(locks.domain(source.domain_id, shared=True), locks.image(*ids, shared=True)):
             domain = self._domains.get_with_images(source.domain_id)
-            self._operations.open_chain(domain, source.image_id, source.volume_id)
-            yield domain.backend.data.get_path(source.image_id, source.volume_id)
+            record = self._operations.open_chain(domain, source.image_id, source.volume_id)[0][1]
+            yield domain.backend.data.get_path(source.image_id, source.volume_id), record
 
     def send(self, source: VolumeRef, size_bytes: int, write: Write, watch: Watch) -> None:
         """Write the volume's first bytes, read past all caches, to whom it concerns. Raises CopyImageError (261)."""
         failed = partial(CopyImageError, source.volume_id)
-        with self.reading(source) as path, io_failing_as(failed), _open_direct(path) as descriptor:
+        with self.reading(source) as (path, _), io_failing_as(failed), _open_direct(path) as descriptor:
             with mmap.mmap(-1, _BLOCK_BYTES) as buffer, memoryview(buffer) as block:
                 sent_bytes = 0
                 while sent_bytes < size_bytes:
@@ -115,7 +115,7 @@ class Streams:
     def upload(self, source: VolumeRef, place: RemotePlace, watch: Watch) -> None:
         """Put the volume's bytes where an HTTP server is told to keep them."""
         remote = self._get_remote(source)
-        with self.reading(source) as path, _remote_failing_as(source):
+        with self.reading(source) as (path, _), _remote_failing_as(source):
             remote.put(place, path, watch)
 
     def download(self, pool_id: str, target: VolumeRef, place: RemotePlace, rollbacks: Rollbacks, watch: Watch) -> None:

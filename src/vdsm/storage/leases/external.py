@@ -147,22 +147,43 @@ class LeasesOfDomains:
         with self._open(domain_id, as_host=True) as (external, leases):
             lease = external.lookup(lease_id)
             with self._holding(lease):
-                found = self._read(lease)
-                if found is None or (found.type, found.job_id) != (expected.type, expected.job_id):
-                    raise errors.UnsupportedOperation(f"lease {lease_id} is not of job {expected.job_id}")
-                if found.job_status != expected.job_status:
-                    raise JobStatusMismatch(expected.job_status, found.job_status)
-                if found.generation != expected.generation:
-                    raise GenerationMismatch(expected.generation, found.generation)
-                fenced = replace(
-                    found,
-                    job_status="FENCED",
-                    generation=(found.generation + 1) % (MAXIMUM_GENERATION + 1),
-                    modified=int(self._clock.time()),
-                    host_hardware_id=self._hardware_id,
-                )
-                self._write(leases, lease, fenced)
+                self._end_job(leases, lease, self._require(lease, expected), "FENCED")
         log.info("Fenced job %s in lease %s on %s", expected.job_id, lease_id, domain_id)
+
+    @contextmanager
+    def work(self, domain_id: str, lease_id: str, job_id: str, generation: int) -> Iterator[None]:
+        """Hold the lease of a job that is pending while the block does the job, and keep in it how that ended.
+
+        Raises 2009, 912, 911 when the job is not as expected, AcquireLockFailure (651) when another host works on it.
+        """
+        self._check(lease_id)
+        expected = JobMetadata("JOB", job_id, "PENDING", generation)
+        expected.check()
+        with self._open(domain_id, as_host=True) as (external, _):
+            lease = external.lookup(lease_id)
+        with self._holding(lease) as leases:
+            found, status = self._require(lease, expected), "FAILED"
+            try:
+                yield
+                status = "SUCCEEDED"
+            finally:
+                self._end_job(leases, lease, found, status)
+
+    def _require(self, lease: Lease, expected: JobMetadata) -> JobMetadata:
+        found = self._read(lease)
+        if found is None or (found.type, found.job_id) != (expected.type, expected.job_id):
+            raise errors.UnsupportedOperation(f"lease {lease.name} is not of job {expected.job_id}")
+        if found.job_status != expected.job_status:
+            raise JobStatusMismatch(expected.job_status, found.job_status)
+        if found.generation != expected.generation:
+            raise GenerationMismatch(expected.generation, found.generation)
+        return found
+
+    def _end_job(self, leases: Leases, lease: Lease, found: JobMetadata, status: str) -> None:
+        step, now = int(status != "FAILED"), int(self._clock.time())
+        generation = (found.generation + step) % (MAXIMUM_GENERATION + 1)
+        ended = replace(found, job_status=status, generation=generation, modified=now)
+        self._write(leases, lease, replace(ended, host_hardware_id=self._hardware_id))
 
     def require_spm(self) -> None:
         """Raises StoragePoolNotConnected (313), SpmStatusError (654)."""

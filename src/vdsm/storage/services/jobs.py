@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from vdsm.api import sdm as api
 from vdsm.api import storage_types
 from vdsm.storage.errors import InvalidParameterException, UnsupportedOperation
-from vdsm.storage.model import Legality, Subchain, VolumeChange, VolumeRef, VolumeRole
+from vdsm.storage.model import ExternalPlace, Legality, Subchain, VolumeChange, VolumeRef, VolumeRole
 from vdsm.storage.ports import Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.services.ports import LongWork
@@ -25,9 +25,12 @@ def _read_volume(volume: api.VolumeEndpoint) -> VolumeRef:
     return VolumeRef(volume.domain_id, volume.image_id, volume.volume_id, _known(volume.generation))
 
 
-def _read_endpoint(name: str, end: api.DataEndpoint) -> VolumeRef:
-    if end.endpoint_type != "div":
-        raise UnsupportedOperation(f"{name}: {end.endpoint_type} endpoints are not served, copy to or from a volume")
+def _read_endpoint(name: str, end: api.DataEndpoint) -> VolumeRef | ExternalPlace:
+    if end.endpoint_type == "external":
+        if end.url is UNSET or end.lease is UNSET or end.generation is UNSET:
+            raise InvalidParameterException(name, "url, lease or generation is missing")
+        lease = (end.lease.domain_id, end.lease.lease_id)
+        return ExternalPlace(end.url, lease, end.generation, end.format, end.is_sparse, end.create, end.is_zero)
     domain_id, image_id, volume_id = map(_known, (end.domain_id, end.image_id, end.volume_id))
     if domain_id is None or image_id is None or volume_id is None:
         raise InvalidParameterException(name, "sd_id, img_id or vol_id is missing")
@@ -46,14 +49,27 @@ class SdmService:
     def __init__(self, repository: Repository, work: LongWork) -> None:
         self._jobs = repository.jobs
         self._merges = repository.merges
+        self._external = repository.external_copies
         self._start_job = work.start_job
 
     async def copy_data(
         self, job_id: str, source: api.DataEndpoint, target: api.DataEndpoint, copy_bitmaps: bool = False
     ) -> None:
-        ends = _read_endpoint("source", source), _read_endpoint("destination", target)
-        owner, copy = " ".join(end.domain_id for end in ends), partial(self._jobs.copy_data, *ends)
-        await self._start_job(job_id, "copy_data", owner, lambda watch: copy(copy_bitmaps=copy_bitmaps, watch=watch))
+        here, there = _read_endpoint("source", source), _read_endpoint("destination", target)
+        if isinstance(here, VolumeRef) and isinstance(there, VolumeRef):
+            owner, copy = f"{here.domain_id} {there.domain_id}", partial(self._jobs.copy_data, here, there)
+            work = partial(copy, copy_bitmaps=copy_bitmaps)
+            await self._start_job(job_id, "copy_data", owner, lambda watch: work(watch=watch))
+        elif copy_bitmaps:
+            raise UnsupportedOperation("bitmaps are copied from volume to volume")
+        elif isinstance(there, VolumeRef) and isinstance(here, ExternalPlace):
+            fetch = partial(self._external.fetch, job_id, here, there)
+            await self._start(job_id, "copy_data", there, lambda watch: fetch(watch=watch))
+        elif isinstance(here, VolumeRef) and isinstance(there, ExternalPlace):
+            send = partial(self._external.send, job_id, here, there)
+            await self._start(job_id, "copy_data", here, lambda watch: send(watch=watch))
+        else:
+            raise UnsupportedOperation("one end of a copy is a volume")
 
     async def update_volume(self, job_id: str, volume: api.VolumeEndpoint, attributes: api.VolumeAttributes) -> None:
         legality, role = _known(attributes.legality), _known(attributes.role)
