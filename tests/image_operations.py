@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
 from lab.loop import scratch
 from tests.disks import UNIT, Disk, make_disk, read_units
 from vdsm.adapters.files import NumericOwner
@@ -52,7 +54,6 @@ def refer_to(disk: Disk) -> VolumeRef:
     return VolumeRef(disk.volume.domain_id, disk.volume.image_id, disk.volume.volume_id)
 
 
-@dataclass
 class Place(World):
     """A pool of a domain on the storage under test, and of `other`, which is a folder here."""
 
@@ -382,7 +383,7 @@ def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, 
     folder = root / "other"
     folder.mkdir()
     ownership.give(folder)
-    world.other = replace(world, domain_id=make_id(), server=str(folder), type=DomainType.LOCALFS)
+    world.other = structs.replace(world, domain_id=make_id(), server=str(folder), type=DomainType.LOCALFS)
     world.other.create_domain()
     repository.members.attach(world.pool_id, world.other.domain_id)
     repository.members.activate(world.pool_id, world.other.domain_id)

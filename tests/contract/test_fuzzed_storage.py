@@ -73,7 +73,7 @@ def test_metadata_of_domains(tmp_path: Path, rounds: Rounds) -> None:
 
     under, words = (metadata, domain, pool), (world.pool_id.encode(), b"=", b":", b",", b"Active", b"\r", b"Master")
     with writing_only_in(tmp_path / "world"):
-        fuzz(target, [whole, unsigned], under=under, count=rounds(60, 20_000), words=words, number=NUMBER)
+        fuzz(target, [whole, unsigned], under=under, count=rounds(60, 5_000), words=words, number=NUMBER)
     file.write_bytes(whole)
     repository.pools.connect(*ids)
 
@@ -103,7 +103,7 @@ def test_records_of_volumes(spm: World, tmp_path: Path, rounds: Rounds) -> None:
     under = (volume_metadata, chain, image, correction, recovery)
     words = (base.volume_id.encode(), layer.volume_id.encode(), b"../", b"=", b"SHARED", b"FAKE", b"ILLEGAL", b"NONE")
     with writing_only_in(tmp_path / "world"):
-        fuzz(target, [whole], under=under, count=rounds(40, 20_000), words=words, number=NUMBER)
+        fuzz(target, [whole], under=under, count=rounds(40, 5_000), words=words, number=NUMBER)
     file.write_bytes(whole)
     repository.images.prepare(spm.pool_id, *ids)
 
