@@ -97,6 +97,7 @@ from vdsm.wire.web import make_app
 log = logging.getLogger("vds")
 
 RENEWAL_EVERY_S = 3600.0
+RESTORE_PAUSE_S, LONGEST_RESTORE_PAUSE_S = 5.0, 300.0
 STOP_S = 2.0
 
 
@@ -414,7 +415,12 @@ class Node:
         await self.vms.run()
 
     async def _restore_storage(self) -> None:
-        await self.storage.pools.begin(restore=self.settings.storage.restore)
+        pause_s = RESTORE_PAUSE_S
+        is_whole = await self.storage.pools.begin(restore=self.settings.storage.restore)
+        while not is_whole:
+            await self.clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_RESTORE_PAUSE_S)
+            is_whole = await self.storage.pools.restore()
 
     async def _renew(self) -> None:
         for finding in await asyncio.to_thread(pki.ensure, self.paths.pki):

@@ -14,7 +14,7 @@ from vdsm.core.clock import SystemClock
 from vdsm.core.errors import NotReady
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
-from vdsm.storage.errors import UnsupportedOperation
+from vdsm.storage.errors import StorageDomainDoesNotExist, UnsupportedOperation
 from vdsm.storage.layout import Layout
 from vdsm.storage.mail.delivery import Pace
 from vdsm.storage.mail.files import MailFiles
@@ -198,3 +198,26 @@ async def test_a_file_is_not_extended() -> None:
     with pytest.raises(UnsupportedOperation) as refused:
         await refuse_extension(Extension(make_id(), make_id(), 1))
     assert "grows by itself" in str(refused.value)
+
+
+async def test_a_master_that_could_not_be_looked_at_is_looked_at_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = house.world.repository.domains
+    await house.connect()
+    look, pool = domains.get_backend, house.world.repository.pools.get_connected(house.world.pool_id)
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(domain_id: str) -> Backend:
+        monkeypatch.setattr(domains, "get_backend", look)
+        loop.call_soon_threadsafe(failed.set)
+        raise StorageDomainDoesNotExist(domain_id)
+
+    house.mail.follow(None)
+    monkeypatch.setattr(domains, "get_backend", fail)
+    house.mail.follow(pool)
+    async with asyncio.timeout(PATIENCE_S):
+        await failed.wait()
+    await house.mail.start_spm(None)
+    await house.ask()

@@ -32,6 +32,7 @@ from vdsm.storage.model import (
     VolumeRef,
     VolumeRequest,
     VolumeRole,
+    VolumeStatus,
 )
 from vdsm.storage.ports import Layer, QemuImgFailed, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
@@ -462,3 +463,19 @@ def test_what_a_live_merge_left_is_put_right(spm: World) -> None:
     spm.delete(chain[1].image_id, chain[1].volume_id)
     spm.repository.images.prepare(*ids)
     assert read(layers[2]) == overlay(*WORDS)
+
+
+def test_a_volume_that_is_a_link_is_never_opened(spm: World, tmp_path: Path) -> None:
+    """Who can write to the storage puts a link to a file of this host in a raw volume's place."""
+    source, target = spm.create_base(format=RAW), spm.create_base(format=RAW)
+    path, secret = spm.get_path(source), tmp_path / "secret"
+    secret.write_bytes(b"secret" * 1000)
+    path.unlink()
+    path.symlink_to(secret)
+    with pytest.raises(VolumeAccessError, match="it is a link"):
+        spm.repository.jobs.copy_data(ref(spm, source, 0), ref(spm, target, 0))
+    assert b"secret" not in spm.get_path(target).read_bytes()
+    ids = (spm.domain_id, source.image_id, source.volume_id)
+    with pytest.raises(VolumeAccessError, match="it is a link"):
+        spm.repository.inspection.get_image_info(*ids)
+    assert spm.repository.volumes.get_info(*ids).status is VolumeStatus.INVALID

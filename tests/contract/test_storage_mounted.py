@@ -923,3 +923,40 @@ def test_a_prepared_image_tells_of_leases_and_of_the_network(host: Machine) -> N
         assert again.network == image.network
         host.repository.spm.stop(world.pool_id)
         host.repository.pools.disconnect(world.pool_id)
+
+
+@pytest.mark.parametrize(
+    ("place", "filesystem", "told"),
+    [
+        ("UUID=2f4c6f0e-9a55", "xfs", "/dev/sdb1"),
+        ("LABEL=vms", "ext4", "/dev/dm-7"),
+        ("mon1,mon2:/vms", "ceph", "10.0.0.1:6789,10.0.0.2:6789:/vms"),
+    ],
+)
+def test_what_the_kernel_tells_by_another_name_is_mounted_once_and_goes(
+    host: Machine, tmp_path: Path, place: str, filesystem: str, told: str
+) -> None:
+    host.servers[place] = tmp_path / "renamed"
+    host.servers[place].mkdir()
+    servers, connection = host.repository.servers, ServerConnection(place, "a", filesystem=filesystem)
+    servers.connect(DomainType.POSIXFS, connection)
+    [mounted] = host.mounts.mounted
+    host.mounts.mounted[:] = [replace(mounted, source=told)]
+    servers.connect(DomainType.POSIXFS, connection)
+    assert host.make_kind(DomainType.POSIXFS).check_new(place) in (512, 4096)
+    host.restart()
+    host.repository.servers.connect(DomainType.POSIXFS, connection)
+    assert len(host.mounts.mounted) == 1
+    assert host.repository.servers.disconnect(DomainType.POSIXFS, connection)
+    assert not host.mounts.mounted
+
+
+def test_a_place_that_two_types_use_stays_until_both_are_gone(host: Machine) -> None:
+    servers = host.repository.servers
+    nfs, posix = ServerConnection(NFS, "same id"), ServerConnection(NFS, "same id", filesystem="nfs")
+    servers.connect(DomainType.NFS, nfs)
+    servers.connect(DomainType.POSIXFS, posix)
+    assert not servers.disconnect(DomainType.NFS, nfs)
+    assert len(host.mounted) == 1
+    assert servers.disconnect(DomainType.POSIXFS, posix)
+    assert not host.mounted

@@ -473,3 +473,21 @@ async def test_storage_is_connected_also_when_that_cannot_be_remembered(houses: 
     (houses.folder / "storage.json").mkdir()
     async with houses.open() as house:
         await (await house.connect()).be_spm()
+
+
+async def test_storage_that_is_away_at_the_start_is_tried_again(houses: Houses) -> None:
+    async with houses.open() as house:
+        await house.connect()
+    server = Path(house.world.server)
+    away = server.rename(server.with_name("away"))
+    async with houses.open() as house:
+        server.rmdir()
+        assert not await house.pools.begin(restore=True)
+        assert not await house.pools.restore()
+        away.rename(server)
+        assert await house.pools.restore()
+        assert house.world.repository.pools.list_connected() == [house.world.pool_id]
+        await house.pools.disconnect(house.world.pool_id, 1, "")
+        await house.connect_server(connect=False)
+        assert await house.pools.restore()
+        assert house.world.repository.domains.list_domains() == []

@@ -20,7 +20,7 @@ log = logging.getLogger("storage.TaskManager")
 _TEMPORARY, _BACKUP = ".temp", ".backup"
 _LOAD_ORDER = ("", _TEMPORARY, _BACKUP)
 _TASK_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
-_MAX_FILE_BYTES = 1 << 20
+_MAX_FILE_BYTES, _MAX_FILES = 1 << 20, 1000
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -189,6 +189,8 @@ def _read_folder(parent: int, name: str, task_id: str) -> dict[str, bytes]:
         raise TaskLoadFailed(task_id=task_id, reason=f"{name} is not a folder") from error
     try:
         names = [entry for entry in os.listdir(folder) if entry.startswith(f"{task_id}.")]
+        if len(names) > _MAX_FILES:
+            raise TaskLoadFailed(task_id=task_id, reason=f"{name} has more than {_MAX_FILES} files")
         return {entry: _read_file(folder, entry, task_id) for entry in names}
     except OSError as error:
         raise TaskLoadFailed(task_id=task_id, reason=f"{name}: {error}") from error

@@ -36,10 +36,13 @@ class PoolTasks:
 
         return await self._runner.start(name, [Job(name, run)], owner=owner)
 
-    def require_master(self) -> Journal:
-        """Raises AddTaskFailed while no task of the pool can begin."""
+    def require_master(self, owner: str) -> Journal:
+        """Raises AddTaskFailed while no task of the pool and this owner can begin: its queue is full, there is no
+        master, or what an earlier SPM left there of the same owner is not undone."""
         if self._journal is None:
             raise AddTaskFailed(reason="the SPM is still starting or has stopped")
+        self._runner.check_undone(self._journal, owner)
+        self._runner.check_room(owner)
         return self._journal
 
     async def start_persistent(
@@ -51,12 +54,8 @@ class PoolTasks:
         *,
         job: str | None = None,
     ) -> str:
-        """A task on the pool's master, on disk when its id is returned.
-
-        Raises AddTaskFailed without a master, or while what an earlier SPM left there of the same owner is not undone.
-        """
-        master = self.require_master()
-        self._runner.check_undone(master, owner)
+        """A task on the pool's master, on disk when its id is returned. Raises AddTaskFailed."""
+        master = self.require_master(owner)
 
         async def run(context: JobContext) -> None:
             await context.run_in_thread(work, context.rollbacks, context)

@@ -90,7 +90,7 @@ class TaskRunner:
         task_id = task_id or str(uuid.uuid4())
         if task_id in self._entries:
             raise errors.JobExists(job_id=task_id)
-        self._check_room(owner)
+        self.check_room(owner)
         location = store.location if store is not None else ""
         record = TaskRecord(task_id, name, kind, location, jobs=tuple(job.record for job in jobs))
         entry = TaskEntry(record, store, owner, tuple(jobs))
@@ -236,7 +236,8 @@ class TaskRunner:
 
     # Small parts.
 
-    def _check_room(self, owner: str) -> None:
+    def check_room(self, owner: str) -> None:
+        """Raises AddTaskFailed while no task of that owner can be queued."""
         own_count = sum(entry.owner == owner for entry in self._engine.waiting)
         if not self._engine.is_open:
             raise errors.AddTaskFailed(reason="the daemon is stopping")

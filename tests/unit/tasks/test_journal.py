@@ -198,3 +198,12 @@ def test_a_folder_that_is_gone_is_named(record: TaskRecord, tmp_path: Path) -> N
             failing()
     with pytest.raises(TaskLoadFailed):
         gone.load(TASK)
+
+
+def test_a_folder_with_too_many_files_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "crowded"
+    folder.mkdir()
+    for number in range(1001):
+        (folder / f"crowded.recover.{number}").touch()
+    with pytest.raises(TaskLoadFailed, match="more than 1000 files"):
+        Journal(tmp_path).load("crowded")

@@ -112,3 +112,23 @@ async def test_however_many_owners_are_sick_the_queue_is_bounded_and_another_fin
 
 def _hang(storage: Storage) -> Callable[[JobContext], None]:
     return lambda context: storage.hang(context.rollbacks, context)
+
+
+async def test_who_must_not_begin_what_cannot_be_queued_is_told_before(tmp_path: Path) -> None:
+    """As who sets an image aside, which does not come back."""
+    storage = Storage()
+    async with TaskRunner(storage.recover, VirtualClock(), worker_count=1, queue_length=1) as runner:
+        tasks = PoolTasks(runner, None)
+        with pytest.raises(AddTaskFailed, match="the SPM is still starting"):
+            tasks.require_master(HEALTHY)
+        await tasks.take_over(tmp_path)
+        stuck = [await tasks.start_persistent("deleteImage", SICK, storage.hang)]
+        while runner.get(stuck[0]).state is not TaskState.RUNNING:
+            await asyncio.sleep(0.001)
+        stuck.append(await tasks.start_persistent("deleteImage", SICK, storage.hang))
+        with pytest.raises(AddTaskFailed, match="are waiting"):
+            tasks.require_master(SICK)
+        tasks.require_master(HEALTHY)
+        storage.is_well.set()
+        for task_id in stuck:
+            await runner.wait(task_id)

@@ -6,11 +6,12 @@ The domain's files are left to `file` and `file_volumes`, its leases to `domain_
 import contextlib
 import errno
 import logging
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +48,8 @@ LOOK_TIMEOUT_S = 10.0
 ALLOWED_REPLICA_COUNTS = (1, 3)
 _DEAD = (errno.ENOTCONN, errno.ESTALE)  # the FUSE process died, or the server forgot what was mounted
 _LONGEST_NAME = 255
+_TAGGED = re.compile(r"(PART)?(UUID|LABEL)=")
+"""What the kernel tells by another name, as it does the monitors of Ceph; the target has no other place's name."""
 TYPES = (DomainType.NFS, DomainType.POSIXFS, DomainType.GLUSTERFS)
 
 
@@ -62,6 +65,9 @@ class Outside:
     """Ends this process at once, telling why: it must not write any more."""
     hardware_id: str = ""
     """Who this host is, wherever it leaves its name."""
+    users: dict[Path, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    """Types and ids of the connections that use a mount: one place may be connected as NFS and as POSIX."""
+    locks: dict[Path, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
 
 class MountedKind:
@@ -88,8 +94,7 @@ class MountedKind:
         name = "gluster" if self._is_gluster else "file"
         self._traits = Traits(type, f"{name}Volume", f"{name.capitalize()}Volume")
         self._folder = layout.gluster_mounts if self._is_gluster else layout.mounts
-        self._users: defaultdict[Path, set[str]] = defaultdict(set)
-        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+        self._users, self._locks = outside.users, outside.locks
         self._patience = Patience(OSError)
         self._found: dict[str, Path] = {}
         self._networks: dict[Path, NetworkPlace] = {}
@@ -107,7 +112,7 @@ class MountedKind:
                 if is_new:
                     self._unmount(target)
                 raise
-            self._users[target].add(connection.id)
+            self._users[target].add((self._type, connection.id))
 
     def disconnect(self, connection: ServerConnection) -> bool:
         """Unmount it when nobody else uses it; 477 when that fails."""
@@ -115,9 +120,9 @@ class MountedKind:
         target = self._get_target(connection.place)
         with self._locks[target]:
             users = self._users[target]
-            users.discard(connection.id)
-            if users - {BLANK_UUID}:
-                log.info("%s stays mounted for connections %s", connection.place, ", ".join(sorted(users)))
+            users.discard((self._type, connection.id))
+            if any(id != BLANK_UUID for _, id in users):
+                log.info("%s stays mounted for connections %s", connection.place, sorted(users))
                 return False
             users.clear()
             if self._is_mounted(connection.place, target):
@@ -243,8 +248,14 @@ class MountedKind:
     def _is_mounted(self, place: str, target: Path) -> bool:
         source = normalize_remote(place)
         real = str(Path(source).resolve()) if source.startswith("/") else source
+        is_renamed = bool(_TAGGED.match(place))
         return any(
-            mounted.target == target and {_normalize(mounted.source), mounted.device} & {source, real}
+            mounted.target == target
+            and (
+                is_renamed
+                or mounted.filesystem == "ceph"
+                or bool({_normalize(mounted.source), mounted.device} & {source, real})
+            )
             for mounted in self._outside.mounts.list_mounted()
         )
 

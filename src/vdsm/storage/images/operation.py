@@ -90,6 +90,7 @@ class Operations:
         for (chained_id, record), parent in zip(chain, [*parents, None], strict=True):
             if record.legality is Legality.FAKE and not fakes:
                 raise ImageIsNotLegalChain(image_id, f"{chained_id} is a fake")
+            domain.backend.data.get_size(image_id, chained_id)  # it is there, and no link
             if record.format is VolumeFormat.RAW:
                 continue  # it is opened as raw, whatever a guest wrote into its beginning
             path = domain.backend.data.get_path(image_id, chained_id)
@@ -112,7 +113,8 @@ def get_next_generation(generation: int) -> int:
 
 
 def get_layer(domain: Domain, image_id: str, volume_id: str, record: VolumeMetadata) -> Layer:
-    """The volume's file as qemu is to open it."""
+    """The volume's file as qemu is to open it; VolumeAccessError (209) for one that is not there, or a link."""
+    domain.backend.data.get_size(image_id, volume_id)
     return Layer(domain.backend.data.get_path(image_id, volume_id), record.format.qemu)
 
 

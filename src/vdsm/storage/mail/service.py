@@ -20,6 +20,9 @@ from vdsm.storage.repository import Repository
 
 log = logging.getLogger("storage.mailbox")
 
+RETRY_S = 10.0
+"""So long after a master that could not be looked at, it is looked at once more."""
+
 DEFAULT_MAILBOXES = 250
 MAXIMUM_MAILBOXES = 4096
 """All that the files of a file domain have room for."""
@@ -70,10 +73,14 @@ class MailService:
         self._lock = asyncio.Lock()
         self._part: _Part | None = None
         self._host: tuple[HostMail, asyncio.Task[None]] | None = None
-        self._spm: tuple[int, asyncio.Task[None]] | None = None
+        self._spm: asyncio.Task[None] | None = None
+        self._count: int | None = None
+        """How many mailboxes this host serves as the SPM."""
+        self._pool: ConnectedPool | None = None
 
     def follow(self, pool: ConnectedPool | None) -> None:
         """Take part where this pool's master is, or nowhere."""
+        self._pool = pool
         self._children.spawn(self._follow(pool), "mailbox")
 
     async def start_spm(self, mailbox_count: int | None) -> None:
@@ -81,11 +88,13 @@ class MailService:
         count = min(mailbox_count, MAXIMUM_MAILBOXES) if mailbox_count and mailbox_count > 0 else DEFAULT_MAILBOXES
         async with self._lock:
             await self._stop_spm()
-            self._start_spm(count)
+            self._count = count
+            self._start_spm()
 
     async def stop_spm(self) -> None:
         """When it returns nothing is written to the outbox any more."""
         async with self._lock:
+            self._count = None
             await self._stop_spm()
 
     async def extend(self, extension: Extension) -> None:
@@ -104,7 +113,6 @@ class MailService:
             part = None if pool is None else await self._find(pool)
             if part == self._part:
                 return
-            count = self._spm[0] if self._spm is not None else None
             await self._stop_spm()
             if self._host is not None:
                 await _end(self._host[1])
@@ -113,8 +121,7 @@ class MailService:
             if part is not None:
                 host = HostMail(self._make_line(part), part.host_id, self._clock, self._pace)
                 self._host = host, self._children.spawn(host.run(), f"mailbox of host {part.host_id}")
-            if count is not None:
-                self._start_spm(count)
+            self._start_spm()
 
     async def _find(self, pool: ConnectedPool) -> _Part | None:
         def look() -> _Part | None:
@@ -126,18 +133,24 @@ class MailService:
         try:
             return await self._lane.run(look)
         except NodeError as error:
-            log.warning("pool %s has no mailbox: %s", pool.pool_id, error)
+            log.warning("pool %s has no mailbox yet: %s", pool.pool_id, error)
+            self._children.spawn(self._try_again(pool), "mailbox, once more")
             return None
 
-    def _start_spm(self, count: int) -> None:
-        if self._part is not None:
+    async def _try_again(self, pool: ConnectedPool) -> None:
+        await self._clock.sleep(RETRY_S)
+        if self._pool is pool:
+            await self._follow(pool)
+
+    def _start_spm(self) -> None:
+        if self._part is not None and self._count is not None:
             line = self._make_line(self._part)
-            spm = SpmMail(line, count, self._extend, self._clock, self._pace, worker_count=self._worker_count)
-            self._spm = count, self._children.spawn(spm.run(), "mailboxes of all hosts")
+            spm = SpmMail(line, self._count, self._extend, self._clock, self._pace, worker_count=self._worker_count)
+            self._spm = self._children.spawn(spm.run(), "mailboxes of all hosts")
 
     async def _stop_spm(self) -> None:
         if self._spm is not None:
-            await _end(self._spm[1])
+            await _end(self._spm)
             self._spm = None
 
     def _make_line(self, part: _Part) -> MailLine:

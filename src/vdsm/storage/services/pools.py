@@ -17,7 +17,7 @@ from vdsm.storage.errors import IsSpm, SpmStatusError
 from vdsm.storage.health.monitor import Health
 from vdsm.storage.lanes import Lane, Lanes
 from vdsm.storage.mail.service import MailService
-from vdsm.storage.model import LeaseSettings, PoolDomain, PoolInfo, SpmRole
+from vdsm.storage.model import DomainType, LeaseSettings, PoolDomain, PoolInfo, ServerConnection, SpmRole
 from vdsm.storage.ports import Rollbacks, Watch
 from vdsm.storage.remembered import RememberedPool, StorageMemory
 from vdsm.storage.repository import Repository
@@ -79,6 +79,7 @@ class PoolService:
     _mail: MailService
     upgrades: PoolUpgrades = field(init=False)
     _changing_role: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _restored: list[tuple[DomainType, ServerConnection]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.upgrades = PoolUpgrades(self._repository, self._work)
@@ -246,27 +247,31 @@ class PoolService:
             return
         raise SpmStatusError("")
 
-    async def begin(self, *, restore: bool) -> None:
-        """Clean up after a killed daemon; with `restore`, connect servers and the pool as they were.
-
-        What fails is logged and left to clients.
-        """
+    async def begin(self, *, restore: bool) -> bool:
+        """Clean up after a killed daemon; with `restore`, `restore`."""
         try:
             await self._lanes.run("", self._repository.pools.clean_up)
         except (NodeError, OSError) as error:
             log.warning("links of an earlier daemon could not be removed: %s", error)
-        if restore:
-            await self._restore()
+        return not restore or await self.restore()
 
     def _get_masters_lane(self, pool_id: str) -> Lane:
         return self._lanes.get(self._repository.pools.get_connected(pool_id).master_id)
 
-    async def _restore(self) -> None:
-        await self._servers.connect_places(self._memory.content.connections, connect=True)
+    async def restore(self) -> bool:
+        """Connect servers and the pool as the memory has them, where they are not; whether all are.
+
+        What fails is logged, and is left to clients or to another try.
+        """
+        missing = [place for place in self._memory.content.connections if place not in self._restored]
+        statuses = await self._servers.connect_places(missing, connect=True)
+        self._restored += [place for place, status in zip(missing, statuses, strict=True) if not status]
         pool = self._memory.content.pool
-        if pool is None or self._repository.pools.list_connected():
-            return
-        try:
-            await self.connect(pool.pool_id, pool.host_id, "", pool.master_domain_id, pool.master_version, pool.domains)
-        except NodeError as error:
-            log.warning("pool %s could not be connected again: %s", pool.pool_id, error)
+        if pool is not None and not self._repository.pools.list_connected():
+            args = (pool.pool_id, pool.host_id, "", pool.master_domain_id, pool.master_version, pool.domains)
+            try:
+                await self.connect(*args)
+            except NodeError as error:
+                log.warning("pool %s could not be connected again: %s", pool.pool_id, error)
+                return False
+        return not any(statuses)

@@ -18,8 +18,8 @@ class LongWork(Protocol):
     async def start_in_memory(self, name: str, owner: str, work: Callable[[], Awaitable[None]]) -> str:
         """A task that is gone with the process."""
 
-    def require_master(self) -> object:
-        """Raises what `start_persistent` would while no task of the pool can begin."""
+    def require_master(self, owner: str) -> object:
+        """Raises what `start_persistent` would while no task of the pool and this owner can begin."""
 
     async def start_persistent(
         self,

@@ -286,7 +286,7 @@ class ImageService:
     ) -> str:
         removals = self._repository.whole_images
         self._repository.pools.require_spm(pool_id)
-        self._require_master()  # what is set aside does not come back
+        self._require_master(domain_id)  # what is set aside does not come back
         template_id = await self._lanes.run(domain_id, removals.set_aside, pool_id, domain_id, image_id)
         finish = partial(removals.finish, pool_id, domain_id, image_id, template_id, discard=discard)
         job = f"{'zero' if zero else 'purge'}Image_{image_id}"
