@@ -210,7 +210,7 @@ class FileDataStore:
         with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
             status = self.get_path(image_id, volume_id).lstat()
         if stat.S_ISLNK(status.st_mode):
-            raise VolumeAccessError(volume_id, "it is a link, which may lead anywhere")
+            raise errors.VolumeAccessError(volume_id, "it is a link, which may lead anywhere")
         return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
 
     def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
