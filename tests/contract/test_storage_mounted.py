@@ -82,11 +82,11 @@ class Machine:
         self.leases = LeasesInMemory(self.judge, writes_files=True)
         self.gluster = FakeGluster()
         self.owner = NoOwner()
-        self.outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
         self.restart()
 
     def restart(self) -> None:
         """A new daemon: what it knew is forgotten, mounts stay."""
+        self.outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
         self.repository = Repository(
             Paths(self.root), qemu_img=QemuImgCommand(), ownership=self.owner, clock=FixedClock(), shared=self.outside
         )
