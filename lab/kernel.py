@@ -1,4 +1,4 @@
-"""What Python 3.11 has no calls for: unmounting, network namespaces, and links up and down; no program is started."""
+"""What Python 3.11 has no calls for: mounting, network namespaces, and links up and down; no program is started."""
 
 import ctypes
 import errno
@@ -29,6 +29,11 @@ def _check(status: int, what: str) -> None:
     if status != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what)
+
+
+def mount(device: Path, target: Path, filesystem: str, options: str = "") -> None:
+    """Mount a file system with options of its own. Raises OSError."""
+    _mount(str(device), target, 0, filesystem, options)
 
 
 def unmount(target: Path, *, force: bool = False) -> None:
@@ -75,8 +80,9 @@ def delete_network_namespace(path: Path) -> None:
     path.unlink()
 
 
-def _mount(source: str, target: Path, flags: int) -> None:
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None), str(target))
+def _mount(source: str, target: Path, flags: int, filesystem: str = "none", options: str = "") -> None:
+    words = [os.fsencode(word) for word in (source, target, filesystem)]
+    _check(_libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options)), str(target))
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def write(layer: Layer, blocks: str) -> None:
 
 
 def read(layer: Layer) -> str:
-    """The letters of an image and all below it, a dot for zeros; the image itself is whole."""
+    """The letters of an image and all below it, a dot for zeros, `?` for a mixture; the image itself is whole."""
     if layer.format == COW:
         run(["qemu-img", "check", "-q", "-f", COW, layer.path], timeout_s=60)
     out = layer.path.with_name("read.out")
@@ -39,5 +39,10 @@ def read(layer: Layer) -> str:
     data = out.read_bytes()
     out.unlink()
     blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
-    assert all(block == block[:1] * BLOCK for block in blocks)
-    return "".join(chr(block[0]) if block[0] else "." for block in blocks)
+    return "".join(_name(block) for block in blocks)
+
+
+def _name(block: bytes) -> str:
+    if block != block[:1] * BLOCK:
+        return "?"
+    return chr(block[0]) if block[0] else "."
