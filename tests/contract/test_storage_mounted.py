@@ -575,6 +575,20 @@ def test_making_a_pool_leaves_no_host_behind(host: Machine) -> None:
     assert host.judge.members[world.domain_id] == {} and host.judge.holders == {}
 
 
+def test_a_pool_is_made_only_of_domains_that_nobody_else_writes(hosts: list[Machine]) -> None:
+    first, second = hosts
+    world, other = create(first), create(first, DomainType.GLUSTERFS, GLUSTER)
+    ids = [world.domain_id, other.domain_id]
+    second.repository.servers.connect(DomainType.GLUSTERFS, GLUSTER)
+    with second.repository.domains.get(other.domain_id).locked(7):
+        with pytest.raises(AcquireLockFailure):
+            first.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, ids)
+        assert not any(first.repository.domains.get(domain_id).metadata.pool_ids for domain_id in ids)
+        assert first.judge.members[world.domain_id] == {}
+    first.repository.pools.create(world.pool_id, "pool", world.domain_id, 1, ids)
+    assert first.judge.holders == {}
+
+
 async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Machine) -> None:
     world, lanes = create(host), Lanes(30)
     ids = LaneHostIds(host.repository.domains, lanes)

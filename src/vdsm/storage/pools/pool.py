@@ -91,11 +91,12 @@ class Pools:
             raise errors.TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
         if self._connected is not None and self._connected.pool_id == pool_id:
             raise errors.StoragePoolConnected(pool_id, "it exists")
-        with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)):
+        with self._locks.hold(*(locks.domain(domain_id) for domain_id in domain_ids)), contextlib.ExitStack() as leases:
             others = self._check_new(pool_id, master_id, domain_ids)
-            with self._domains.get(master_id).locked(RESERVED_HOST_ID):
-                self._check_new(pool_id, master_id, domain_ids)  # another host may have been first
-                self._create(pool_id, master_id, new_pool_keys(pool_id, name, master_id, master_version, lease), others)
+            for domain_id in (master_id, *others):
+                leases.enter_context(self._domains.get(domain_id).locked(RESERVED_HOST_ID))
+            self._check_new(pool_id, master_id, domain_ids)  # another host may have been first
+            self._create(pool_id, master_id, new_pool_keys(pool_id, name, master_id, master_version, lease), others)
         log.info("Created pool %s with master %s", pool_id, master_id)
 
     def connect(
