@@ -748,12 +748,14 @@ def test_nothing_that_only_an_spm_does_goes_on_while_the_lease_is_given_up(
     role, refused = host.repository.spm, list[NodeError]()
 
     def release(_: Lease) -> None:
+        impatient = locks.WAITS.set(locks.Waits(0.05, lambda _: None))
         for resource in (locks.writing(spm.pool_id, shared=True), locks.pool(spm.pool_id, shared=True)):
             try:
-                with locks.Locks(0.05, share=role._locks).hold(resource):
+                with role._locks.hold(resource):
                     return
             except NodeError as error:
                 refused.append(error)
+        locks.WAITS.reset(impatient)
 
     monkeypatch.setattr(host.leases, "release", release)
     role.stop(spm.pool_id)

@@ -116,7 +116,7 @@ class Images:
             if record.legality is Legality.ILLEGAL and not allow_illegal:
                 raise errors.PrepareIllegalVolumeError(chained_id)
             if not self.backend.data.has_data(image_id, chained_id):
-                raise errors.VolumeAccessError(chained_id, "no data")
+                raise errors.VolumeAccessError(chained_id, "no data; a link in its place is not followed")
         return chain
 
     def has_own(self, image_id: str) -> bool:
