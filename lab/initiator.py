@@ -48,14 +48,15 @@ class Session:
 
     def device(self, lun: int = 0) -> Path:
         """The block device of a LUN, as soon as it is there."""
-        found: list[Path] = []
 
-        def look() -> bool:
-            found.extend(self.folder.glob(f"device/target*/*:*:*:{lun}/block/*"))
-            return any(Path("/dev", path.name).exists() for path in found)
+        def look() -> Path | None:
+            for path in self.folder.glob(f"device/target*/*:*:*:{lun}/block/*"):
+                device = Path("/dev", path.name)
+                if device.exists() and Path("/sys/block", path.name, "queue").exists():  # it comes a moment later
+                    return device
+            return None
 
-        wait_for(look, f"LUN {lun} of {self.target.iqn} at {self.portal.address} has a device")
-        return Path("/dev", found[-1].name)
+        return wait_for(look, f"LUN {lun} of {self.target.iqn} at {self.portal.address} has a device")
 
     def rescan(self) -> None:
         """Look for new LUNs and new sizes."""
