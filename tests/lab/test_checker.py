@@ -5,9 +5,13 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from lab import loop, nfs
 from lab.nfs import Server
 from tests.contract.test_checker import COMMAND, Listener, checking, make_file
+
+pytestmark = pytest.mark.timeout(400)  # a client that comes back needs as long again as its server was silent
 
 
 def test_a_hung_server_costs_one_thread_and_comes_back_by_itself(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Two daemons on one NFS domain, real mounts and real sanlock: options in force, the one writer, a silent server."""
+"""Two daemons on one file server: a domain in a folder that the hosts mounted; then one of NFS with real sanlock:
+options in force, the one writer, a silent server.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ import pytest
 from lab.commands import wait_for
 from lab.hosts import Host, Hosts
 from lab.networks import adopted
-from lab.nfs import Export, server
+from lab.nfs import Export, Server, server
 from lab.sanlock import Sanlock
 from lab.vdsmd import ConnectionFailed, HostVdsmd, make_id
 from vdsm.wire.client import Address, connect
@@ -37,21 +39,13 @@ class Member:
         [answer] = self.daemon.call(f"StoragePool.{verb}StorageServer", **self.describe(source))
         return int(answer["status"])
 
-    def describe(self, source: str) -> dict[str, object]:
+    def describe(self, source: str, options: str = "") -> dict[str, object]:
         place = {"connection": source, "protocol_version": "4.2", "timeout": TIMEOUT_DS, "retrans": 1}
-        connection = {"id": CONNECTION, **place}
+        connection = {"id": CONNECTION, **place, "mnt_options": options}
         return {"storagepoolID": self.pool_id, "domainType": "NFS", "connectionParams": [connection]}
 
     def create(self, source: str) -> None:
-        self.daemon.call(
-            "StorageDomain.create",
-            storagedomainID=self.domain_id,
-            domainType="NFS",
-            typeArgs={"remotePath": source},
-            name="shared",
-            domainClass="Data",
-            version=5,
-        )
+        create(self.daemon, self.domain_id, "NFS", source)
         self.daemon.call("StoragePool.create", **self._master(), name="pool", domainList=[self.domain_id])
 
     def connect(self) -> None:
@@ -79,10 +73,50 @@ def start(stack: ExitStack, hosts: Hosts, host: Host, export: Export) -> HostVds
     """A daemon on a host that reaches the server over a link of its own."""
     link = stack.enter_context(adopted(host.name, host.namespaces.init_pid))
     stack.enter_context(export.server.client(link, f"nfs{host.name}"))
+    stack.callback(end, host, export)
     Sanlock(host.namespaces).start()
     daemon = HostVdsmd(hosts, host, SETTINGS)
     stack.push(daemon)
     return daemon.start(wait=False)
+
+
+def end(host: Host, export: Export) -> None:
+    """Take the host's power while the server answers: what it has mounted, and who uses that, would not end without."""
+    export.server.heal()
+    host.kill()
+
+
+def share_folder(hosts: Hosts, daemons: list[HostVdsmd], server: Server) -> None:
+    """Each mounts an export by itself; what the first makes a domain of, the other finds."""
+    domain_id, place = make_id(), str(hosts.base / "domain")
+    connections = [{"id": make_id(), "connection": place}]
+    which = {"storagepoolID": make_id(), "domainType": "LOCALFS", "connectionParams": connections}
+    with server.export("folder", squashes_root=False) as export:
+        os.chown(export.folder, 36, 36)
+        hosts.mount("-t", "nfs", "-o", "vers=4.2", export.source, place)
+        for daemon in daemons:
+            [answer] = daemon.call("StoragePool.connectStorageServer", **which)
+            assert answer["status"] == 0, answer
+        first, second = daemons
+        create(first, domain_id, "LOCALFS", place)
+        assert (export.folder / domain_id / "dom_md/metadata").exists()
+        assert second.call("StorageDomain.getInfo", storagedomainID=domain_id)["name"] == "shared"
+        for daemon in daemons:
+            daemon.call("StoragePool.disconnectStorageServer", **which)
+            daemon.host.run("umount", place)  # both mounts would share one connection and its timeouts
+
+
+def create(daemon: HostVdsmd, domain_id: str, kind: str, place: str) -> None:
+    """A new Data domain."""
+    daemon.call(
+        "StorageDomain.create",
+        storagedomainID=domain_id,
+        domainType=kind,
+        typeArgs={"remotePath": place},
+        name="shared",
+        domainClass="Data",
+        version=5,
+    )
 
 
 def disconnect(member: Member, source: str) -> None:
@@ -102,6 +136,8 @@ def test_two_hosts_on_one_nfs_domain(export: Export) -> None:
         for member in members:
             member.daemon.wait_listening()
             member.daemon.wait_ready()
+        share_folder(hosts, [member.daemon for member in members], export.server)
+        for member in members:
             assert member.connect_server(export.source) == 0
             stack.callback(disconnect, member, export.source)  # while the server can be reached
         mounts = first.daemon.host.run("cat", "/proc/self/mounts")
@@ -119,7 +155,7 @@ def test_two_hosts_on_one_nfs_domain(export: Export) -> None:
         wait_for(lambda: second.start_spm() == 0, "the other host takes over", pause_s=1.0)
         second.daemon.call("StoragePool.spmStop", storagepoolID=pool_id)
         with export.server.hung(), connect(Address(socket_path=second.daemon.paths.socket), PATIENCE_S) as patient:
-            params = second.describe(f"{export.server.address}:/another")
+            params = second.describe(f"{export.server.address}:/another", "retry=0")  # else mount tries for two minutes
             [answer] = patient.call("StoragePool.connectStorageServer", params)
             assert answer["status"] == 477
             assert second.daemon.call("Host.ping2") is True
