@@ -1,0 +1,28 @@
+"""Operations on images on NFS: after each, guests read what they wrote. Python is slow here: few in quick runs."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from lab.loop import scratch
+from lab.nfs import server
+from tests.image_operations import CELLS, choose_cells, open_world, run_cells
+from vdsm.adapters.files import NumericOwner
+from vdsm.storage.model import DomainType
+
+PLACE = 3
+IN_CHECK = 8
+
+
+@pytest.mark.timeout(0)  # in soak, all of the table
+def test_guests_read_what_they_wrote_on_nfs(rounds: Callable[[int, int], int]) -> None:
+    with server() as serving, serving.export("domain", squashes_root=False) as export, scratch() as folder:
+        os.chown(export.folder, 36, 36)
+        world = open_world(folder, DomainType.NFS, export.source, NumericOwner())
+        try:
+            assert list(run_cells(world, choose_cells(rounds(IN_CHECK, len(CELLS)), PLACE))) == []
+            world.repository.spm.stop(world.pool_id)
+            world.repository.pools.disconnect(world.pool_id)
+        finally:
+            world.repository.servers.disconnect(DomainType.NFS, export.source)
