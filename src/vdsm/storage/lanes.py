@@ -74,7 +74,7 @@ class Lane:
                 return await asyncio.shield(done)
         except TimeoutError:
             if done.done():
-                raise  # the operation's own
+                return done.result()  # it ended at the last moment, or the failure is its own
             too_late.set()
             self._write_off(done)
             raise AccessTimeout(self._name) from None

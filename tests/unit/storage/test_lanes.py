@@ -218,3 +218,10 @@ async def until(condition) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def test_what_ends_together_with_its_time_has_its_result() -> None:
+    running = asyncio.create_task(Lane("sick", 0.01).run(lambda: "done"))
+    await asyncio.sleep(0)
+    threading.Event().wait(0.1)  # the loop is busy: it hears of the deadline and of the end in one round
+    assert await running == "done"
