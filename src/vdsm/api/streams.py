@@ -1,6 +1,6 @@
 """The image endpoint: an image's bytes over plain HTTP requests (facts: rpc §1.9); none of it is a verb."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,8 +18,8 @@ class ImagePlace:
 class ImageStreams(Protocol):
     """Transfers as tasks of the pool, whose ids are told. Raises NodeError before anything was begun."""
 
-    async def read(self, place: ImagePlace, size_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
-        """The first bytes of an image; they end early when the task fails."""
+    async def read(self, place: ImagePlace, size_bytes: int) -> tuple[str, AsyncGenerator[bytes, None]]:
+        """The first bytes of an image, to be closed; they end early when the task fails."""
 
     async def write(self, place: ImagePlace, size_bytes: int, pieces: AsyncIterator[bytes]) -> str:
         """Let an image begin with so many bytes; returns when the task has ended, well or not."""

@@ -26,6 +26,7 @@ from vdsm.settings import Settings, format_settings, load_settings
 if TYPE_CHECKING:
     from vdsm.storage.domain import Domain
     from vdsm.storage.examination.places import Examination
+    from vdsm.storage.examination.survey import Survey
 
 PROGRAM = "vdsm-tool"
 _COMMAND_TIMEOUT_S = 30.0
@@ -147,8 +148,7 @@ def dump_volume_chains(paths: Paths, domain: str, as_json: bool) -> None:
     """Print the volumes of a domain (its path, or its id), each after its parent."""
     from vdsm.storage.examination.reports import list_chains
 
-    examination = _examine(paths)
-    print_rows(list_chains(examination.survey(examination.open(domain))), as_json=as_json)
+    print_rows(list_chains(_survey(paths, domain)), as_json=as_json)
 
 
 @command.command("volume-info")
@@ -160,8 +160,7 @@ def volume_info(paths: Paths, domain: str, volume: str, as_json: bool) -> None:
     """Print what a volume's record, file and lease tell."""
     from vdsm.storage.examination.reports import describe_volume
 
-    examination = _examine(paths)
-    print_row(describe_volume(examination.survey(examination.open(domain)), volume), as_json=as_json)
+    print_row(describe_volume(_survey(paths, domain), volume), as_json=as_json)
 
 
 @command.command("dump-leases")
@@ -172,8 +171,7 @@ def dump_leases(paths: Paths, domain: str, as_json: bool) -> None:
     """Print sanlock's records on a domain as they are on storage: hosts, the writer's, external ones, volumes'."""
     from vdsm.storage.examination.reports import list_leases
 
-    examination = _examine(paths)
-    print_rows(list_leases(examination.survey(examination.open(domain))), as_json=as_json)
+    print_rows(list_leases(_survey(paths, domain)), as_json=as_json)
 
 
 @command.command("rebuild-xleases")
@@ -211,6 +209,11 @@ def check_domain(
     findings = examination.find_all(domain)
     print_rows(list_findings(findings, repaired), as_json=as_json)
     return int(bool(findings))
+
+
+def _survey(paths: Paths, domain: str) -> "Survey":
+    examination = _examine(paths)
+    return examination.survey(examination.open(domain))
 
 
 def _examine(paths: Paths) -> "Examination":

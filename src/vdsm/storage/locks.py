@@ -83,6 +83,11 @@ def external_leases(domain_id: str) -> Resource:
     return Resource(f"05_external_lease_{domain_id}", "")
 
 
+def nbd_server(server_id: str) -> Resource:
+    """An NBD server of this host."""
+    return Resource("07_nbd", server_id)
+
+
 def run_link(domain_id: str, image_id: str) -> Resource:
     """The link by which this host uses an image."""
     return Resource(f"06_link_{domain_id}", image_id)

@@ -104,8 +104,8 @@ class Repository:
             layout,
             steps,
         )
-        self.streams = Streams(self.domains, self.pools, operations, locks, remote, steps)
-        self.external_copies = ExternalCopies(operations, self.streams, self.external_leases, qemu_img, steps)
+        self.streams = Streams(self.domains, self.pools, operations, remote, steps)
+        self.external_copies = ExternalCopies(operations, self.external_leases, qemu_img, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         self.corrections = Corrections(self.pools, operations, qemu_img, steps)
         self.inspection = Inspection(self.domains, locks, operations, qemu_img)

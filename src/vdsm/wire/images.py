@@ -1,7 +1,7 @@
 """The image endpoint on the common port (facts: rpc §1.9): GET and PUT that name a storage domain in their headers."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import msgspec
@@ -66,8 +66,8 @@ class ImageDoor:
         return StreamingResponse(_count(pieces, size_bytes), 206, headers, "application/octet-stream")
 
 
-async def _count(pieces: AsyncIterator[bytes], size_bytes: int) -> AsyncIterator[bytes]:
-    async with aclosing(pieces):  # type: ignore[type-var]
+async def _count(pieces: AsyncGenerator[bytes, None], size_bytes: int) -> AsyncIterator[bytes]:
+    async with aclosing(pieces):
         async for piece in pieces:
             size_bytes -= len(piece)
             yield piece

@@ -1,14 +1,12 @@
 """What is wrong between the records of one image, and between a record and its file's header; pure (facts: §4.3)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vdsm.core.ids import BLANK_UUID
+from vdsm.storage.images.chain import Records
 from vdsm.storage.images.trust import find_foreign_name
 from vdsm.storage.model import Legality, VolumeFormat, VolumeMetadata, VolumeRole
 from vdsm.storage.ports import ImageFile
-
-Records = Mapping[str, VolumeMetadata]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +17,6 @@ class Fault:
     volume_id: str
     text: str
     right: VolumeMetadata | None = None
-
-
-def order_chain(records: Records) -> list[str]:
-    """The volumes of an image, each after its parent; those whose parent is not there, or that are in a ring, last."""
-    ordered: dict[str, None] = {}
-    while ready := [
-        volume_id
-        for volume_id, record in sorted(records.items())
-        if volume_id not in ordered and (record.parent_id == BLANK_UUID or record.parent_id in ordered)
-    ]:
-        ordered |= dict.fromkeys(ready)
-    return [*ordered, *sorted(records.keys() - ordered.keys())]
 
 
 def find_faults(domain_id: str, image_id: str, records: Records) -> Iterator[Fault]:

@@ -3,7 +3,7 @@
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vdsm.core.clock import Clock
@@ -13,14 +13,14 @@ from vdsm.core.patience import Patience
 from vdsm.storage import errors
 from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.backends.file import open_file_domain
-from vdsm.storage.backends.localfs import FileLock
+from vdsm.storage.backends.localfs import TRAITS, FileLock
 from vdsm.storage.backends.mounted import TYPES
 from vdsm.storage.domain import Domain
 from vdsm.storage.examination.survey import Finding, Survey, repair
 from vdsm.storage.layout import FileDomainLayout, Layout
 from vdsm.storage.metadata import DomainMetadata, parse_domain_metadata
 from vdsm.storage.model import XLEASES_VERSION, DomainRole, DomainType
-from vdsm.storage.ports import Leases, Ownership, QemuImg, Steps, Traits
+from vdsm.storage.ports import Leases, Ownership, QemuImg, Steps
 
 LOOK_TIMEOUT_S = 10.0
 
@@ -81,7 +81,7 @@ class Examination:
         if metadata.type not in TYPES:
             raise errors.InvalidMetadata("TYPE", f"{metadata.type} in files")
         lock = DomainLeases(self.leases, path.name, path)
-        traits = Traits(metadata.type, "fileVolume", "FileVolume")
+        traits = replace(TRAITS, type=metadata.type)
         return Domain(metadata, open_file_domain(path.name, path, traits, lock, self.owner_of(path), self.clock))
 
     def survey(self, domain: Domain) -> Survey:
@@ -114,8 +114,8 @@ class Examination:
 
     def _open_local(self, path: Path, metadata: DomainMetadata | None = None) -> Domain:
         """A domain of this host, or one whose metadata cannot be read: as if it had no leases."""
-        traits, lock = Traits(DomainType.LOCALFS, "fileVolume", "FileVolume"), FileLock(FileDomainLayout(path).ids)
-        backend = open_file_domain(path.name, path, traits, lock, self.owner_of(path))
+        lock = FileLock(FileDomainLayout(path).ids)
+        backend = open_file_domain(path.name, path, TRAITS, lock, self.owner_of(path))
         return Domain(metadata or DomainMetadata({"VERSION": "5"}), backend)
 
 

@@ -18,7 +18,8 @@ from vdsm.storage.backends.file import MAILBOX_BYTES, MAILBOXES
 from vdsm.storage.backends.file_volumes import DRAFT_MODE, PURGED_PREFIX
 from vdsm.storage.domain import Domain
 from vdsm.storage.errors import StorageDomainAccessError, io_failing_as
-from vdsm.storage.examination.chains import Fault, find_faults, find_header_fault, order_chain
+from vdsm.storage.examination.chains import Fault, find_faults, find_header_fault
+from vdsm.storage.images.chain import order_chain
 from vdsm.storage.images.volume_metadata import RECORD_BYTES
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.leases.on_disk import DiskRecord, read_records

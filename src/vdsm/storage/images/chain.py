@@ -4,7 +4,7 @@ Creating and removing volumes is left to `volume` and `removal`.
 """
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from vdsm.core.ids import BLANK_UUID
@@ -12,6 +12,8 @@ from vdsm.storage import errors
 from vdsm.storage.images.volume_metadata import format_volume_metadata, parse_volume_metadata
 from vdsm.storage.model import Legality, VolumeMetadata, VolumeRole
 from vdsm.storage.ports import Backend
+
+Records = Mapping[str, VolumeMetadata]
 
 
 class Images:
@@ -128,3 +130,15 @@ class Images:
             except (errors.InvalidMetadata, errors.VolumeDoesNotExist):
                 continue
         return False
+
+
+def order_chain(records: Records) -> list[str]:
+    """The volumes of an image, each after its parent; those whose parent is not there, or that are in a ring, last."""
+    ordered: dict[str, None] = {}
+    while ready := [
+        volume_id
+        for volume_id, record in sorted(records.items())
+        if volume_id not in ordered and (record.parent_id == BLANK_UUID or record.parent_id in ordered)
+    ]:
+        ordered |= dict.fromkeys(ready)
+    return [*ordered, *sorted(records.keys() - ordered.keys())]

@@ -6,8 +6,7 @@ from functools import partial
 from vdsm.storage import checks
 from vdsm.storage.errors import CopyImageError, InvalidParameterException, UnsupportedOperation, qemu_failing_as
 from vdsm.storage.images.formatting import format_data
-from vdsm.storage.images.operation import Operations, check_generation
-from vdsm.storage.images.streams import Streams
+from vdsm.storage.images.operation import Operations
 from vdsm.storage.leases.external import LeasesOfDomains
 from vdsm.storage.model import ExternalPlace, VolumeRef, VolumeRole
 from vdsm.storage.ports import UNWATCHED, QemuImg, Steps, Watch
@@ -19,11 +18,8 @@ _ADDRESS = re.compile(r"(nbd|nbd\+unix|rbd):[^\s\0]+")
 class ExternalCopies:
     """The lease is held while the copy goes on, and tells how it ended; a kill leaves it pending, to be fenced."""
 
-    def __init__(
-        self, operations: Operations, streams: Streams, leases: LeasesOfDomains, qemu_img: QemuImg, steps: Steps
-    ) -> None:
+    def __init__(self, operations: Operations, leases: LeasesOfDomains, qemu_img: QemuImg, steps: Steps) -> None:
         self._operations = operations
-        self._streams = streams
         self._leases = leases
         self._qemu_img = qemu_img
         self._step = steps
@@ -46,7 +42,7 @@ class ExternalCopies:
                 domain.backend.data.settle_data(*ids)
 
     def send(self, job_id: str, source: VolumeRef, target: ExternalPlace, *, watch: Watch = UNWATCHED) -> None:
-        """Copy all that a volume reads as to a place outside. Raises 261, 911, 912, 2009, and as `Streams.reading`."""
+        """Copy all that a volume reads as to a place outside. Raises 261, 912, 2009, and as `Operations.reading`."""
         _check(target, trusted=target.format == "raw" or target.create)
         checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
         options: tuple[str, ...] = () if target.create else ("-n", "--target-is-zero") if target.is_zero else ("-n",)
@@ -54,11 +50,10 @@ class ExternalCopies:
             options += ("-W",)
         with (
             self._leases.work(*target.lease, job_id, target.generation),
-            self._streams.reading(source) as (path, record),
+            self._operations.reading(source) as (domain, record),
         ):
-            check_generation(source, record)
+            path, kind = domain.backend.data.get_path(source.image_id, source.volume_id), record.format.qemu
             with qemu_failing_as(partial(CopyImageError, source.volume_id)):
-                kind = record.format.qemu
                 self._qemu_img.transfer(str(path), kind, target.url, target.format, options, watch)
 
 

@@ -23,7 +23,7 @@ from vdsm.storage.errors import (
 from vdsm.storage.images.appliance import write_appliance
 from vdsm.storage.images.archive import BadArchive, is_archive, list_members
 from vdsm.storage.images.formatting import OLD_COMPAT, get_compat
-from vdsm.storage.images.operation import Chain, Operations, check_generation, get_layer
+from vdsm.storage.images.operation import Chain, Operations, get_layer
 from vdsm.storage.images.trust import find_mismatch
 from vdsm.storage.model import VolumeFormat, VolumeMetadata, VolumeRef
 from vdsm.storage.ports import UNWATCHED, Conversion, ImageFile, Layer, Measure, QemuImg, Watch
@@ -136,13 +136,8 @@ class Inspection:
         disk = Layer(part, target.format)
         if target.format == ARCHIVE_FORMAT:
             disk = Layer(path.with_name(f"{path.name}.vmdk.part"), "vmdk")
-        checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
         failed = partial(CopyImageError, source.volume_id)
-        image = locks.image(source.domain_id, source.image_id, shared=True)
-        with self._locks.hold(locks.domain(source.domain_id, shared=True), image):
-            domain = self._domains.get_with_images(source.domain_id)
-            record = self._operations.open_chain(domain, *ids)[0][1]
-            check_generation(source, record)
+        with self._operations.reading(source) as (domain, record):
             layer = get_layer(domain, *ids, record)
             with Undo() as undo, io_failing_as(failed), qemu_failing_as(failed):
                 if path.exists():

@@ -12,6 +12,7 @@ from vdsm.storage import checks, locks, model
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import DiscardIsNotSupported, ImageIsNotLegalChain, InvalidParameterException
 from vdsm.storage.errors_jobs import ImageDoesNotExistInSD, MoveTemplateImageError
+from vdsm.storage.images.chain import order_chain
 from vdsm.storage.images.jobs import DataJobs
 from vdsm.storage.images.operation import Chain
 from vdsm.storage.images.volume import Volumes
@@ -232,13 +233,14 @@ def list_layers(domain: Domain, image_id: str) -> Chain:
     """An image's own volumes, parents before their children. Raises 268 for no such image, 262 for a broken one."""
     images = domain.images
     records = images.read_all(image_id)
-    own = [one for one in records.items() if one[1].image_id == image_id]
-    if not own:
+    if not any(record.image_id == image_id for record in records.values()):
         raise ImageDoesNotExistInSD(image_id, domain.domain_id)
     unread = set(images.backend.volumes.list_records(image_id)) - set(records)
     if unread:
         raise ImageIsNotLegalChain(image_id, f"{', '.join(sorted(unread))} cannot be read")
-    return sorted(own, key=lambda one: len(images.get_chain(image_id, one[0])))
+    own = [volume_id for volume_id in order_chain(records) if records[volume_id].image_id == image_id]
+    images.get_chain(image_id, own[-1])  # where a chain is broken, its volumes are the last
+    return [(volume_id, records[volume_id]) for volume_id in own]
 
 
 def _check(move: model.ImageMove) -> None:

@@ -4,7 +4,7 @@ import logging
 import shutil
 
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable
+from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import Domains
 from vdsm.storage.errors import (
     SharedVolumeNonWritable,
@@ -17,7 +17,7 @@ from vdsm.storage.errors_jobs import BitmapDoesNotExist, InvalidBitmapChain
 from vdsm.storage.images.formatting import NEW_COMPAT
 from vdsm.storage.images.operation import Operations, get_layer, list_bitmaps
 from vdsm.storage.layout import Layout
-from vdsm.storage.locks import Locks, Resource
+from vdsm.storage.locks import Locks
 from vdsm.storage.model import NbdConfig, VolumeFormat, VolumeRole
 from vdsm.storage.pools.pool import Pools
 from vdsm.storage.ports import UNWATCHED, Layer, NbdExport, NbdServers, QemuImg, QemuImgFailed
@@ -53,7 +53,7 @@ class Exports:
             raise StoragePoolNotConnected
         if config.bitmap and not (config.read_only and config.backing_chain):
             raise UnsupportedOperation("a bitmap is served read-only, with the whole chain")
-        with self._locks.hold(Resource("07_nbd", server_id)):
+        with self._locks.hold(locks.nbd_server(server_id)):
             socket = self._layout.get_nbd_socket(server_id)
             if self._servers is None or self._servers.is_running(socket):
                 raise UnsupportedOperation(f"NBD server {server_id} cannot be started, or runs already")
@@ -75,7 +75,7 @@ class Exports:
     def stop(self, server_id: str) -> None:
         """End a server; one that is not there is success."""
         checks.check_real_ids(server_id=server_id)
-        with self._locks.hold(Resource("07_nbd", server_id)):
+        with self._locks.hold(locks.nbd_server(server_id)):
             if self._servers is not None:
                 self._servers.stop(self._layout.get_nbd_socket(server_id))
             self._remove_overlay(server_id)

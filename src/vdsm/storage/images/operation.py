@@ -50,6 +50,20 @@ class Operations:
             yield domain
 
     @contextmanager
+    def reading(self, source: VolumeRef) -> Iterator[tuple[Domain, VolumeMetadata]]:
+        """A volume's domain and record, while this host changes neither it nor its image.
+
+        Raises what `open_chain` does, and GenerationMismatch (911).
+        """
+        checks.check_real_ids(sd_id=source.domain_id, img_id=source.image_id, vol_id=source.volume_id)
+        image = locks.image(source.domain_id, source.image_id, shared=True)
+        with self._locks.hold(locks.domain(source.domain_id, shared=True), image):
+            domain = self._domains.get_with_images(source.domain_id)
+            record = self.open_chain(domain, source.image_id, source.volume_id)[0][1]
+            check_generation(source, record)
+            yield domain, record
+
+    @contextmanager
     def count(self, domain: Domain, target: VolumeRef, *, illegal: bool = False) -> Iterator[VolumeMetadata]:
         """The block is one operation on the target: afterwards its generation is one higher (facts: storage §6.7).
 

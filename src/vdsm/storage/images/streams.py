@@ -4,17 +4,16 @@ import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, durable
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import CopyImageError, InvalidParameterException, SharedVolumeNonWritable, io_failing_as
 from vdsm.storage.images.formatting import extend_data
 from vdsm.storage.images.operation import Operations
-from vdsm.storage.locks import Locks
-from vdsm.storage.model import VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
+from vdsm.storage.model import VolumeFormat, VolumeRef, VolumeRole
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import Remote, RemoteFailed, RemotePlace, Rollbacks, Steps, Watch
 
@@ -28,12 +27,11 @@ class Streams:
     """Transfers of images that have one volume, as the pool's SPM."""
 
     def __init__(
-        self, domains: Domains, pools: Pools, operations: Operations, locks: Locks, remote: Remote | None, steps: Steps
+        self, domains: Domains, pools: Pools, operations: Operations, remote: Remote | None, steps: Steps
     ) -> None:
         self._domains = domains
         self._pools = pools
         self._operations = operations
-        self._locks = locks
         self._remote = remote
         self._step = steps
 
@@ -50,23 +48,15 @@ class Streams:
             raise CopyImageError(volume_id, "the image has several volumes")
         return VolumeRef(domain_id, image_id, volume_id)
 
-    @contextmanager
-    def reading(self, source: VolumeRef) -> Iterator[tuple[Path, VolumeMetadata]]:
-        """The volume's file and record, which nobody here writes meanwhile. Raises what an unusable chain does."""
-        ids = (source.domain_id, source.image_id)
-        with self._locks.hold(locks.domain(source.domain_id, shared=True), locks.image(*ids, shared=True)):
-            domain = self._domains.get_with_images(source.domain_id)
-            record = self._operations.open_chain(domain, source.image_id, source.volume_id)[0][1]
-            yield domain.backend.data.get_path(source.image_id, source.volume_id), record
-
     def send(self, source: VolumeRef, size_bytes: int, write: Write, watch: Watch) -> None:
         """Write the volume's first bytes, read past all caches, to whom it concerns. Raises CopyImageError (261)."""
         failed = partial(CopyImageError, source.volume_id)
-        with self.reading(source) as (path, _), io_failing_as(failed), _open_direct(path) as descriptor:
-            with mmap.mmap(-1, _BLOCK_BYTES) as buffer, memoryview(buffer) as block:
+        with self._operations.reading(source) as (domain, _), io_failing_as(failed):
+            path = domain.backend.data.get_path(source.image_id, source.volume_id)
+            with _open_direct(path) as file, mmap.mmap(-1, _BLOCK_BYTES) as buffer, memoryview(buffer) as block:
                 sent_bytes = 0
                 while sent_bytes < size_bytes:
-                    count = min(os.preadv(descriptor, [buffer], sent_bytes), size_bytes - sent_bytes)
+                    count = min(os.preadv(file, [buffer], sent_bytes), size_bytes - sent_bytes)
                     if not count:
                         raise failed(f"it has {sent_bytes} bytes, not {size_bytes}")
                     write(bytes(block[:count]))
@@ -115,8 +105,8 @@ class Streams:
     def upload(self, source: VolumeRef, place: RemotePlace, watch: Watch) -> None:
         """Put the volume's bytes where an HTTP server is told to keep them."""
         remote = self._get_remote(source)
-        with self.reading(source) as (path, _), _remote_failing_as(source):
-            remote.put(place, path, watch)
+        with self._operations.reading(source) as (domain, _), _remote_failing_as(source):
+            remote.put(place, domain.backend.data.get_path(source.image_id, source.volume_id), watch)
 
     def download(self, pool_id: str, target: VolumeRef, place: RemotePlace, rollbacks: Rollbacks, watch: Watch) -> None:
         """`receive` what an HTTP server has."""
@@ -147,15 +137,12 @@ class Streams:
 
 @contextmanager
 def _open_direct(path: Path) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags | os.O_DIRECT)
-    except OSError:
-        descriptor = os.open(path, flags)  # storage without direct I/O has one host
-    try:
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(durable.opened(path, os.O_DIRECT))
+        except OSError:
+            descriptor = stack.enter_context(durable.opened(path))  # storage without direct I/O has one host
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from msgspec import UNSET
 from vdsm.api.streams import ImagePlace
 from vdsm.api.transfers import HttpPlace
 from vdsm.core.errors import NodeError
+from vdsm.core.undo import Undo
 from vdsm.storage.errors import CopyImageError, InvalidParameterException
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.model import VolumeRef
@@ -38,10 +39,11 @@ class StreamService:
         self._work = work
         self._ends: set[asyncio.Future[object]] = set()
 
-    async def read(self, place: ImagePlace, size_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
+    async def read(self, place: ImagePlace, size_bytes: int) -> tuple[str, AsyncGenerator[bytes, None]]:
         source = await self._find(place)
         size = self._repository.volumes.get_size
-        there = await self._lanes.get(source.domain_id).run(size, source.domain_id, source.image_id, source.volume_id)
+        ids = (source.domain_id, source.image_id, source.volume_id)
+        there = await self._lanes.run(source.domain_id, size, *ids)
         if size_bytes > there.apparent_bytes:
             raise InvalidParameterException("range", f"{size_bytes} of {there.apparent_bytes} bytes")
 
@@ -91,10 +93,8 @@ class StreamService:
         return await self._work.start_persistent("downloadImage", domain_id, download)
 
     async def _find(self, place: ImagePlace) -> VolumeRef:
-        find = self._streams.find
-        return await self._lanes.get(place.domain_id).run(
-            find, place.pool_id, place.domain_id, place.image_id, place.volume_id
-        )
+        ids = (place.pool_id, place.domain_id, place.image_id, place.volume_id)
+        return await self._lanes.run(place.domain_id, self._streams.find, *ids)
 
     async def _start(
         self, name: str, volume: VolumeRef, work: Callable[[socket.socket, Rollbacks, Watch], None]
@@ -103,12 +103,11 @@ class StreamService:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.settimeout(_NOTICE_S)
-        try:
+        with Undo() as undo:
+            undo.push(ours.close)
+            undo.push(theirs.close)
             task_id = await self._work.start_persistent(name, volume.domain_id, partial(work, theirs))
-        except BaseException:
-            ours.close()
-            theirs.close()
-            raise
+            undo.forget()
         ended: asyncio.Future[object] = asyncio.ensure_future(self._wait(task_id))
         self._ends.add(ended)
         ended.add_done_callback(lambda _: theirs.close())
@@ -125,7 +124,7 @@ def _read_place(place: HttpPlace) -> RemotePlace:
     return RemotePlace(place.url, {} if place.headers is UNSET else place.headers)
 
 
-async def _drain(channel: socket.socket) -> AsyncIterator[bytes]:
+async def _drain(channel: socket.socket) -> AsyncGenerator[bytes, None]:
     with channel, contextlib.suppress(ConnectionError):
         while piece := await asyncio.get_running_loop().sock_recv(channel, _PIECE_BYTES):
             yield piece

@@ -11,8 +11,6 @@ from vdsm.storage.ports import ImageDaemonFailed, Tickets
 from vdsm.storage.repository import Repository
 
 _LANE = "ovirt-imageio"
-
-
 _NAMES = {
     "ticket_id": "uuid",
     "size_bytes": "size",
@@ -55,7 +53,7 @@ class TicketService:
         await self._ask("DELETE", ticket_id)
 
     async def _ask(self, method: str, ticket_id: str, body: bytes | None = None) -> bytes:
-        return await self._lanes.get(_LANE).run(self._tickets.ask, method, ticket_id, body)
+        return await self._lanes.run(_LANE, self._tickets.ask, method, ticket_id, body)
 
 
 class NbdService:
@@ -67,7 +65,7 @@ class NbdService:
 
     async def start(self, server_id: str, config: api.NbdConfig) -> str:
         wanted = NbdConfig(**{one.name: getattr(config, one.name) for one in fields(NbdConfig)})
-        return await self._lanes.get(config.domain_id).run(self._exports.start, server_id, wanted)
+        return await self._lanes.run(config.domain_id, self._exports.start, server_id, wanted)
 
     async def stop(self, server_id: str) -> None:
-        await self._lanes.get("NBD servers").run(self._exports.stop, server_id)
+        await self._lanes.run("NBD servers", self._exports.stop, server_id)
