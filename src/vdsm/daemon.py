@@ -90,7 +90,7 @@ from vdsm.wire.dialects.events import EventDialect
 from vdsm.wire.dispatch import Dispatcher, bind
 from vdsm.wire.jsonrpc import JsonRpc, format_notification
 from vdsm.wire.listener import Doors
-from vdsm.wire.sse import make_stream_routes
+from vdsm.wire.sse import format_message, make_stream_routes
 from vdsm.wire.tls import ServerContexts, TlsFiles
 from vdsm.wire.web import make_app
 
@@ -272,7 +272,7 @@ class Node:
         self.settings = settings
         self.machine = machine
         self.clock = clock or SystemClock()
-        self.bus: EventBus[Event] = EventBus(self.clock, weigh=lambda event: len(EventDialect.format_json(event)))
+        self.bus: EventBus[Event] = EventBus(self.clock, format_message)
         self.storage = _Storage(paths, settings, machine, self.clock, self._tell)
         self.accelerator = Accelerator(AcceleratorSetting(settings.virt.accelerator), machine.probe)
         self.vms = self._make_vms()

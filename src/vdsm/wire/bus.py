@@ -1,5 +1,7 @@
 """The event bus: every event gets a number, the last ones are kept, who was away is told what it missed or that it must
-look anew; what events are and how they are encoded is left to the api and the dialects."""
+look anew; what events are and how they are encoded is left to the api and the dialects.
+
+An event is written once, when it happens, and kept in that form: objects would take several times its bytes."""
 
 import asyncio
 from collections import deque
@@ -18,10 +20,6 @@ KEPT_BYTES = 16 << 20
 """Events of machines with a thousand devices are large: of such, fewer are kept."""
 
 
-def _weigh_nothing(_event: object) -> int:
-    return 0
-
-
 class Numbered(Struct, Generic[T], frozen=True):
     """An event and its id `<start>-<n>`: start tells one run of the daemon from another, n grows by one."""
 
@@ -38,23 +36,21 @@ class Reset(Struct, frozen=True):
 class EventBus(Generic[T]):
     """Publishes on the loop's thread to listeners (at once) and to subscriptions (at their own pace).
 
-    The last `kept` events are remembered, fewer where they are heavier than `kept_bytes` by what `weigh` tells.
+    The last `kept` events are remembered as `write` puts them, fewer where these are more than `kept_bytes`.
     """
 
     def __init__(
         self,
         clock: Clock,
+        write: Callable[[Numbered[T]], bytes],
         kept: int = KEPT,
-        *,
-        weigh: Callable[[T], int] = _weigh_nothing,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.start = str(int(clock.time() * 1000))
-        self._kept: deque[Numbered[T]] = deque()
-        self._sizes: deque[int] = deque()
+        self._kept: deque[bytes] = deque()
         self._bytes = 0
         self._most = (kept, kept_bytes)
-        self._weigh = weigh
+        self._write = write
         self.last = 0
         """The newest event's number."""
         self.closed = False
@@ -79,14 +75,12 @@ class EventBus(Generic[T]):
         return numbered.id
 
     def _keep(self, numbered: Numbered[T]) -> None:
-        size_bytes = self._weigh(numbered.event)
-        self._kept.append(numbered)
-        self._sizes.append(size_bytes)
-        self._bytes += size_bytes
+        written = self._write(numbered)
+        self._kept.append(written)
+        self._bytes += len(written)
         count, most_bytes = self._most
         while len(self._kept) > count or self._bytes > most_bytes:
-            self._kept.popleft()
-            self._bytes -= self._sizes.popleft()
+            self._bytes -= len(self._kept.popleft())
 
     def listen(self, listener: Callable[[Numbered[T]], None]) -> None:
         """Call listener with every later event. Listeners must not raise."""
@@ -109,8 +103,8 @@ class EventBus(Generic[T]):
             return None
         return int(number) if int(number) <= self.last else None
 
-    def list_after(self, number: int) -> list[Numbered[T]] | None:
-        """The events after a number; None when some of them are no longer kept."""
+    def list_after(self, number: int) -> list[bytes] | None:
+        """The events after a number, as written; None when some of them are no longer kept."""
         missing = self.last - number
         if missing > len(self._kept):
             return None
@@ -136,8 +130,8 @@ class Subscription(Generic[T]):
         """There is something to look at."""
         self._news.set()
 
-    async def get_batch(self) -> list[Numbered[T] | Reset]:
-        """Wait for news and give all there is; an empty list when the bus was closed."""
+    async def get_batch(self) -> list[bytes | Reset]:
+        """Wait for news and give all there is, as written; an empty list when the bus was closed."""
         while True:
             self._news.clear()
             batch = self._take()
@@ -145,7 +139,7 @@ class Subscription(Generic[T]):
                 return batch
             await self._news.wait()
 
-    def _take(self) -> list[Numbered[T] | Reset]:
+    def _take(self) -> list[bytes | Reset]:
         missed = None if self._place is None else self._bus.list_after(self._place)
         self._place = self._bus.last
         return [Reset(self._bus.last_id)] if missed is None else [*missed]

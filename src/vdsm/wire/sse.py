@@ -17,10 +17,13 @@ KEEP_ALIVE_S = 15.0
 KEEP_ALIVE = b": still here\n\n"
 
 
-def format_message(entry: Numbered[Event] | Reset) -> bytes:
-    """One message of the stream; a reset tells the reader to look at everything anew."""
-    if isinstance(entry, Reset):
-        return f"id: {entry.id}\nevent: reset\ndata: {{}}\n\n".encode()
+def format_reset(reset: Reset) -> bytes:
+    """The message that tells the reader to look at everything anew."""
+    return f"id: {reset.id}\nevent: reset\ndata: {{}}\n\n".encode()
+
+
+def format_message(entry: Numbered[Event]) -> bytes:
+    """One message of the stream."""
     name = EventDialect.get_name(entry.event)
     data = EventDialect.format_json(entry.event)
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (entry.id.encode(), name.encode(), data)
@@ -40,10 +43,10 @@ async def stream_events(
             elif not batch:
                 return
             else:
-                yield b"".join(format_message(entry) for entry in batch)
+                yield b"".join(format_reset(entry) if isinstance(entry, Reset) else entry for entry in batch)
 
 
-async def _wait(subscription: Subscription[Event], longest_s: float) -> list[Numbered[Event] | Reset] | None:
+async def _wait(subscription: Subscription[Event], longest_s: float) -> list[bytes | Reset] | None:
     try:
         async with asyncio.timeout(longest_s):
             return await subscription.get_batch()

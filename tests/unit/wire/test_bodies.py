@@ -12,7 +12,7 @@ from vdsm.wire.bodies import Bodies, holds_too_many
 from vdsm.wire.bus import EventBus
 from vdsm.wire.errors import BodyTooLarge
 from vdsm.wire.ports import Limits
-from vdsm.wire.sse import KEEP_ALIVE, stream_events
+from vdsm.wire.sse import KEEP_ALIVE, format_message, stream_events
 
 LIMITS = Limits(frame_bytes=100, call_bytes_in_flight=150)
 
@@ -63,7 +63,7 @@ def test_values_are_counted_in_large_texts_only() -> None:
 
 
 async def test_a_stream_that_has_nothing_to_say_shows_that_it_lives() -> None:
-    bus: EventBus[VmStatusChanged] = EventBus(VirtualClock())
+    bus: EventBus[VmStatusChanged] = EventBus(VirtualClock(), format_message)
     stream: AsyncIterator[bytes] = stream_events(bus, None, keep_alive_s=0)
     assert await anext(stream) == b"id: %s\n\n" % bus.last_id.encode()
     assert [await anext(stream), await anext(stream)] == [KEEP_ALIVE, KEEP_ALIVE]

@@ -10,8 +10,12 @@ from vdsm.core.clock import SystemClock
 from vdsm.wire.bus import EventBus, Numbered, Reset
 
 
+def write(numbered: Numbered[int]) -> bytes:
+    return b"%d" % numbered.event
+
+
 def make(kept: int = 5) -> EventBus[int]:
-    return EventBus(SystemClock(), kept)
+    return EventBus(SystemClock(), write, kept)
 
 
 async def test_ids_grow_by_one_and_listeners_hear_at_once():
@@ -33,7 +37,7 @@ async def test_a_subscription_sees_what_comes_after_it():
         await asyncio.sleep(0)
         bus.publish(2)
         bus.publish(3)
-        assert [entry.event for entry in await waiting if isinstance(entry, Numbered)] == [2, 3]
+        assert await waiting == [b"2", b"3"]
     assert not bus.subscriptions
 
 
@@ -49,9 +53,7 @@ def test_who_comes_back_gets_all_that_was_missed_or_a_reset(published, kept, see
         if seen > published or published - seen > kept:
             assert batch == [Reset(bus.last_id)]
         else:
-            assert [entry.event for entry in batch if isinstance(entry, Numbered)] == list(
-                range(seen + 1, published + 1)
-            )
+            assert batch == [b"%d" % n for n in range(seen + 1, published + 1)]
 
     asyncio.run(check())
 
@@ -65,7 +67,7 @@ async def test_foreign_ids_get_a_reset_and_then_the_news(id):
     with bus.subscribe(id.format(start=bus.start)) as subscription:
         assert await subscription.get_batch() == [Reset(f"{bus.start}-1")]
         bus.publish(2)
-        assert [entry.id for entry in await subscription.get_batch()] == [f"{bus.start}-2"]
+        assert await subscription.get_batch() == [b"2"]
 
 
 async def test_a_slow_reader_finds_a_reset_where_events_fell_out():
@@ -86,12 +88,12 @@ async def test_closing_ends_those_who_wait():
 
 
 async def test_heavy_events_are_kept_in_lower_numbers():
-    bus: EventBus[bytes] = EventBus(SystemClock(), weigh=len, kept_bytes=100)
+    bus: EventBus[bytes] = EventBus(SystemClock(), lambda numbered: numbered.event, kept_bytes=100)
     for size in (60, 60, 40):
         bus.publish(b"x" * size)
-    assert [len(entry.event) for entry in bus.list_after(1) or ()] == [60, 40]
+    assert [len(written) for written in bus.list_after(1) or ()] == [60, 40]
     assert bus.list_after(0) is None
     bus.publish(b"x" * 101)  # heavier than all that may be kept: listeners have heard of it
     assert bus.list_after(3) is None and bus.list_after(4) == []
     bus.publish(b"x")
-    assert [len(entry.event) for entry in bus.list_after(4) or ()] == [1]
+    assert [len(written) for written in bus.list_after(4) or ()] == [1]
