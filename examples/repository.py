@@ -9,8 +9,9 @@ direct I/O. Whatever fails raises an error that tells what and where, and has ch
 
 import sys
 import uuid
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from vdsm.storage import open_repository
 from vdsm.storage.model import Allocation, DomainType, VolumeFormat, VolumeRef, VolumeRequest

@@ -2,8 +2,10 @@
 
 import random
 import subprocess
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from vdsm.storage.model import DomainType, VolumeFormat, VolumeRequest, VolumeRole
 from vdsm.testing.storage import World

@@ -11,10 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from lab.loop import scratch
 from tests.disks import UNIT, Disk, make_disk, read_units
@@ -197,7 +198,8 @@ def merge(case: Case) -> list[Disk]:
 
 def merge_onto_smaller(case: Case) -> list[Disk]:
     layer = case.world.request(case.ids[1], parent_id=case.ids[2], capacity_bytes=2 * SIZE)
-    return merge(replace(case, disk=Disk(case.world, case.world.create(layer), case.disk).write(case.chance)))
+    top = Disk(case.world, case.world.create(layer), case.disk).write(case.chance)
+    return merge(Case(case.world, top, case.chance))
 
 
 def delete_top(case: Case) -> list[Disk]:

@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from vdsm.tasks.journal import Journal
 from vdsm.tasks.model import SPM, JobRecord, Rollback, TaskRecord, TaskState

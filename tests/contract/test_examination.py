@@ -6,10 +6,11 @@ import os
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand

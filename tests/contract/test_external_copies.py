@@ -1,10 +1,10 @@
 """Copies between volumes and what an NBD server has, as jobs whose state a lease keeps (facts: storage §10.2, §6.6)."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.contract.blocks import BLOCK, RAW, make, read, write
 from tests.contract.test_external_leases import JOB, Place, place, spm

@@ -1,12 +1,13 @@
 """External leases on shared storage, over links that stand for mounts: made, found, fenced; what jobs keep in them."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand

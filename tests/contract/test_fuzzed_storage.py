@@ -6,11 +6,11 @@ import random
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fuzzing import fuzz, writing_only_in
 from tests.rounds import SOAK_FACTOR

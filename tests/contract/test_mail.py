@@ -4,10 +4,10 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.core.clock import SystemClock
 from vdsm.core.errors import GeneralFailure, NotReady

@@ -8,10 +8,10 @@ import stat
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.adapters.files import NumericOwner, OwnOwner, choose_owner
 from vdsm.adapters.qemuimg import QemuImgCommand

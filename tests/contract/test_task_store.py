@@ -1,9 +1,9 @@
 """One contract for the places where tasks are kept: the journal on disk and the fake in memory."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.tasks.journal import Journal
 from vdsm.tasks.model import SPM, JobRecord, Rollback, TaskRecord

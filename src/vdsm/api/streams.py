@@ -1,12 +1,12 @@
 """The image endpoint: an image's bytes over plain HTTP requests (facts: rpc §1.9); none of it is a verb."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ImagePlace:
+
+class ImagePlace(Struct, frozen=True):
     """Where an image is; without a volume it is the image's only one."""
 
     pool_id: str

@@ -1,6 +1,6 @@
 """Refusing bad arguments before anything is changed; pure. What storage itself refuses is left to the operations."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID, is_uuid
 from vdsm.storage import errors, model

@@ -5,7 +5,8 @@ mount, or lead elsewhere, are refused: docs/decisions/0011.
 """
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from vdsm.storage.errors import InvalidParameterException
 from vdsm.storage.metadata import check_line

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
@@ -55,8 +56,7 @@ class Servers:
         return self._kinds[type]
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(Struct, frozen=True):
     """One domain that was found: its metadata as read now, and the ways to its files."""
 
     metadata: DomainMetadata

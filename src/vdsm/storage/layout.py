@@ -1,7 +1,8 @@
 """Where the repository keeps its links (facts: storage §2.1): pure paths under the node's root."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.paths import Paths
 from vdsm.storage.naming import escape, normalize_remote
@@ -10,8 +11,7 @@ METADATA_BYTES = 1 << 20
 """More than the metadata of a domain with a hundred others takes up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The repository's folders for one root."""
 
     paths: Paths
@@ -51,8 +51,7 @@ class Layout:
         return self.paths.run / "storage" / domain_id / image_id
 
 
-@dataclass(frozen=True, slots=True)
-class FileDomainLayout:
+class FileDomainLayout(Struct, frozen=True):
     """The tree of one file domain (facts: storage §3.1)."""
 
     root: Path

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from vdsm.storage.errors import ResourceTimeout
 
@@ -16,8 +17,7 @@ PREFERRED_S = 2.0
 """So long a writer that waits holds up readers that come later; who reads for hours would hold up others with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(Struct, frozen=True):
     """How calls wait for a lock: so long, and hearing +1 when a wait begins, which may refuse it, and -1 at its end."""
 
     timeout_s: float
@@ -29,8 +29,7 @@ WAITS: ContextVar[Waits] = ContextVar("waits", default=PATIENT)
 """Of what is called in this context."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Resource:
+class Resource(Struct, frozen=True, order=True):
     """A name in a namespace; names sort in the order in which they are locked."""
 
     namespace: str

@@ -7,8 +7,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from vdsm.core.ids import BLANK_UUID, is_uuid
 from vdsm.storage import errors, model
@@ -26,8 +27,7 @@ UPGRADING = "UPGRADING"
 """Ours, on a domain of version 5 some of whose records still have the lines of version 4, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class DomainMetadata:
+class DomainMetadata(Struct, frozen=True):
     """A domain's keys, unknown ones included. Typed reading raises InvalidMetadata for a missing key or a bad value."""
 
     keys: Mapping[str, str]

@@ -1,10 +1,11 @@
 """The values of the image repository: enumerations, records, reports; their look on disk is left to `metadata`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct, field
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID
@@ -55,8 +56,7 @@ class DomainType(_Word):
         return list(DomainType).index(self)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerConnection:
+class ServerConnection(Struct, frozen=True):
     """How one server or folder is reached (facts: storage §13.1); which fields count depends on the kind.
 
     Several connections may lead to one place: it stays connected until all of them, told apart by their ids, are gone.
@@ -158,8 +158,7 @@ DISK_TYPES = frozenset("DATA ISOF MEMD MEMM OVFS HEVD HESD HEMD HECI SCRD 1 2".s
 """What a disk may hold (facts: storage §1.6); the numbers are of old managers."""
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeMetadata:
+class VolumeMetadata(Struct, frozen=True):
     """One volume's record (facts: storage §4)."""
 
     domain_id: str
@@ -181,8 +180,7 @@ class VolumeMetadata:
         return self.parent_id != BLANK_UUID
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRequest:
+class VolumeRequest(Struct, frozen=True):
     """What `create` is asked for (facts: storage §9.1). A blank parent image stands for the same image."""
 
     pool_id: str
@@ -212,8 +210,7 @@ class VolumeRequest:
         return self.image_id if self.parent_image_id == BLANK_UUID else self.parent_image_id
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRef:
+class VolumeRef(Struct, frozen=True):
     """A volume that an operation is about, and the generation that its caller saw."""
 
     domain_id: str
@@ -222,8 +219,7 @@ class VolumeRef:
     generation: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMove:
+class ImageMove(Struct, frozen=True):
     """An image that is to be on another domain of its pool (facts: storage §9.6)."""
 
     pool_id: str
@@ -237,8 +233,7 @@ class ImageMove:
         return self.image_id, self.source_id, self.target_id
 
 
-@dataclass(frozen=True, slots=True)
-class NbdConfig:
+class NbdConfig(Struct, frozen=True):
     """A volume that is to be served, and how (facts: storage §15.3)."""
 
     domain_id: str
@@ -251,8 +246,7 @@ class NbdConfig:
     bitmap: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalPlace:
+class ExternalPlace(Struct, frozen=True):
     """What lies outside of all domains, and the lease that keeps the state of the job on it (facts: storage §10.1)."""
 
     url: str
@@ -264,8 +258,7 @@ class ExternalPlace:
     is_zero: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Subchain:
+class Subchain(Struct, frozen=True):
     """Two layers of one image of which the upper is to be merged into the lower (facts: storage §9.7)."""
 
     domain_id: str
@@ -279,8 +272,7 @@ class Subchain:
         return VolumeRef(self.domain_id, self.image_id, self.base_id, self.base_generation)
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeChange:
+class VolumeChange(Struct, frozen=True):
     """New attributes of a volume; None leaves one as it is, and counts the generation."""
 
     description: str | None = None
@@ -289,16 +281,14 @@ class VolumeChange:
     generation: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeSize:
+class VolumeSize(Struct, frozen=True):
     """A volume's apparent size and the space that it takes up."""
 
     apparent_bytes: int
     allocated_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeLease:
+class VolumeLease(Struct, frozen=True):
     """Where a volume's lease lies, how often it was taken, and the host that holds it; absent what is not known."""
 
     path: Path
@@ -307,8 +297,7 @@ class VolumeLease:
     holder: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeInfo:
+class VolumeInfo(Struct, frozen=True):
     """A volume's record and sizes; sizes are 0 and the status INVALID when storage does not tell them."""
 
     volume_id: str
@@ -318,8 +307,7 @@ class VolumeInfo:
     lease: VolumeLease | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeLocation:
+class VolumeLocation(Struct, frozen=True):
     """One volume of a prepared chain."""
 
     domain_id: str
@@ -329,8 +317,7 @@ class VolumeLocation:
     lease: VolumeLease | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkPlace:
+class NetworkPlace(Struct, frozen=True):
     """Where qemu finds something without a mount: a name, and the servers that have it, the mount's own first."""
 
     name: str
@@ -339,8 +326,7 @@ class NetworkPlace:
     transport: str = "tcp"
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
+class PreparedImage(Struct, frozen=True):
     """An image ready for qemu, by its path (`kind` is file or block), and by the network where that can be."""
 
     path: Path
@@ -350,16 +336,14 @@ class PreparedImage:
     network: NetworkPlace | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DomainSpace:
+class DomainSpace(Struct, frozen=True):
     """Space on a domain's file system."""
 
     total_bytes: int
     free_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseSettings:
+class LeaseSettings(Struct, frozen=True):
     """Numbers that only old lease code reads; kept in the domain's metadata."""
 
     renewal_s: int = 5
@@ -368,8 +352,7 @@ class LeaseSettings:
     retries: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class SpmStatus:
+class SpmStatus(Struct, frozen=True):
     """This host's role and who writes the pool's metadata; -1 stands for nobody and for unknown."""
 
     role: SpmRole
@@ -377,8 +360,7 @@ class SpmStatus:
     lease_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolDomain:
+class PoolDomain(Struct, frozen=True):
     """One domain of a connected pool; version and space are absent when it cannot be read."""
 
     status: DomainStatus
@@ -389,8 +371,7 @@ class PoolDomain:
     """Where an ISO domain has its files."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolInfo:
+class PoolInfo(Struct, frozen=True):
     """A connected pool."""
 
     pool_id: str

@@ -4,9 +4,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from vdsm.core.errors import NodeError
 from vdsm.storage.model import DomainSpace, DomainType, NetworkPlace, ServerConnection, VolumeLease, VolumeSize
@@ -27,8 +28,7 @@ class Watch(Protocol):
         """Set once the work is not wanted any more: it ends within 2 s, with a failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unwatched:
+class Unwatched(Struct, frozen=True):
     """`Watch` of work that nobody looks at."""
 
     report_progress: Callable[[float], None] = lambda _: None
@@ -45,8 +45,7 @@ class QemuImgFailed(NodeError, number=100, text="qemu-img failed: {reason}"):
     full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bitmap:
+class Bitmap(Struct, frozen=True):
     """A dirty bitmap of a qcow2 file; one that was not saved after its last use is no longer valid."""
 
     name: str
@@ -58,8 +57,7 @@ class Bitmap:
         return "auto" in self.flags and "in-use" not in self.flags
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
+class ImageFile(Struct, frozen=True):
     """What an image file tells of itself (unsafe: also one that a VM uses)."""
 
     format: str
@@ -77,8 +75,7 @@ Part = tuple[int, int]
 """Where in a file something begins, and its bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """An image file, opened as that format and no other."""
 
     path: Path
@@ -87,8 +84,7 @@ class Layer:
     """Of a file that has more than the image."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Struct, frozen=True):
     """One copy (facts: storage §9.6): of the source's top layer when the target has a backing file, else of its chain.
 
     The target is formatted already.
@@ -103,8 +99,7 @@ class Conversion:
     copy_bitmaps: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(Struct, frozen=True):
     """What an image needs in another format, in bytes; `bitmaps_bytes` where the target could have them."""
 
     required_bytes: int
@@ -173,8 +168,7 @@ class RemoteFailed(NodeError, number=100, text="HTTP transfer failed: {reason}")
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemotePlace:
+class RemotePlace(Struct, frozen=True):
     """Where an HTTP server keeps a file, and what it wants to be told."""
 
     url: str
@@ -193,8 +187,7 @@ class Remote(Protocol):
         """Let the server have the bytes of a file of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class NbdExport:
+class NbdExport(Struct, frozen=True):
     """Layers that are served as one disk, top first."""
 
     layers: tuple[Layer, ...]
@@ -265,8 +258,7 @@ class LeaseFailed(NodeError, code="sanlock-inquire-error", number=704, retry=Tru
     error: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lockspace:
+class Lockspace(Struct, frozen=True):
     """Where the hosts that share a domain show that they live; its name is the domain's id (facts: storage §6.1)."""
 
     name: str
@@ -275,8 +267,7 @@ class Lockspace:
     alignment_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A resource that one host of a lockspace holds at most (facts: storage §6.2)."""
 
     lockspace: Lockspace
@@ -285,8 +276,7 @@ class Lease:
     offset_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseState:
+class LeaseState(Struct, frozen=True):
     """How often a lease was taken, and the host that holds it, if one does."""
 
     version: int
@@ -345,8 +335,7 @@ class MountFailed(NodeError, code="mount-error", number=477, retry=True, text="P
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(Struct, frozen=True):
     """A file system that is mounted: the source as the kernel tells it, or the file behind a loop device."""
 
     source: str
@@ -369,8 +358,7 @@ class Mounts(Protocol):
         """Take it away also when it is used or its server does not answer. Raises MountFailed (477)."""
 
 
-@dataclass(frozen=True, slots=True)
-class GlusterInfo:
+class GlusterInfo(Struct, frozen=True):
     """What a Gluster server tells of a volume."""
 
     servers: tuple[str, ...]
@@ -386,8 +374,7 @@ class Gluster(Protocol):
         """None when the command is not installed or the server does not tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rollback:
+class Rollback(Struct, frozen=True):
     """One recorded reversal, named as other implementations name it."""
 
     name: str
@@ -410,8 +397,7 @@ class Rollbacks(Protocol):
         """Replace the entries from the last one back to the `rollback sentinel`, included, by these, at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """How one kind of storage differs from others."""
 
     type: DomainType
@@ -420,8 +406,7 @@ class Traits:
     supports_discard: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PathCheck:
+class PathCheck(Struct, frozen=True):
     """How one read from a domain went: its seconds, or why it failed. One that is late goes on."""
 
     delay_s: float = 0.0
@@ -596,8 +581,7 @@ class DataStore(Protocol):
         """Whether nothing but zeros is in it; False also where the storage does not tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class HalfMade:
+class HalfMade(Struct, frozen=True):
     """What a killed operation left in one image folder."""
 
     image_id: str
@@ -639,8 +623,7 @@ class ExternalLeases(Protocol):
         """Where they do not, in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(Struct, frozen=True):
     """One domain as the repository works with it, split by capability."""
 
     traits: Traits
@@ -656,8 +639,7 @@ class Backend:
     """What is mounted, as the network has it: where qemu can do without the mount."""
 
 
-@dataclass(frozen=True, slots=True)
-class DomainPlan:
+class DomainPlan(Struct, frozen=True):
     """A domain to create, checked."""
 
     domain_id: str

@@ -5,8 +5,10 @@ Keeping entries is left to `tasks`. Each function bears being run twice, and act
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import PurePath
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
@@ -24,8 +26,7 @@ log = logging.getLogger(__name__)
 Params = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The image, and mostly the volume, that an entry speaks of."""
 
     domain_id: str
@@ -33,8 +34,7 @@ class Place:
     volume_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     locate: Callable[[Params], Place]
     act: Callable[[Images, Place, Steps], None]
 

@@ -3,9 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.tasks.errors import ActionStopped, TaskAborted, TaskStateError
 from vdsm.tasks.model import Rollback, TaskRecord, TaskState
@@ -13,8 +12,7 @@ from vdsm.tasks.ports import RollbackEntry, TaskStore
 from vdsm.tasks.work import Job
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSnapshot:
+class TaskSnapshot(Struct, frozen=True):
     """A task as it stands: what status, info and events tell. `progress_percent` is there once a job reported it."""
 
     task_id: str

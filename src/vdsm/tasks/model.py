@@ -9,9 +9,11 @@ init → preparing → acquiring → queued ⇄ running → finished
                                    recovering → recovered | failed          (raborting cuts a recovery short → failed)
 """
 
-from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.tasks.errors import InvalidRollback, TaskAborted, TaskStateTransition
 
@@ -118,8 +120,7 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskKind:
+class TaskKind(Struct, frozen=True):
     """The tag and the policies that one kind of task has."""
 
     tag: str
@@ -134,16 +135,14 @@ HSM = TaskKind("hsm", persist=Policy.NONE, clean=Policy.AUTO)
 SDM = TaskKind("sdm", persist=Policy.NONE, clean=Policy.AUTO)
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(Struct, frozen=True):
     """A job by name and description; jobs are never run again from disk."""
 
     name: str
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rollback:
+class Rollback(Struct, frozen=True):
     """One step of undoing: what to call with which texts (facts §8.5)."""
 
     name: str
@@ -153,8 +152,7 @@ class Rollback:
     params: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
+class TaskRecord(Struct, frozen=True):
     """All of a task that can survive its process. Values: every change makes a new record."""
 
     task_id: str

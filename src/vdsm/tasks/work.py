@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
+
+from msgspec import Struct
 
 from vdsm.tasks.model import JobRecord
 from vdsm.tasks.ports import Rollbacks
@@ -13,8 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class JobContext:
+class JobContext(Struct, frozen=True):
     """What a running job holds: its rollbacks, a way to tell its progress, a thread for blocking work."""
 
     task_id: str
@@ -30,8 +30,7 @@ class JobContext:
         return await self.threads.run(function, *args, **kwargs)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One step of a task. `run` returns the job's result as text; None counts as empty.
 
     Stopping cancels `run`. It must have no work left going on anywhere when it ends, since rollbacks run next.

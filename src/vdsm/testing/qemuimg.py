@@ -1,8 +1,9 @@
 """A qemu-img that remembers what it was asked to make; for tests of storage without processes and files."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from vdsm.storage.ports import Bitmap, Conversion, ImageFile, Layer, Measure, Part, QemuImgFailed, Watch
 

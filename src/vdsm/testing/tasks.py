@@ -1,6 +1,6 @@
 """A store of tasks that is only memory and fails on demand; fits `tasks.ports.TaskStore`."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from vdsm.tasks.errors import TaskSaveFailed
 from vdsm.tasks.model import TaskRecord

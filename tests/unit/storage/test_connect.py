@@ -1,10 +1,9 @@
 """What connections stand for: mount options exactly as the facts tell, and what is refused."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.storage.connect import check_connection, format_gluster_options, format_nfs_options, split_gluster
 from vdsm.storage.errors import InvalidParameterException

@@ -1,10 +1,9 @@
 """Recovery entries of this and other implementations, and the sweep."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.storage.errors import (
     InvalidParameterException,

@@ -1,10 +1,9 @@
 """The text of records: byte for byte as the facts show it, the same when read back, and nothing smuggled in."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.tasks.errors import InvalidRollback, TaskLoadFailed
 from vdsm.tasks.format import decode_text, encode_text, format_record, parse_fields, parse_record

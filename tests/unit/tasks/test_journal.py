@@ -1,10 +1,10 @@
 """Records on disk: what is saved is found, what is broken is skipped, and nothing leads out of the folder."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.tasks.errors import InvalidRollback, TaskDirectoryError, TaskLoadFailed, TaskSaveFailed
 from vdsm.tasks.format import format_record

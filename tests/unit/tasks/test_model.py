@@ -1,11 +1,11 @@
 """The table of moves, and that no sequence of requests leads around it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.tasks.errors import InvalidRollback, TaskStateTransition
 from vdsm.tasks.model import (

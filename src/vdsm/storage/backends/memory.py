@@ -6,8 +6,9 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from vdsm.core.errors import NodeError
 from vdsm.storage import errors
@@ -34,8 +35,7 @@ class Faults:
             raise error
 
 
-@dataclass(slots=True)
-class MemoryDomain:
+class MemoryDomain(Struct):
     """What a domain holds: records and data by image, data as the number of its bytes."""
 
     metadata: bytes
@@ -96,8 +96,7 @@ class MemoryKind:
         self.servers[plan.remote_path][plan.domain_id] = domain
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStore:
+class MemoryStore(Struct, frozen=True):
     """`ports.DomainStore`."""
 
     domain_id: str

@@ -11,10 +11,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.ids import BLANK_UUID
@@ -53,8 +55,7 @@ _TAGGED = re.compile(r"(PART)?(UUID|LABEL)=")
 TYPES = (DomainType.NFS, DomainType.POSIXFS, DomainType.GLUSTERFS)
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(Struct, frozen=True):
     """What all kinds of mounted storage need of the machine."""
 
     mounts: Mounts

@@ -1,7 +1,9 @@
 """What is wrong between the records of one image, and between a record and its file's header; pure (facts: §4.3)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.storage.images.chain import Records
 from vdsm.storage.images.trust import find_foreign_name
@@ -9,8 +11,7 @@ from vdsm.storage.model import Legality, VolumeFormat, VolumeMetadata, VolumeRol
 from vdsm.storage.ports import ImageFile
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """What is wrong with a volume (a blank one: with the whole image), and the record that would be right, if sure."""
 
     kind: str

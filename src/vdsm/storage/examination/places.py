@@ -3,8 +3,10 @@
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
@@ -58,8 +60,7 @@ def check_folders(path: Path) -> None:
                 raise errors.StorageDomainLayoutError(path.name, part)
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(Struct, frozen=True):
     """Looks at domains of one root, or anywhere. `owner_of` says who is to own what is mended on a domain."""
 
     layout: Layout

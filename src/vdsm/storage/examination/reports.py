@@ -1,7 +1,8 @@
 """What a survey found, as rows of plain values: chains, one volume, leases, findings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid

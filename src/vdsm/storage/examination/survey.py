@@ -7,9 +7,10 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
@@ -31,8 +32,7 @@ Stats = dict[str, os.stat_result]
 _ORDER = ("leftover", "lease", "role", "capacity")  # records are changed under their leases
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something wrong: its kind in a word, where, and what. `mend` is there when it is safe to mend."""
 
     kind: str
@@ -41,8 +41,7 @@ class Finding:
     mend: Callable[[], object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyedImage:
+class SurveyedImage(Struct, frozen=True):
     """An image's readable records in the order of its chain, with its template's, what their files say, and faults."""
 
     image_id: str

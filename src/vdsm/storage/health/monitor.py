@@ -4,8 +4,9 @@ unknown ──both checks well──▶ valid ◀──────▶ invalid  
    └────────────any check failed────────────────▲
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 from vdsm.storage.model import DomainSpace
@@ -14,8 +15,7 @@ OTHER_ERROR = 200
 """The code of failures that are not of the storage family, such as a call that did not end in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class DomainLook:
+class DomainLook(Struct, frozen=True):
     """What the daemon itself saw of a domain: its version and space, and where the checker shall read."""
 
     version: int
@@ -25,16 +25,14 @@ class DomainLook:
     alerts: tuple[NodeError, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """When a check ended, and the failure that it ended with."""
 
     at_s: float
     error: NodeError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """A domain's health at one moment: the last read of the checker, the last look of the daemon."""
 
     begun_s: float

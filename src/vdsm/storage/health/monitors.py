@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.errors import GeneralFailure, NodeError, ResourceExhausted
@@ -23,8 +25,7 @@ MAXIMUM_NAMED = 100
 """Domains that callers may have watched outside of the pool: each costs a look at every interval, there or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
+class Watching(Struct, frozen=True):
     """What monitors need, and whom they tell.
 
     `look` and `settle` (what is to be done once a domain became valid) run where a sick domain hurts only itself.
@@ -140,7 +141,7 @@ class Monitor:
         return self._watching.clock.monotonic()
 
     def _record(self, **changes: object) -> None:
-        self.health = replace(self.health, **changes)  # type: ignore[arg-type]
+        self.health = replace(self.health, **changes)
         if self.health.has_news:
             self.health = replace(self.health, told_valid=self.health.is_valid)
             if self.health.is_valid:

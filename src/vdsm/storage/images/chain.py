@@ -5,7 +5,8 @@ Creating and removing volumes is left to `volume` and `removal`.
 
 import contextlib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import errors

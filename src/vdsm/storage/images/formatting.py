@@ -1,7 +1,8 @@
 """Laying out a volume's data, and more of it (facts: storage §9.2, §9.5); making the volume is left to `volume`."""
 
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from vdsm.storage import checks
 from vdsm.storage.domain import Domain

@@ -2,9 +2,11 @@
 
 import logging
 import uuid
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.undo import Undo
@@ -19,8 +21,7 @@ from vdsm.storage.ports import QemuImg
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUse:
+class ImageUse(Struct, frozen=True):
     """Images of all domains, as VMs on this host use them."""
 
     _domains: Domains

@@ -4,9 +4,10 @@ Export is here, too: it changes nothing of the repository.
 """
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.undo import Undo
 from vdsm.storage import checks, durable, locks
@@ -35,8 +36,7 @@ ARCHIVE_FORMAT = "ova"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Struct, frozen=True):
     """Reads data of volumes, also of ones that VMs use; nothing is changed."""
 
     _domains: Domains

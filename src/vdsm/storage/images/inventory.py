@@ -6,8 +6,9 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from vdsm.core.errors import NodeError
 from vdsm.storage import checks
@@ -45,8 +46,7 @@ LONGEST_PATTERN = 255
 """No file has a longer name."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileStats:
+class FileStats(Struct, frozen=True):
     """One file of an ISO domain; `status` is 0, or 469 when qemu may not read it."""
 
     size_bytes: int
@@ -54,8 +54,7 @@ class FileStats:
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class DumpedVolume:
+class DumpedVolume(Struct, frozen=True):
     """One volume as storage has it; a record that cannot be read is absent and the status INVALID."""
 
     image_id: str
@@ -64,8 +63,7 @@ class DumpedVolume:
     metadata: VolumeMetadata | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dump:
+class Dump(Struct, frozen=True):
     """A domain with all its volumes, templates once; its leases, where they were asked for and hosts share it."""
 
     domain: Domain

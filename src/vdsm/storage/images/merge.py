@@ -1,8 +1,9 @@
 """Merging a layer into the one below while no VM uses them, and keeping records like the real chain (facts: §9.7)."""
 
 import logging
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.undo import Undo
@@ -27,8 +29,7 @@ from vdsm.storage.rollbacks import RollbacksInMemory, VolumeRollbacks
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Struct, frozen=True):
     """Both domains, with the images locked: the layers to make anew, base first, and the template below them."""
 
     move: model.ImageMove
@@ -56,8 +57,7 @@ class _Held:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
+class Moves(Struct, frozen=True):
     """Copies images to another domain, and moves them there. What fails or is killed is taken back by its entries;
     once the source of a move begins to go, they finish the move instead."""
 

@@ -5,8 +5,9 @@ What the operation does is left to `jobs` and `merge`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain, Domains

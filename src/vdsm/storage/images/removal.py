@@ -1,6 +1,6 @@
 """Removing volumes (facts: storage §9.3), in an order that any kill leaves finishable."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from vdsm.storage import errors
 from vdsm.storage.images.chain import Images

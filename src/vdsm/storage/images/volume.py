@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.undo import Undo
@@ -22,8 +24,7 @@ from vdsm.storage.rollbacks import RollbacksInMemory, VolumeRollbacks
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Creation:
+class _Creation(Struct, frozen=True):
     """One creation, checked: nothing of it was done yet."""
 
     request: model.VolumeRequest
@@ -38,8 +39,7 @@ class _Creation:
         return self.parent is not None and self.request.source_image_id != self.request.image_id
 
 
-@dataclass(frozen=True, slots=True)
-class Volumes:
+class Volumes(Struct, frozen=True):
     """Volumes of all domains."""
 
     _domains: Domains

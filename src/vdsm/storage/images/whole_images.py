@@ -1,7 +1,9 @@
 """Whole images, as the pool's SPM: removing them and collapsing chains into new ones (facts: storage §9.3, §9.6)."""
 
 import logging
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.storage import checks, locks, model
 from vdsm.storage.domain import Domain, Domains
@@ -19,8 +21,7 @@ from vdsm.storage.ports import UNWATCHED, QemuImg, Rollbacks, Steps, Watch
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class WholeImages:
+class WholeImages(Struct, frozen=True):
     """Removes images, and makes them of others. What a kill leaves of one that was set aside, the next SPM removes."""
 
     domains: Domains

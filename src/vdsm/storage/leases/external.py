@@ -7,7 +7,9 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from vdsm.core.clock import Clock
 from vdsm.storage import checks, errors, locks
@@ -24,8 +26,7 @@ VALUE_BYTES = 512
 JOB_STATUSES = ("PENDING", "FAILED", "SUCCEEDED", "FENCED")
 
 
-@dataclass(frozen=True, slots=True)
-class JobMetadata:
+class JobMetadata(Struct, frozen=True):
     """What a job keeps in its lease; times are seconds since the epoch."""
 
     type: str
@@ -47,8 +48,7 @@ class JobMetadata:
             raise errors.InvalidParameterException("generation", str(self.generation))
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalLeaseStatus:
+class ExternalLeaseStatus(Struct, frozen=True):
     """Who holds a lease, how often it was taken, and, when nobody holds it, what is stored in it."""
 
     version: int
@@ -73,7 +73,7 @@ def parse_value(data: bytes) -> JobMetadata | None:
             raise TypeError("no object")
         if not value:
             return None
-        known = {name: value[name] for name in JobMetadata.__slots__ if name in value}
+        known = {name: value[name] for name in JobMetadata.__struct_fields__ if name in value}
         metadata = JobMetadata(**known)
         metadata.check()
     except (ValueError, TypeError, RecursionError, errors.InvalidParameterException) as error:
@@ -81,8 +81,7 @@ def parse_value(data: bytes) -> JobMetadata | None:
     return metadata
 
 
-@dataclass(frozen=True, slots=True)
-class LeasesOfDomains:
+class LeasesOfDomains(Struct, frozen=True):
     """External leases of all domains. Every operation needs a connected pool (313)."""
 
     _domains: Domains

@@ -6,8 +6,9 @@ Only sanlock writes them, and only sanlock knows which host lives: what is told 
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.storage import durable
 
@@ -16,8 +17,7 @@ RECORD = struct.Struct("<IIIIQQQQQ48s48sQ")
 LEASE_MAGIC, HOST_MAGIC = 0x06152010, 0x12212010
 
 
-@dataclass(frozen=True, slots=True)
-class DiskRecord:
+class DiskRecord(Struct, frozen=True):
     """One record: a lease, or the sign of life of a host, whose `name` is then the host's own."""
 
     offset_bytes: int

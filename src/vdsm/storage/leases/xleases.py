@@ -8,9 +8,11 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vdsm.core.clock import Clock
 from vdsm.core.ids import is_uuid
@@ -41,8 +43,7 @@ class State(Enum):
     CORRUPT = "corrupt"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One record of the index."""
 
     state: State

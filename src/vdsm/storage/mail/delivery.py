@@ -7,8 +7,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.core.children import Children, wait_until
 from vdsm.core.clock import Clock
@@ -37,8 +38,7 @@ CLEARING_S = 2.0
 """For clearing a mailbox that is left; the next start clears it, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How often is looked; without events at everything every two seconds."""
 
     has_events: bool = True
@@ -52,6 +52,9 @@ class Pace:
     def polls(self) -> int:
         """Looks at the event block between two scans."""
         return max(0, round(SCAN_S / self.event_interval_s) - 1) if self.has_events else 0
+
+
+USUAL_PACE = Pace()
 
 
 Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
@@ -93,7 +96,7 @@ class MailLine:
 class HostMail:
     """This host's end: requests wait in its mailbox until the SPM has answered them."""
 
-    def __init__(self, line: MailLine, host_id: int, clock: Clock, pace: Pace = Pace()) -> None:
+    def __init__(self, line: MailLine, host_id: int, clock: Clock, pace: Pace = USUAL_PACE) -> None:
         self._line = line
         self._host_id = host_id
         self._clock = clock
@@ -194,7 +197,7 @@ class SpmMail:
         mailbox_count: int,
         extend: Callable[[Extension], Awaitable[None]],
         clock: Clock,
-        pace: Pace = Pace(),
+        pace: Pace = USUAL_PACE,
         *,
         worker_count: int = 5,
     ) -> None:

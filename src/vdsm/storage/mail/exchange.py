@@ -7,7 +7,8 @@ A slot of the host's mailbox in the inbox, and what the SPM answers in the same 
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from vdsm.core.errors import ResourceExhausted
 from vdsm.storage.mail.mailbox import (
@@ -76,8 +77,7 @@ class HostEnd:
         return done
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Struct, frozen=True):
     """A request as the SPM found it."""
 
     host_id: int

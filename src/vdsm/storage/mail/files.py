@@ -4,15 +4,15 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.storage.errors import MiscFileReadException, MiscFileWriteException, io_failing_as
 from vdsm.storage.mail.mailbox import MAILBOX_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class MailFiles:
+class MailFiles(Struct, frozen=True):
     """Inbox and outbox of one master domain, named from the SPM's side. Calls raise 2001, 2002 and 384."""
 
     folder: Path

@@ -7,7 +7,8 @@ import re
 import struct
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MAILBOX_BYTES = 4096
 MESSAGE_BYTES = 64
@@ -32,8 +33,7 @@ _CHECKSUM_OFFSET = MAILBOX_BYTES - _CHECKSUM.size
 _size = re.compile(rb"[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(Struct, frozen=True):
     """A volume and the size that it shall have; in a reply 0 MiB says that it could not be had."""
 
     domain_id: str

@@ -4,7 +4,8 @@ while it has that role; never on a master that no other host sees."""
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from vdsm.core.children import Children
 from vdsm.core.clock import Clock
@@ -33,8 +34,7 @@ async def refuse_extension(extension: Extension) -> None:
     raise UnsupportedOperation(f"extension of volume {extension.volume_id}: it is a file, which grows by itself")
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """What takes part for a pool: the id of its master, this host's id, and the files."""
 
     domain_id: str

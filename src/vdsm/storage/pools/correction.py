@@ -1,8 +1,9 @@
 """Correcting records as the pool's SPM, while the caller waits; `jobs.update_volume` needs no SPM, and counts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain

@@ -5,8 +5,9 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
@@ -38,8 +39,7 @@ from vdsm.storage.ports import Steps
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(Struct, frozen=True):
     """Domains beside the pool that this host is connected to. Those that change a pool are for its SPM only (654)."""
 
     _pools: Pools

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import is_uuid
@@ -23,8 +24,7 @@ RESERVED_HOST_ID = 250
 """Under which a lock is taken where no pool gives this host a number (facts: storage §1.8)."""
 
 
-@dataclass(slots=True)
-class ConnectedPool:
+class ConnectedPool(Struct):
     """The one pool of this host. With `on_disk` its map and SPM keys live on the master, else in memory."""
 
     pool_id: str

@@ -1,7 +1,5 @@
 """Answers the verbs on tickets of ovirt-imageio and on NBD servers."""
 
-from dataclasses import fields
-
 import msgspec
 
 from vdsm.api import transfers as api
@@ -64,7 +62,7 @@ class NbdService:
         self._lanes = lanes
 
     async def start(self, server_id: str, config: api.NbdConfig) -> str:
-        wanted = NbdConfig(**{one.name: getattr(config, one.name) for one in fields(NbdConfig)})
+        wanted = NbdConfig(**{name: getattr(config, name) for name in NbdConfig.__struct_fields__})
         return await self._lanes.run(config.domain_id, self._exports.start, server_id, wanted)
 
     async def stop(self, server_id: str) -> None:

@@ -1,8 +1,7 @@
 """Preparing images: chains, paths, repair, and what is refused."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import locks

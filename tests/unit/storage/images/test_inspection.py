@@ -1,8 +1,7 @@
 """Looking at volumes' data, and changing what is told of them by the SPM."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.storage.images.test_jobs import add_bitmap, fake
 from vdsm.core.errors import NodeError

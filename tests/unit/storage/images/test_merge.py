@@ -1,10 +1,10 @@
 """Cold merges and chains that are put right: what is refused, in which order things change (facts: storage §9.7)."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.storage.images.test_jobs import add_bitmap, change, fake, list_bitmaps, state
 from vdsm.core.errors import NodeError

@@ -1,8 +1,7 @@
 """Images that are copied and moved to other domains (facts: storage §9.6)."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.storage.images.test_jobs import add_bitmap, change, fake, list_bitmaps
 from vdsm.core.errors import NodeError

@@ -1,8 +1,7 @@
 """What is believed of an image file's header."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage.images.trust import find_foreign_name, find_mismatch

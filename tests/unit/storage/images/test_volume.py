@@ -1,9 +1,9 @@
 """Volumes: creating and removing them, and that a refusal or a failure leaves everything as it was."""
 
 import copy
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.core.errors import NodeError
 from vdsm.core.ids import BLANK_UUID

@@ -1,11 +1,11 @@
 """Volume records, byte for byte as the facts' examples have them, and what hostile text does to them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vdsm.storage.errors import (
     InvalidMetadata,

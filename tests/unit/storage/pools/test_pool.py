@@ -1,9 +1,9 @@
 """Pools and the SPM role: life cycle, refusals, and both places where the map lives."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vdsm.storage.backends.memory import MemoryStore
 from vdsm.storage.errors import (
