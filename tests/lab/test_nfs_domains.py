@@ -1,161 +1,192 @@
-"""Two daemons on one file server: a domain in a folder that the hosts mounted; then one of NFS with real sanlock:
-options in force, the one writer, a silent server.
+"""Two hosts on one file server: a domain in a folder that each mounted; then one of NFS with real sanlock: options in
+force, the one writer, whose daemon or whole host ends amid its work, and a silent server.
+
+The kills are those on Gluster in `tests/system/hosts/test_killed_spm`, in fewer rounds of longer lives: the VM is slow.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from lab.commands import wait_for
-from lab.hosts import Host, Hosts
+from lab.hosts import Hosts
 from lab.networks import adopted
-from lab.nfs import Export, Server, server
-from lab.sanlock import Sanlock
-from lab.vdsmd import ConnectionFailed, HostVdsmd, make_id
+from lab.nfs import Export, server
+from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
+from lab.vdsmd import HostVdsmd, make_id
+from tests.ledger import Work, check
+from tests.rounds import SOAK_FACTOR
+from tests.shared_pool import Served, SharedPool
+from tests.system.vdsmd import OWNER, kill_during
+from tests.writes import Watch
 from vdsm.wire.client import Address, connect
 
-pytestmark = pytest.mark.timeout(400)  # each host starts a libvirtd, and a busy machine makes the VM slower still
+pytestmark = pytest.mark.timeout(900)  # each host starts a libvirtd, and a busy machine makes the VM slower still
 
 MIB = 1 << 20
 SETTINGS = {"sanlock": {"io_timeout": 2}, "irs": {"process_pool_timeout": 120}}
 TIMEOUT_DS = 50
+OPTIONS = {"protocol_version": "4.2", "timeout": TIMEOUT_DS, "retrans": 1}
+LONGEST_LIFE_S = 40.0
+SLACK_S = 120.0
+ENOUGH = 20
 PATIENCE_S = 150.0
-CONNECTION = make_id()
 
 
 @dataclass
-class Member:
-    """A host with its daemon and sanlock, and its number in the pool."""
+class Member(SharedPool):
+    """A host that reaches the server over a link of its own, anew each time that it is turned on."""
 
-    number: int
-    daemon: HostVdsmd
-    pool_id: str
-    domain_id: str = field(default_factory=make_id)
+    link: ExitStack = field(default_factory=ExitStack)
+    export: Export = field(init=False)
 
-    def connect_server(self, source: str, verb: str = "connect") -> int:
-        [answer] = self.daemon.call(f"StoragePool.{verb}StorageServer", **self.describe(source))
-        return int(answer["status"])
+    def plug(self, export: Export) -> None:
+        self.export = export
+        namespace = self.link.enter_context(adopted(self.host.name, self.host.namespaces.init_pid))
+        self.link.enter_context(export.server.client(namespace, f"nfs{self.host.name}"))
 
-    def describe(self, source: str, options: str = "") -> dict[str, object]:
-        place = {"connection": source, "protocol_version": "4.2", "timeout": TIMEOUT_DS, "retrans": 1}
-        connection = {"id": CONNECTION, **place, "mnt_options": options}
-        return {"storagepoolID": self.pool_id, "domainType": "NFS", "connectionParams": [connection]}
+    def come_back(self) -> None:
+        if not self.host.is_running:
+            self.link.close()
+            self.host.start()
+            self.plug(self.export)
+            self.sanlock.start()
+        super().come_back()
 
-    def create(self, source: str) -> None:
-        create(self.daemon, self.domain_id, "NFS", source)
-        self.daemon.call("StoragePool.create", **self._master(), name="pool", domainList=[self.domain_id])
-
-    def connect(self) -> None:
-        domains = {self.domain_id: "Active"}
-        self.daemon.call("StoragePool.connect", **self._master(), hostID=self.number, scsiKey="", domainDict=domains)
-
-    def start_spm(self) -> int:
-        """The code that the task ends with."""
-        start = {"prevID": -1, "prevLver": "-1", "enableScsiFencing": "false"}
-        task = self.daemon.call("StoragePool.spmStart", storagepoolID=self.pool_id, **start)
-        return int(self.daemon.wait_task(str(task))["code"])
-
-    def _master(self) -> dict[str, object]:
-        return {"storagepoolID": self.pool_id, "masterSdUUID": self.domain_id, "masterVersion": 1}
+    def let_go(self) -> None:
+        """Take the host's power while the server answers: who uses what it has mounted would not end without."""
+        self.export.server.heal()
+        self.vdsmd.kill()
+        self.host.kill()
+        self.link.close()
 
 
 @pytest.fixture
-def export() -> Iterator[Export]:
-    with server() as serving, serving.export("domain", squashes_root=False) as export:
-        os.chown(export.folder, 36, 36)
-        yield export
+def members() -> Iterator[tuple[Member, Member]]:
+    """Two hosts whose daemons answer, and a pool that is not made yet."""
+    with ExitStack() as stack:
+        export = stack.enter_context(stack.enter_context(server()).export("domain", squashes_root=False))
+        os.chown(export.folder, *OWNER)
+        hosts = stack.enter_context(Hosts(2))
+        daemons = [HostVdsmd(hosts, host, SETTINGS) for host in hosts]
+        sanlocks = [Sanlock(host.namespaces) for host in hosts]
+        mounted = hosts.base / "root/rhev/data-center/mnt" / export.source.replace("/", "_")
+        served = Served("NFS", export.source, mounted, export.folder, OPTIONS)
+        first, second = Member.describe(served, daemons, sanlocks)
+        assert isinstance(first, Member) and isinstance(second, Member)
+        for member in (first, second):
+            stack.push(member.daemon)
+            stack.callback(member.let_go)
+            member.plug(export)
+            member.sanlock.start()
+            member.vdsmd.start(wait=False)
+        for member in (first, second):
+            member.vdsmd.wait_listening()
+            member.vdsmd.wait_ready()
+        yield first, second
 
 
-def start(stack: ExitStack, hosts: Hosts, host: Host, export: Export) -> HostVdsmd:
-    """A daemon on a host that reaches the server over a link of its own."""
-    link = stack.enter_context(adopted(host.name, host.namespaces.init_pid))
-    stack.enter_context(export.server.client(link, f"nfs{host.name}"))
-    stack.callback(end, host, export)
-    Sanlock(host.namespaces).start()
-    daemon = HostVdsmd(hosts, host, SETTINGS)
-    stack.push(daemon)
-    return daemon.start(wait=False)
+def connect_all(members: tuple[Member, Member]) -> None:
+    """A pool on a new domain; both hosts have connected it, none is the SPM."""
+    for member in members:
+        member.connect_server()
+    members[0].make()
+    for member in members:
+        member.connect()
 
 
-def end(host: Host, export: Export) -> None:
-    """Take the host's power while the server answers: what it has mounted, and who uses that, would not end without."""
-    export.server.heal()
-    host.kill()
-
-
-def share_folder(hosts: Hosts, daemons: list[HostVdsmd], server: Server) -> None:
+def share_folder(members: tuple[Member, Member]) -> None:
     """Each mounts an export by itself; what the first makes a domain of, the other finds."""
-    domain_id, place = make_id(), str(hosts.base / "domain")
+    first, second = members
+    domain_id, place = make_id(), str(first.served.mounted.parents[3] / "folder")
     connections = [{"id": make_id(), "connection": place}]
     which = {"storagepoolID": make_id(), "domainType": "LOCALFS", "connectionParams": connections}
-    with server.export("folder", squashes_root=False) as export:
-        os.chown(export.folder, 36, 36)
-        hosts.mount("-t", "nfs", "-o", "vers=4.2", export.source, place)
-        for daemon in daemons:
-            [answer] = daemon.call("StoragePool.connectStorageServer", **which)
+    with first.export.server.export("folder", squashes_root=False) as export:
+        os.chown(export.folder, *OWNER)
+        for member in members:
+            member.host.mount("-t", "nfs", "-o", "vers=4.2", export.source, place)
+            [answer] = member.vdsmd.call("StoragePool.connectStorageServer", **which)
             assert answer["status"] == 0, answer
-        first, second = daemons
-        create(first, domain_id, "LOCALFS", place)
+        kind = {"domainType": "LOCALFS", "typeArgs": {"remotePath": place}, "domainClass": "Data", "version": 5}
+        first.vdsmd.call("StorageDomain.create", storagedomainID=domain_id, name="by hand", **kind)
         assert (export.folder / domain_id / "dom_md/metadata").exists()
-        assert second.call("StorageDomain.getInfo", storagedomainID=domain_id)["name"] == "shared"
-        for daemon in daemons:
-            daemon.call("StoragePool.disconnectStorageServer", **which)
-            daemon.host.run("umount", place)  # both mounts would share one connection and its timeouts
-
-
-def create(daemon: HostVdsmd, domain_id: str, kind: str, place: str) -> None:
-    """A new Data domain."""
-    daemon.call(
-        "StorageDomain.create",
-        storagedomainID=domain_id,
-        domainType=kind,
-        typeArgs={"remotePath": place},
-        name="shared",
-        domainClass="Data",
-        version=5,
-    )
-
-
-def disconnect(member: Member, source: str) -> None:
-    """Nothing for one whose daemon was killed: its mount goes with its host."""
-    with suppress(ConnectionFailed):
-        member.connect_server(source, "disconnect")
-
-
-def test_two_hosts_on_one_nfs_domain(export: Export) -> None:
-    pool_id, domain_id = make_id(), make_id()
-    with ExitStack() as stack:
-        hosts = stack.enter_context(Hosts(2))
-        members = []
-        for number, host in enumerate(hosts, start=1):
-            members.append(Member(number, start(stack, hosts, host, export), pool_id, domain_id))
-        first, second = members
+        assert second.vdsmd.call("StorageDomain.getInfo", storagedomainID=domain_id)["name"] == "by hand"
         for member in members:
-            member.daemon.wait_listening()
-            member.daemon.wait_ready()
-        share_folder(hosts, [member.daemon for member in members], export.server)
-        for member in members:
-            assert member.connect_server(export.source) == 0
-            stack.callback(disconnect, member, export.source)  # while the server can be reached
-        mounts = first.daemon.host.run("cat", "/proc/self/mounts")
-        [line] = [line for line in mounts.splitlines() if line.startswith(export.source)]
-        expected = {"vers=4.2", "soft", f"timeo={TIMEOUT_DS}", "retrans=1", "nosuid", "nodev", "noexec"}
-        assert expected <= set(line.split()[3].split(",")), line
-        first.create(export.source)
-        sizes = {path.name: path.stat().st_size for path in (export.folder / domain_id / "dom_md").iterdir()}
-        assert sizes["ids"] == MIB and sizes["leases"] == 2 * MIB and sizes["xleases"] == 1302528
-        for member in members:
-            member.connect()
-        assert first.start_spm() == 0
-        assert second.start_spm() == 651
-        first.daemon.kill()
-        wait_for(lambda: second.start_spm() == 0, "the other host takes over", pause_s=1.0)
-        second.daemon.call("StoragePool.spmStop", storagepoolID=pool_id)
-        with export.server.hung(), connect(Address(socket_path=second.daemon.paths.socket), PATIENCE_S) as patient:
-            params = second.describe(f"{export.server.address}:/another", "retry=0")  # else mount tries for two minutes
-            [answer] = patient.call("StoragePool.connectStorageServer", params)
-            assert answer["status"] == 477
-            assert second.daemon.call("Host.ping2") is True
+            member.vdsmd.call("StoragePool.disconnectStorageServer", **which)
+            member.host.run("umount", place)  # both mounts would share one connection and its timeouts
+
+
+def check_mount(member: Member) -> None:
+    """The options that were asked for are in force, and those that every domain has."""
+    mounts = member.host.run("cat", "/proc/self/mounts")
+    [line] = [line for line in mounts.splitlines() if line.startswith(member.served.source)]
+    expected = {"vers=4.2", "soft", f"timeo={TIMEOUT_DS}", "retrans=1", "nosuid", "nodev", "noexec"}
+    assert expected <= set(line.split()[3].split(",")), line
+
+
+def check_silence(member: Member) -> None:
+    """A server that does not answer is told of; the daemon goes on."""
+    place = {**OPTIONS, "id": make_id(), "connection": f"{member.export.server.address}:/another"}
+    place["mnt_options"] = "retry=0"  # else mount tries for two minutes
+    which = {"storagepoolID": member.pool_id, "domainType": "NFS", "connectionParams": [place]}
+    with (
+        member.export.server.hung(),
+        connect(Address(socket_path=member.daemon.paths.socket), PATIENCE_S) as patient,
+    ):
+        [answer] = patient.call("StoragePool.connectStorageServer", which)
+        assert answer["status"] == 477
+        assert member.vdsmd.call("Host.ping2") is True
+
+
+def kill_in_rounds(
+    members: tuple[Member, Member], scratch: Path, count: int, kill: Callable[[Member], object], take_over_s: float
+) -> Member:
+    """The SPM of the two works and is killed, so many times; the other takes over and finds what it should.
+
+    The first one is the SPM before; the one that is afterwards is returned.
+    """
+    spm, other = members
+    work = Work(spm, random.Random())
+    for _ in range(count):
+        kill_during(spm.vdsmd, work.chance.uniform(0, LONGEST_LIFE_S), work.run, partial(kill, spm))
+        wait_for(lambda: not spm.list_children(), "no child of the daemon lives on")  # noqa: B023
+        wait_for(lambda: other.try_spm() == 0, "the other host takes over", take_over_s, pause_s=0.5)  # noqa: B023
+        work.pool = other
+        check(other, work.ledger, scratch)
+        watch = Watch(spm.path)
+        spm.come_back()
+        assert watch.list_changes() == [], "who came back and is not the SPM has written"
+        spm, other = other, spm
+    assert count < ENOUGH or work.done.keys() >= {"create", "copy", "refill", "merge", "delete"}, work.done
+    return spm
+
+
+def test_two_hosts_on_one_nfs_domain(
+    members: tuple[Member, Member], tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    first, second = members
+    share_folder(members)
+    connect_all(members)
+    check_mount(first)
+    sizes = {path.name: path.stat().st_size for path in (first.path / "dom_md").iterdir()}
+    assert sizes["ids"] == MIB and sizes["leases"] == 2 * MIB and sizes["xleases"] == 1302528
+    assert first.try_spm() == 0
+    assert second.try_spm() == 651
+    spm = kill_in_rounds(members, tmp_path, rounds(1, 20), lambda spm: spm.vdsmd.spawned.end(), SLACK_S)
+    spm.stop_spm()  # or it ends with its lease
+    check_silence(spm)
+
+
+@pytest.mark.skipif(not SOAK_FACTOR, reason="a minute and a half until a lease expires: in soak")
+def test_the_host_of_the_spm_is_killed(
+    members: tuple[Member, Member], tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    connect_all(members)
+    members[0].start_spm()
+    kill_in_rounds(members, tmp_path, rounds(1, 20), lambda spm: spm.host.kill(), TAKE_OVER_AFTER_S + SLACK_S)

@@ -12,7 +12,7 @@ from vdsm.adapters.files import NumericOwner
 from vdsm.storage.model import DomainType
 
 PLACE = 3
-IN_CHECK = 8
+IN_CHECK = 5
 
 
 @pytest.mark.timeout(0)  # in soak, all of the table
