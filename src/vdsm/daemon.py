@@ -23,7 +23,7 @@ from vdsm.adapters.gluster import GlusterCommand
 from vdsm.adapters.imageio import ImageDaemon
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
-from vdsm.adapters.memory import bound_allocator, bound_garbage
+from vdsm.adapters.memory import GIVE_BACK_EVERY_S, Heap, bound_allocator, bound_garbage
 from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.netconf import StoredNetworks
 from vdsm.adapters.netlink import Netlink
@@ -481,8 +481,12 @@ async def run(paths: Paths, settings: Settings) -> None:
         bound_garbage()
         serving = asyncio.create_task(node.serve(), name="serve")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        giving_back = asyncio.create_task(
+            repeat(Heap().look, every_s=GIVE_BACK_EVERY_S, clock=node.clock, name="giving memory back"), name="memory"
+        )
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        giving_back.cancel()
         if not serving.done():
             log.info("stopping; VMs are left running")
             systemd.notify("STOPPING=1")

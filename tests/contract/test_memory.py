@@ -37,6 +37,18 @@ for _ in range(3):
 print(get_resident_mib())
 """
 
+HEAP = """
+import asyncio
+from vdsm.adapters.memory import Heap
+bound_allocator()
+heap = Heap()
+blocks = [bytes(4000) for _ in range(40_000)]
+kept = blocks[::50]
+del blocks
+{bound}
+print(get_resident_mib())
+"""
+
 GARBAGE = """
 lasting = [[] for _ in range(300_000)]
 {bound}
@@ -65,7 +77,11 @@ def measure(program: str, bound: str) -> int:
 
 @pytest.mark.parametrize(
     ("program", "bound", "most", "unbounded"),
-    [(BURSTS, "bound_allocator()", 60, 150), (GARBAGE, "bound_garbage()", 25_000, 40_000)],
+    [
+        (BURSTS, "bound_allocator()", 60, 150),
+        (HEAP, "asyncio.run(heap.look())", 60, 100),
+        (GARBAGE, "bound_garbage()", 25_000, 40_000),
+    ],
 )
 def test_what_was_let_go_is_given_back(program: str, bound: str, most: int, unbounded: int) -> None:
     assert measure(program, bound) < most
