@@ -19,7 +19,17 @@ LOCKED_PASSWORD = "*****"
 """Of a display that nobody may use yet."""
 
 _DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
-_PATH_ATTRIBUTES = ("file", "dev", "dir")
+_PATH_ATTRIBUTES = ("file", "dev", "dir", "path", "evdev")
+_PATH_TEXTS = (
+    "os/kernel",
+    "os/initrd",
+    "os/dtb",
+    "os/loader",
+    "os/nvram",
+    "os/acpi/table",
+    "devices/memory/source/path",
+)
+_NOT_GIVEN = ("filesystem", "interface", "hostdev")
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}  # by type of disk
 
 
@@ -108,9 +118,17 @@ def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel:
 
 
 def list_paths(domain: Element) -> list[str]:
-    """The paths of all disks and of what is behind them, whatever kind of path they are for libvirt."""
-    sources = [source for disk in domain.iterfind("devices/disk") for source in disk.iter("source")]
-    return [path for source in sources for name in _PATH_ATTRIBUTES if (path := source.get(name))]
+    """The paths of all that libvirt gives to qemu's user, whatever kind of path they are for libvirt: disks and what is
+    behind them, what the firmware boots, files of consoles and of memory. Folders that are shared are none of these."""
+    sources = [
+        source
+        for device in domain.iterfind("devices/*")
+        if device.tag not in _NOT_GIVEN
+        for source in device.iter("source")
+    ]
+    named = [path for source in sources for name in _PATH_ATTRIBUTES if (path := source.get(name))]
+    texts = [*(found.text for path in _PATH_TEXTS for found in domain.iterfind(path))]
+    return [*named, *(text.strip() for text in texts if text)]
 
 
 def set_leases(domain: Element, images: Mapping[str, PreparedImage]) -> None:

@@ -280,11 +280,12 @@ def test_a_vm_that_cannot_start_is_down_and_says_why(node: Vdsmd, pool_of_node: 
     assert "/nowhere/disk" in node.wait_status(vm_id, "Down")["exitMessage"]
 
 
-def test_a_folder_that_is_named_as_a_disk_stays_its_owners(node: Vdsmd, pool_of_node: Pool) -> None:
-    before = pool_of_node.folder.stat()
-    kinds = ({"device": "disk"}, {"device": "disk", "diskType": "block"}, {"device": "cdrom"})
-    for kind in kinds:
-        vm_id = node.create_vm(wait=False, devices=[{"type": "disk", "path": str(pool_of_node.folder), **kind}])
+def test_a_folder_that_is_named_as_a_file_stays_its_owners(node: Vdsmd, pool_of_node: Pool) -> None:
+    before, folder = pool_of_node.folder.stat(), str(pool_of_node.folder)
+    disks = ({"device": "disk"}, {"device": "disk", "diskType": "block"}, {"device": "cdrom"})
+    wishes = [{"devices": [{"type": "disk", "path": folder, **disk}]} for disk in disks]
+    for wish in (*wishes, {"kernel": folder}, {"kernel": "/etc/hostname", "initrd": folder}):
+        vm_id = node.create_vm(wait=False, **wish)
         assert "is a folder" in node.wait_status(vm_id, "Down")["exitMessage"]
         after = pool_of_node.folder.stat()
         assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.virt.builders import HOST, VM_ID, domain_xml
 from vdsm.virt import hostedits
 from vdsm.virt.domain import parse_domain, read_domain
+from vdsm.virt.elements import set_child
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import NetworkDisk, PreparedImage
 
@@ -81,6 +82,20 @@ def test_paths_of_disks_are_found_wherever_they_are() -> None:
         '<disk type="file" device="cdrom"><source file=""/></disk><disk type="network"><source name="e"/></disk><disk/>'
     )
     assert hostedits.list_paths(read) == ["/a", "/b", "/c", "/d"]
+
+
+def test_paths_of_what_is_no_disk_are_found_too() -> None:
+    read = domain(
+        '<serial type="file"><source path="/a"/></serial><input type="evdev"><source dev="/b"/></input>'
+        '<memory model="nvdimm"><source><path> /c </path></source></memory>'
+        '<filesystem><source dir="/shared"/></filesystem><interface><source dev="eth0"/></interface>'
+    )
+    system = read.find("os")
+    system = set_child(read, "os") if system is None else system
+    for name in ("kernel", "initrd", "nvram"):
+        set_child(system, name).text = f"/{name}"
+    set_child(set_child(system, "acpi"), "table").text = "/table"
+    assert hostedits.list_paths(read) == ["/a", "/b", "/kernel", "/initrd", "/nvram", "/table", "/c"]
 
 
 def test_relabelling_is_left_to_libvirt_when_asked() -> None:

@@ -140,7 +140,7 @@ async def test_a_folder_in_the_place_of_a_disk_is_refused_before_libvirt_hears_o
     async with world.ready() as service:
         await create(service, drives=[VOLUME, {"path": "/storage", "interface": "virtio"}])
         stats = await service.get_stats(VM_ID)
-        assert (stats.status, stats.exit_message) == ("Down", "Bad disk: /storage is a folder")
+        assert (stats.status, stats.exit_message) == ("Down", "Not a file: /storage is a folder")
         assert "/storage" not in world.hypervisor.domains[VM_ID].xml
         assert world.images.prepared == []
 
