@@ -191,6 +191,11 @@ def test_data(backend: Backend) -> None:
     assert size.allocated_bytes >= (1 << 20) - 4096
     assert data.has_data(image, volume)
     assert not backend.volumes.remove_image(image)
+    volume, old = make_id(), volume
+    data.rename_data(image, old, volume)
+    assert (data.has_data(image, old), data.get_size(image, volume).apparent_bytes) == (False, 1 << 20)
+    with pytest.raises(VolumeAccessError):
+        data.rename_data(image, old, make_id())
     for _ in range(2):
         data.remove_data(image, volume)
         assert not data.has_data(image, volume)

@@ -66,6 +66,7 @@ from vdsm.testing.storage import FixedClock, NoOwner, World, make_id
 MIB = 1 << 20
 NFS = "stor_1:/exports/vms"
 GLUSTER = "gl1:/vol0"
+NUMBERED = "[2001:db8::5]:/x_1"
 
 
 @dataclass
@@ -103,7 +104,9 @@ class Machine:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> list[Machine]:
-    servers = {source: tmp_path / f"disk{number}" for number, source in enumerate((NFS, GLUSTER, "/dev/vg_a/lv"))}
+    servers = {
+        source: tmp_path / f"disk{number}" for number, source in enumerate((NFS, GLUSTER, NUMBERED, "/dev/vg_a/lv"))
+    }
     for folder in servers.values():
         folder.mkdir()
     judge = Judge()
@@ -125,6 +128,13 @@ def host(hosts: list[Machine]) -> Machine:
             DomainType.NFS,
             ServerConnection("stor_1://exports/vms/"),
             "stor__1:_exports_vms",
+            "nfs4",
+            "soft,nosharecache,timeo=100,retrans=3,nfsvers=3,nolock",
+        ),
+        (
+            DomainType.NFS,
+            ServerConnection("[2001:db8::5]:/x_1///"),
+            "[2001:db8::5]:_x__1",
             "nfs4",
             "soft,nosharecache,timeo=100,retrans=3,nfsvers=3,nolock",
         ),
@@ -483,6 +493,19 @@ def test_a_lease_that_cannot_be_made_undoes_the_volume(spm: World, host: Machine
     with pytest.raises(ClusterLockInitError):
         spm.create_layer(base)
     assert names_in(spm, host, base) == [base.volume_id, f"{base.volume_id}.lease", f"{base.volume_id}.meta"]
+
+
+def test_a_volume_that_gets_its_old_name_back_has_its_lease_back(spm: World, host: Machine) -> None:
+    made, new_id = spm.create_base(), make_id()
+    folder = host.servers[NFS] / spm.domain_id / "images" / made.image_id
+    before = names_in(spm, host, made)
+    for name in before:
+        (folder / name).rename(folder / name.replace(made.volume_id, new_id))
+    params = (str(folder / made.volume_id), str(folder / new_id))
+    spm.repository.recovery.recover("fileVolume", "FileVolume", "renameVolumeRollback", params)
+    assert names_in(spm, host, made) == before
+    lease = Lease(Lockspace(spm.domain_id, folder, 512, MIB), made.volume_id, folder / f"{made.volume_id}.lease")
+    assert host.leases.read_lease_name(lease) == (spm.domain_id, made.volume_id)
 
 
 def test_who_holds_a_volume_is_told_as_far_as_it_is_known(spm: World, host: Machine) -> None:

@@ -569,6 +569,9 @@ class DataStore(Protocol):
     def remove_data(self, image_id: str, volume_id: str) -> None:
         """Nothing when there is none."""
 
+    def rename_data(self, image_id: str, volume_id: str, new_id: str) -> None:
+        """Let a volume's data be another's, which has none. Raises VolumeAccessError."""
+
     def open_access(self, image_id: str, volume_id: str) -> None:
         """Before use: the group may do what the owner may."""
 

@@ -32,6 +32,7 @@ class Place(Struct, frozen=True):
     domain_id: str
     image_id: str
     volume_id: str = ""
+    renamed_id: str = ""
 
 
 class _Entry(Struct, frozen=True):
@@ -155,6 +156,14 @@ def _locate_volume(params: Params) -> Place:
     return place
 
 
+def _locate_renamed(params: Params) -> Place:
+    """The names before and after, in one folder: there are as many commas in one path as in the other."""
+    before, after = (_locate_volume(part) for part in (params[: len(params) // 2], params[len(params) // 2 :]))
+    if replace(after, volume_id=before.volume_id) != before:
+        raise InvalidParameterException("recovery", repr(params)[:200])
+    return replace(before, renamed_id=after.volume_id)
+
+
 def _locate_half_baked(params: Params) -> Place:
     has_ids = len(params) >= 3 and is_uuid(params[0]) and is_uuid(params[1])
     place = _locate_volume(params[2:] if has_ids else params)
@@ -192,6 +201,22 @@ def _unshare(images: Images, place: Place, step: Steps) -> None:
     if record is not None and record.image_id != place.image_id and not is_used:
         step("undo share")
         images.backend.volumes.unshare(place.image_id, place.volume_id)
+
+
+def _rename_back(images: Images, place: Place, step: Steps) -> None:
+    volumes, data, image_id = images.backend.volumes, images.backend.data, place.image_id
+    old_id, new_id, records = place.volume_id, place.renamed_id, volumes.list_records(image_id)
+    was_moved = data.has_data(image_id, new_id)
+    if was_moved == data.has_data(image_id, old_id) or not (was_moved or new_id in records):
+        return  # there are two volumes, or none; or it has its old name
+    step("undo name")
+    volumes.create_lease(image_id, old_id)
+    if was_moved:
+        data.rename_data(image_id, new_id, old_id)
+    if new_id in records:
+        if old_id not in records:
+            volumes.write_record(image_id, old_id, volumes.read_record(image_id, new_id))
+        volumes.remove_record(image_id, new_id)
 
 
 def _evaluate_role(images: Images, place: Place, step: Steps) -> None:
@@ -235,4 +260,5 @@ for _module, _object in _FILE_CLASSES:
         (_module, _object, "createVolumeMetadataRollback"): _Entry(_locate_volume, _remove_record),
         (_module, _object, "createVolumeRollback"): _Entry(_locate_ids, _remove_whole),
         (_module, _object, "shareVolumeRollback"): _Entry(_locate_volume, _unshare),
+        (_module, _object, "renameVolumeRollback"): _Entry(_locate_renamed, _rename_back),
     }

@@ -87,6 +87,34 @@ def test_share_rollback_removes_only_links_that_nobody_uses(spm: World) -> None:
     assert template.volume_id in volumes.list_records(template.image_id)
 
 
+@pytest.mark.parametrize("done", [(), ("data",), ("record",), ("data", "record")])
+def test_a_volume_that_was_renamed_gets_its_old_name_back_however_far_that_came(
+    spm: World, done: tuple[str, ...]
+) -> None:
+    made, other = spm.create_base(), spm.create_base()
+    renamed, backend = replace(made, volume_id=make_id()), spm.repository.domains.get_backend(spm.domain_id)
+    before, ids = spm.get_record(made), (made.image_id, made.volume_id)
+    if "data" in done:
+        backend.data.rename_data(*ids, renamed.volume_id)
+    if "record" in done:
+        backend.volumes.write_record(made.image_id, renamed.volume_id, backend.volumes.read_record(*ids))
+        backend.volumes.remove_record(*ids)
+    params = (*paths(spm, made)[1].split(","), *paths(spm, renamed)[1].split(","))
+    for _ in range(2):
+        spm.repository.recovery.recover(*FILE, "renameVolumeRollback", params)
+    assert sorted(list_all(spm)) == sorted([made.volume_id, other.volume_id])
+    assert (spm.get_record(made), backend.data.has_data(*ids)) == (before, True)
+    assert list(backend.leftovers.list_half_made()) == []
+
+
+def test_two_volumes_keep_their_names(spm: World) -> None:
+    base = spm.create_base()
+    layer = spm.create_layer(base)
+    params = (*paths(spm, base)[1].split(","), *paths(spm, layer)[1].split(","))
+    spm.repository.recovery.recover(*FILE, "renameVolumeRollback", params)
+    assert sorted(list_all(spm)) == sorted([base.volume_id, layer.volume_id])
+
+
 def test_extend_size_finalize_follows_the_data(spm: World) -> None:
     made = spm.create_base(format=VolumeFormat.RAW)
     data = spm.repository.domains.get_backend(spm.domain_id).data
@@ -105,6 +133,8 @@ def test_extend_size_finalize_follows_the_data(spm: World) -> None:
         ("createVolumeMetadataRollback", ()),
         ("halfbakedVolumeRollback", (make_id(), make_id(), "/x")),
         ("createVolumeRollback", ("/r", "a", "b", "c", "/d")),
+        ("renameVolumeRollback", (f"/{make_id()}/images/{make_id()}/{make_id()}",)),
+        ("renameVolumeRollback", tuple(f"/{make_id()}/images/{make_id()}/{make_id()}" for _ in "ab")),
         ("shareVolumeRollback", (f"/{make_id()}/images/{make_id()}",)),
         ("halfbakedVolumeRollback", (f"/{make_id()}/images/../images/{make_id()}/{make_id()}",)),
         ("halfbakedVolumeRollback", (f"/{make_id()}/other/{make_id()}/{make_id()}",)),

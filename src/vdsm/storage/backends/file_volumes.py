@@ -193,6 +193,12 @@ class FileDataStore:
         with errors.io_failing_as(lambda reason: errors.CannotDeleteVolume(volume_id, reason)):
             _remove(self.get_path(image_id, volume_id))
 
+    def rename_data(self, image_id: str, volume_id: str, new_id: str) -> None:
+        path = self.get_path(image_id, volume_id)
+        with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
+            path.rename(path.with_name(new_id))
+            durable.sync(path.parent)
+
     def open_access(self, image_id: str, volume_id: str) -> None:
         with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -271,6 +271,12 @@ class MemoryData:
         self._data.get(image_id, set()).discard(volume_id)
         self._store.files.pop(self.get_path(image_id, volume_id), None)
 
+    def rename_data(self, image_id: str, volume_id: str, new_id: str) -> None:
+        size_bytes = self.get_size(image_id, volume_id).apparent_bytes
+        self.remove_data(image_id, volume_id)
+        self._data[image_id].add(new_id)
+        self._store.files[self.get_path(image_id, new_id)] = size_bytes
+
     def open_access(self, image_id: str, volume_id: str) -> None:
         self.get_size(image_id, volume_id)
 
