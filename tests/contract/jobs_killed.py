@@ -1,19 +1,21 @@
 """Jobs in processes that are killed, and what their caller finds and goes on from: run by `test_jobs_killed`.
 
-`python -m tests.contract.jobs_killed FOLDER SCENARIO HOOK STRIDE` kills at each named step (HOOK `steps`) or at each
-system call that the interpreter reports (`calls`), one after another, in a world of its own. Prints how many were
-killed.
+`python -m tests.contract.jobs_killed FOLDER SCENARIO HOOK STRIDE` kills at each named step (HOOK `steps`), at each
+system call that the interpreter reports (`calls`) or each time that qemu-img tells how far it is (`progress`), one
+after another, in a world of its own. Prints how many were killed.
 """
 
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.contract.blocks import BLOCK, COW, make, read, write
 from tests.contract.storage_killed import DOMAIN, POOL, Killer, RollbacksOnDisk, make_world, recover, run_child
+from vdsm.storage.errors import PrepareIllegalVolumeError
 from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
-from vdsm.storage.ports import UNWATCHED, Layer
+from vdsm.storage.ports import UNWATCHED, Layer, Unwatched
 from vdsm.testing.storage import World, ignore_step, make_id
 
 IMAGE, BASE, TOP, LEAF, TARGET_IMAGE, TARGET_BASE, TARGET, NEW_IMAGE, NEW = (make_id() for _ in range(9))
@@ -94,6 +96,19 @@ def check_copy(target_id: str, old: str, new: str) -> Callable[[World, bool], No
     return check
 
 
+def check_underway(world: World, over: bool) -> None:
+    """As another host finds what was killed while data was copied (facts: storage §18.6)."""
+    record = world.repository.volumes.get_metadata(DOMAIN, TARGET_IMAGE, TARGET_BASE)
+    assert (record.generation, record.legality) in ((0, Legality.ILLEGAL), (1, Legality.LEGAL))
+    check_copy(TARGET_BASE, "old...", LEAF_READS)(world, over)
+    try:
+        world.repository.images.prepare(POOL, DOMAIN, TARGET_IMAGE, TARGET_BASE)
+    except PrepareIllegalVolumeError:
+        assert record.legality is Legality.ILLEGAL
+    else:
+        assert record.legality is Legality.LEGAL
+
+
 def merge(top_id: str, base_id: str) -> Act:
     """A whole merge as a manager sees it through, whatever was done of it already."""
 
@@ -163,6 +178,7 @@ def check_copied(world: World, over: bool) -> None:
 
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
+    "copy-underway": (copy(LEAF, TARGET_BASE), check_underway),
     "copy-layer": (copy(TOP, TARGET), check_copy(TARGET, "old...", "oBC...")),
     "receive": (receive, check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "import": (bring, check_copy(TARGET_BASE, "old...", LEAF_READS)),
@@ -180,6 +196,9 @@ def work(folder: Path, act: Act, hook: str, number: int) -> None:
     rollbacks = RollbacksOnDisk(folder / "rollbacks")
     if hook == "calls":
         killer.watch_calls()
+    elif hook == "progress":
+        jobs = world.repository.jobs
+        jobs.copy_data = partial(jobs.copy_data, watch=Unwatched(killer.step))
     killer.armed = True
     act(world, rollbacks)
     killer.armed = False

@@ -29,3 +29,7 @@ def test_killed_at_every_step(scenario: str, tmp_path: Path) -> None:
 def test_killed_at_every_system_call(scenario: str, tmp_path: Path) -> None:
     stride = 1 if SOAK_FACTOR else 5 if scenario == "extend" else 19
     assert run_killed("jobs_killed", tmp_path, scenario, "calls", stride) >= 2
+
+
+def test_a_copy_that_is_killed_underway_leaves_its_target_illegal(tmp_path: Path) -> None:
+    assert run_killed("jobs_killed", tmp_path, "copy-underway", "progress", 1) >= 2

@@ -97,9 +97,10 @@ class House:
         [status] = await call(self.world.pool_id, "LOCALFS", [Connection(id="1", connection=self.world.server)])
         return status.status
 
-    async def connect(self) -> "House":
+    async def connect(self, host_id: int = 1) -> "House":
         assert await self.connect_server() == 0
-        await self.pools.connect(self.world.pool_id, 1, "", self.world.domain_id, 1, {self.world.domain_id: "Active"})
+        world = self.world
+        await self.pools.connect(world.pool_id, host_id, "", world.domain_id, 1, {world.domain_id: "Active"})
         return self
 
     async def start(self) -> str:

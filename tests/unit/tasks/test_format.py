@@ -53,6 +53,7 @@ def test_the_example_of_the_facts_to_the_byte() -> None:
     )
     assert files[f"{TASK}.job.0"] == b"name = createVolume\nruncmd = create a volume\n"
     assert list(files) == [f"{TASK}.job.0", f"{TASK}.recover.0", f"{TASK}.recover.1", f"{TASK}.task"]
+    assert format_record(parse_record(TASK, STORE, files)) == files
 
 
 def test_the_result_is_written_when_finished_only() -> None:
