@@ -111,11 +111,11 @@ def describe_tree(root: Path) -> str:
 
 
 @AS_ROOT
-@pytest.mark.parametrize("version", [3, 4, 5])
-def test_a_domain_and_its_volumes_byte_for_byte(tmp_path: Path, version: int) -> None:
+@pytest.mark.parametrize(("made", "version"), [(3, 3), (4, 4), (5, 5), (3, 5), (4, 5)])
+def test_a_domain_and_its_volumes_byte_for_byte(tmp_path: Path, made: int, version: int) -> None:
     world = make_world_on_disk(tmp_path, QEMU_IMG, NumericOwner(36, 36))
     world.domain_id, world.pool_id = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "ab")
-    world.start_spm(version)
+    world.start_spm(made)
     images = [f"{digit * 8}-1111-4000-8000-000000000000" for digit in "123"]
     volumes = [f"{digit * 8}-2222-4000-8000-000000000000" for digit in "4567"]
     template = world.create(world.request(images[0], volumes[0], format=VolumeFormat.RAW, description='{"é":""}'))
@@ -124,12 +124,16 @@ def test_a_domain_and_its_volumes_byte_for_byte(tmp_path: Path, version: int) ->
     world.delete(images[2], base.volume_id)
     base = world.create(replace(world.request(images[2], volumes[2], capacity_bytes=MIB + 1), sequence=7))
     world.create(world.request(images[2], volumes[3], parent_id=base.volume_id, capacity_bytes=2 * MIB))
+    world.repository.spm.upgrade(world.pool_id, version)
     root = tmp_path / "server_1" / world.domain_id
     metadata = root.joinpath("dom_md", "metadata").read_text().splitlines()
     sealed = "".join(sorted(metadata[:-1], key=lambda line: line.split("=")[0]))
     assert metadata[-1] == f"_SHA_CKSUM={hashlib.sha1(sealed.encode()).hexdigest()}"
     tree = describe_tree(root).replace(metadata[-1], "_SHA_CKSUM=...").replace(world.server, "/server_1")
-    assert tree == (GOLDEN / f"localfs-v{version}.txt").read_text()
+    golden = (GOLDEN / f"localfs-v{version}.txt").read_text()
+    if made < version:  # older records have no sequence; one that was replaced shares its name no more (facts: §3.5)
+        golden = golden.replace("SEQ=7", "SEQ=0").replace("-rw-r--r-- 36:36 2", "-rw-r--r-- 36:36 1")
+    assert tree == golden
 
 
 def test_qemu_img_is_asked_as_the_facts_tell(spm: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -147,6 +147,28 @@ async def test_a_daemon_that_lost_its_lease_is_ended(root: Path, certificates: P
         assert domain_id in machine.lost[0]
 
 
+TEXTS = dict(
+    zip(
+        "description disktype format image legality parent type voltype".split(),
+        "DESCRIPTION DISKTYPE FORMAT IMAGE LEGALITY PUUID TYPE VOLTYPE".split(),
+        strict=True,
+    )
+)
+NUMBERS = dict(zip("capacity ctime generation sequence".split(), "CAP CTIME GEN SEQ".split(), strict=True))
+"""What a dump tells of a volume, and the keys of its record."""
+
+
+def read_volume(data: Path) -> dict[str, Any]:
+    """A volume as a dump must tell it, read from its files by this test alone."""
+    *lines, end = data.with_name(f"{data.name}.meta").read_text().splitlines()
+    record, status = dict(line.split("=", 1) for line in lines), data.stat()
+    assert end == "EOF"
+    texts = {name: record[key] for name, key in TEXTS.items()}
+    numbers = {name: int(record[key]) for name, key in NUMBERS.items()}
+    sizes = {"apparentsize": status.st_size, "truesize": status.st_blocks * 512}
+    return {"status": "OK", **texts, **numbers, **sizes}
+
+
 async def test_a_disk_of_gluster_with_its_lease(root: Path, certificates: Path, machine: FakeMachine) -> None:
     async with running(root, certificates, machine=machine) as daemon:
         ids = {name: make_id() for name in ("poolID", "domainID", "imageID", "volumeID")}
@@ -177,6 +199,8 @@ async def test_a_disk_of_gluster_with_its_lease(root: Path, certificates: Path, 
         assert set(dump["volumes"]) == {base_id, volume_id} and dump["lockspace"] == [] and dump["xleases"] == {}
         writer = {"offset": 1 << 20, "lockspace": domain_id, "resource": "SDM"}
         assert dump["leases"] == [{**writer, "timestamp": 0, "own": 0, "gen": 0, "lver": 0}]
+        folder = Path(prepared["path"]).parent
+        assert dump["volumes"] == {id: read_volume(folder / id) for id in (base_id, volume_id)}
         assert not {"leases", "xleases"} & set(await daemon.rpc("StorageDomain.dump", {"sd_id": domain_id}))
 
         vm_id = make_id()

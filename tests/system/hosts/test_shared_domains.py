@@ -31,8 +31,9 @@ def test_a_shared_domain_is_as_the_facts_tell(pools: tuple[SharedPool, SharedPoo
         "dom_md/xleases 36:36 660 1302528",
     ]
     assert re.search(r"metadata 36:36 644 \d{3}$", "\n".join(files), re.MULTILINE)
-    [own, *_] = first.dump("dom_md/ids")
-    assert own.split()[:2] == ["00000000", first.domain_id]
+    second.wait_joined()
+    places = [line.split()[:2] for line in first.dump("dom_md/ids")]
+    assert places[:2] == [["00000000", first.domain_id], ["00000512", first.domain_id]]
     [leader] = first.dump("dom_md/leases", f":0:{2 * MIB}")
     assert leader.split()[:3] == [f"{MIB:08d}", first.domain_id, "SDM"]
     xleases = first.folder / first.domain_id / "dom_md/xleases"

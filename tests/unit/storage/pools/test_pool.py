@@ -198,6 +198,14 @@ def test_create_attaches_all_domains(world: World) -> None:
         world.repository.pools.create(make_id(), "q", other, 1, [other])
 
 
+def test_an_iso_domain_is_in_several_pools(world: World) -> None:
+    world.create_domain()
+    other, iso, second = add_domain(world), add_domain(world, "/iso", domain_class=DomainClass.ISO), make_id()
+    world.repository.pools.create(world.pool_id, "p", world.domain_id, 1, [world.domain_id, iso])
+    world.repository.pools.create(second, "q", other, 1, [other, iso])
+    assert read(world, iso)["POOL_UUID"] == f"{world.pool_id},{second}"
+
+
 def test_create_takes_back_what_it_wrote(world: World) -> None:
     world.create_domain()
     other = add_domain(world)
