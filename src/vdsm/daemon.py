@@ -31,7 +31,7 @@ from vdsm.adapters.packages import PackageDatabase
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
-from vdsm.adapters.sanlock import SanlockLeases, end_process
+from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
@@ -469,6 +469,7 @@ async def _until_signal() -> AsyncIterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(LOST_SIGNAL, end_process, "sanlock tells that a lease is lost")
     yield stop
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(number)

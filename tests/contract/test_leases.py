@@ -16,7 +16,7 @@ import lab.sanlock
 from lab.commands import wait_for
 from lab.processes import Spawned, spawn
 from lab.scratch import Scratch
-from vdsm.adapters.sanlock import SanlockLeases, _Registration
+from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, _Registration
 from vdsm.storage.ports import Lease, LeaseFailed, Leases, LeaseState, Lockspace
 from vdsm.testing.leases import LeasesInMemory
 
@@ -297,7 +297,14 @@ def test_a_lease_that_is_got_while_sanlock_goes_is_lost_and_none_is_got_afterwar
         registration.acquire(lease, False)
 
 
-def test_who_held_a_lease_dies_with_sanlock_and_so_do_its_children(tmp_path: Path) -> None:
+def wipe_host(folder: Path) -> None:
+    """The host is none of the lockspace any more, as its sanlock finds at once."""
+    with (folder / "ids").open("r+b") as ids:
+        ids.write(bytes(512))
+
+
+@pytest.mark.parametrize("fault", ["sanlock ends", "host is lost"])
+def test_who_held_a_lease_dies_with_it_unlike_by_its_owner_and_so_do_its_children(fault: str) -> None:
     reason = lab.sanlock.why_not()
     if reason is not None:
         pytest.skip(reason)
@@ -309,8 +316,13 @@ def test_who_held_a_lease_dies_with_sanlock_and_so_do_its_children(tmp_path: Pat
             child = scratch.path / "child"
             wait_for(lambda: (scratch.path / "ready").exists() and child.exists() and child.read_text(), "it holds")
             pid = int(child.read_text())
-            daemon.end()
-            assert holder.process.wait(20) == -signal.SIGKILL
+            if fault == "sanlock ends":
+                daemon.end()
+            else:
+                wipe_host(scratch.path)
+            expected = signal.SIGKILL if fault == "sanlock ends" else LOST_SIGNAL
+            assert holder.process.wait(20) == -expected
             wait_for(lambda: not Path(f"/proc/{pid}").exists(), "its child is dead")
         finally:
             holder.end()
+            daemon.end()

@@ -9,6 +9,8 @@ import logging
 import os
 import select
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +34,8 @@ _POLL_S = 0.1
 _PULSE_MS = 1000
 _LIFE_IO_TIMEOUTS = 8
 """A lease lives so long after it was renewed last; sanlock renews it four times as often."""
+LOST_SIGNAL = signal.SIGUSR2
+"""By which sanlock ends who loses a lease: SIGTERM, its own way, is what an owner sends who wants an orderly end."""
 _GONE = "sanlock is gone, and with it the leases of this process"
 _STOOD_STILL = "this process stood still for longer than its leases live"
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
@@ -204,7 +208,7 @@ class SanlockLeases:
         with self._lock:
             registration = self._registrations.get(lockspace.name)
             if registration is None or registration.is_closed:
-                registration = _Registration(self._call(lockspace, sanlock.register))
+                registration = _Registration(self._call(lockspace, _connect))
                 self._registrations[lockspace.name] = registration
                 life_s = self._io_timeout_s * _LIFE_IO_TIMEOUTS
                 watch = threading.Thread(target=registration.watch, args=(self._on_lost, life_s), daemon=True)
@@ -264,6 +268,16 @@ class _Registration:
             if self.is_closed:  # the descriptor may be another file's by now
                 raise OSError(errno.ENOTCONN, "sanlock is gone")
             yield
+
+
+def _connect() -> int:
+    """Let sanlock know this process. Where it cannot know us by our number, in a container, it is left its own way."""
+    descriptor = sanlock.register()
+    with socket.socket(fileno=os.dup(descriptor)) as peer:
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if struct.unpack("3i", credentials)[0]:
+        sanlock.killpath("/bin/sh", ["-c", f"kill -{LOST_SIGNAL:d} {os.getpid()}"], slkfd=descriptor)
+    return descriptor
 
 
 def _is_leaving(lockspace: Lockspace) -> bool:

@@ -98,7 +98,8 @@ def test_nothing_is_written_after_the_death_of_who_lost_its_lease(
         with restored(spm) as wipe:
             with traced(spm, log):
                 work_until(work, wipe)
-                spm.vdsmd.process.wait(KILL_AFTER_S + SLACK_S)
+                status = spm.vdsmd.process.wait(KILL_AFTER_S + SLACK_S)
+            assert status == -signal.SIGKILL, "its supervisor is to start it again"
             assert spm.list_children() == []
             assert list_writes(spm, log, strace.find_end(log, spm.vdsmd.spawned.pid)) == []
             wait_quiet(spm.path, QUIET_S, ARRIVAL_S)
