@@ -634,6 +634,9 @@ async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Mac
     assert ids.is_held(world.domain_id) and set(members) == {4}
     host.leases.die()  # sanlock was started anew
     assert ids.is_held(world.domain_id) and not ids._tasks  # asking begins nothing
+    ids.check(world.domain_id)
+    await settle()
+    assert not ids.is_held(world.domain_id) and not members
     ids.acquire(world.domain_id, 4)
     await settle()
     assert set(members) == {4}
@@ -645,11 +648,23 @@ async def test_host_ids_are_taken_and_given_up_as_they_are_wanted_last(host: Mac
     ids.acquire(world.domain_id, 4)
     await settle()
     assert ids.is_held(world.domain_id)
-    ids.release(world.domain_id)
+    ids.check(world.domain_id)
+    await settle()
+    assert ids.is_held(world.domain_id)
+    host.leases.fail_next("is_member", LeaseFailed("Connection refused", errno.ECONNREFUSED))
+    ids.check(world.domain_id)
+    await settle()
+    assert not ids.is_held(world.domain_id), "nobody can tell"
+    ids.acquire(world.domain_id, 4)
+    await settle()
+    ids.check(world.domain_id)
+    ids.release(world.domain_id)  # while that goes on
     assert not ids.is_held(world.domain_id)
     await settle()
     assert members == {}
     ids.release(world.domain_id)
+    ids.check(world.domain_id)
+    assert not ids._tasks
     ids.acquire(make_id(), 1)
     await settle()
     lanes.close()

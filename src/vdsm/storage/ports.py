@@ -435,6 +435,9 @@ class HostIds(Protocol):
     def acquire(self, domain_id: str, host_id: int) -> None:
         """Begin to join, unless that goes on. Repeating it is harmless, and joins again what sanlock dropped."""
 
+    def check(self, domain_id: str) -> None:
+        """Begin to see whether it is held still; nothing where it is not, nor while it is taken or given up."""
+
     def release(self, domain_id: str) -> None:
         """Begin to leave; nothing where it did not join."""
 
@@ -472,6 +475,9 @@ class DomainStore(Protocol):
 
     def leave_hosts(self, host_id: int) -> None:
         """Be none of them any more; nothing when it is none. Raises ReleaseHostIdFailure (662)."""
+
+    def is_joined(self, host_id: int) -> bool:
+        """Whether this host is one of them now; storage is not asked. Raises LeaseFailed when that cannot be told."""
 
     def acquire_lock(self, host_id: int) -> None:
         """Become the one metadata writer, at once or not at all (AcquireLockFailure, 651); ends with the process.

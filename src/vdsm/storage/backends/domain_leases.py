@@ -53,13 +53,15 @@ class DomainLeases:
         except LeaseFailed as error:
             raise errors.ReleaseHostIdFailure(self._domain_id, host_id, error.reason) from error
 
+    def is_joined(self, host_id: int) -> bool:
+        return self._leases.is_member(self.lockspace, host_id)
+
     def acquire(self, host_id: int) -> None:
         with self._lock:
             if self._is_acquired:
                 raise errors.AcquireLockFailure(self._domain_id, "this process has it")
             try:
-                is_member = self._leases.is_member(self.lockspace, host_id)
-                if not is_member:
+                if not self.is_joined(host_id):
                     self.join(host_id)
                     self._joined_as = host_id
                 self._leases.acquire(self._writer)

@@ -42,6 +42,8 @@ class Lock(Protocol):
 
     def leave(self, host_id: int) -> None: ...
 
+    def is_joined(self, host_id: int) -> bool: ...
+
     def acquire(self, host_id: int) -> None: ...
 
     def release(self) -> None: ...
@@ -102,6 +104,9 @@ class FileDomainStore:
 
     def leave_hosts(self, host_id: int) -> None:
         self._lock.leave(host_id)
+
+    def is_joined(self, host_id: int) -> bool:
+        return self._lock.is_joined(host_id)
 
     def acquire_lock(self, host_id: int) -> None:
         self._lock.acquire(host_id)

@@ -103,6 +103,9 @@ class FileLock:
     def leave(self, host_id: int) -> None:
         """Nobody shares a local folder."""
 
+    def is_joined(self, host_id: int) -> bool:
+        return True
+
     def is_held(self) -> bool:
         return self._descriptor is not None
 

@@ -133,6 +133,9 @@ class MemoryStore(Struct, frozen=True):
     def leave_hosts(self, host_id: int) -> None:
         self.faults.check("leave_hosts")
 
+    def is_joined(self, host_id: int) -> bool:
+        return True
+
     def has_lock(self) -> bool:
         self.faults.check("has_lock")
         return self.domain.locked_by is not None

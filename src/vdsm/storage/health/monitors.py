@@ -70,6 +70,7 @@ class Monitor:
         self._watching.host_ids.release(self._domain_id)
 
     async def _cycle(self) -> None:
+        self._watching.host_ids.check(self._domain_id)
         if self._looking is None:
             if self._is_blocked:
                 return

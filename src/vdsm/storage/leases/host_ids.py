@@ -33,27 +33,39 @@ class LaneHostIds:
         self._wanted[domain_id] = host_id
         self._begin(domain_id)
 
+    def check(self, domain_id: str) -> None:
+        if domain_id in self._held:
+            self._begin(domain_id, self._held[domain_id])
+
     def release(self, domain_id: str) -> None:
         if self._wanted.pop(domain_id, None) is not None:
             self._begin(domain_id)
 
-    def _begin(self, domain_id: str) -> None:
+    def _begin(self, domain_id: str, checked: int | None = None) -> None:
         if domain_id not in self._tasks:
-            self._tasks[domain_id] = asyncio.create_task(self._work(domain_id), name=f"host id {domain_id}")
+            work = self._work(domain_id, checked)
+            self._tasks[domain_id] = asyncio.create_task(work, name=f"host id {domain_id}")
 
-    async def _work(self, domain_id: str) -> None:
+    async def _work(self, domain_id: str, checked: int | None) -> None:
         try:
             while True:
-                wanted = self._wanted.get(domain_id)
+                wanted = checked or self._wanted.get(domain_id)
                 try:
-                    await self._change(domain_id, wanted)
+                    await (self._check(domain_id, checked) if checked else self._change(domain_id, wanted))
                 except NodeError as error:
                     self._held.pop(domain_id, None)
                     log.warning("Host id %s on domain %s: %s", wanted, domain_id, error)
                 if wanted == self._wanted.get(domain_id):
                     return
+                checked = None
         finally:
             del self._tasks[domain_id]  # at once: who wants something else from now on begins anew
+
+    async def _check(self, domain_id: str, host_id: int) -> None:
+        _, store = self._tried[domain_id]
+        if not await self._lanes.run(f"host id {domain_id}", store.is_joined, host_id):
+            del self._held[domain_id]
+            log.warning("Host id %s on domain %s is not held any more", host_id, domain_id)
 
     async def _change(self, domain_id: str, wanted: int | None) -> None:
         lane, tried = self._lanes.get(f"host id {domain_id}"), self._tried.get(domain_id)

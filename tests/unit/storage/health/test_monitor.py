@@ -50,12 +50,17 @@ class HostIdsOfTests:
 
     def __init__(self) -> None:
         self.held: dict[str, int] = {}
+        self.lost: set[str] = set()
 
     def is_held(self, domain_id: str) -> bool:
         return domain_id in self.held
 
     def acquire(self, domain_id: str, host_id: int) -> None:
         self.held[domain_id] = host_id
+
+    def check(self, domain_id: str) -> None:
+        if domain_id in self.lost:
+            self.held.pop(domain_id, None)
 
     def release(self, domain_id: str) -> None:
         self.held.pop(domain_id, None)
@@ -132,6 +137,21 @@ async def test_a_healthy_domain(ward):
     assert ward.told == [(FIRST, 0)]
     assert ward.settled == [FIRST]
     assert ward.host_ids.held == {FIRST: 7}
+
+
+@pytest.mark.parametrize("is_stuck", [False, True], ids=["fails", "hangs"])
+async def test_a_host_id_that_is_lost_with_the_storage_is_told(ward: Ward, is_stuck: bool) -> None:
+    ward.monitors.watch_pool({FIRST: 7})
+    await ward.clock.advance(5)
+    if is_stuck:
+        ward.gates[FIRST] = asyncio.Event()
+    else:
+        ward.failures[FIRST] = GONE
+    await ward.clock.advance(30)
+    assert not ward[FIRST].is_valid and ward.monitors.is_held(FIRST)
+    ward.host_ids.lost.add(FIRST)
+    await ward.clock.advance(INTERVAL_S)
+    assert not ward.monitors.is_held(FIRST)
 
 
 async def test_nothing_is_told_before_both_checks_are_done():
