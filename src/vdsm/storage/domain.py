@@ -1,7 +1,7 @@
 """Storage domains: finding, making, reading and validating them; belonging to a pool is left to `pool`."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -136,10 +136,7 @@ class Domains:
 
     def get_in_time(self, domain_id: str) -> Domain:
         """`get` for who must not wait for a sick domain; AccessTimeout after 10 s, and at once while that goes on."""
-        try:
-            return self._patience.call(domain_id, partial(self.get, domain_id), LOOK_TIMEOUT_S)
-        except TimeoutError as error:
-            raise errors.AccessTimeout(domain_id) from error
+        return self._look_in_time(domain_id, self.get)
 
     def get_accessible(self, domain_id: str) -> Domain:
         """`get_in_time`; one that is there and cannot be read is StorageDomainAccessError (379)."""
@@ -179,7 +176,16 @@ class Domains:
         return self.get(domain_id).images.list_all_volumes()
 
     def validate(self, domain_id: str) -> Domain:
-        """Check metadata, layout (371) and block size (348, 399)."""
+        """Check metadata, layout (371) and block size (348, 399), within the time that `get_in_time` has."""
+        return self._look_in_time(domain_id, self._validate)
+
+    def _look_in_time(self, domain_id: str, look: Callable[[str], Domain]) -> Domain:
+        try:
+            return self._patience.call(domain_id, partial(look, domain_id), LOOK_TIMEOUT_S)
+        except TimeoutError as error:
+            raise errors.AccessTimeout(domain_id) from error
+
+    def _validate(self, domain_id: str) -> Domain:
         domain = self.get(domain_id)
         domain.backend.domain.check_layout()
         probed = domain.backend.domain.get_block_size_bytes()

@@ -1,16 +1,19 @@
 """The move of a pool's master: refusals, what fails half-way, hosts that disagree; kills are in `test_pools_killed`."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lab.commands import wait_for
 from tests.unit.storage.pools.test_members import Killer, add_member
 from tests.unit.storage.pools.test_pool import add_domain, read
 from vdsm.core.errors import NodeError
 from vdsm.storage.errors import (
+    AccessTimeout,
     AcquireLockFailure,
     BackupCannotBeMasterDomain,
     InvalidParameterException,
@@ -21,6 +24,7 @@ from vdsm.storage.errors import (
 )
 from vdsm.storage.errors_pools import StorageDomainNotActive, TarCommandError
 from vdsm.storage.model import DomainClass, DomainStatus, DomainType, SpmRole
+from vdsm.storage.pools import spm as spm_module
 from vdsm.testing.qemuimg import FakeQemuImg
 from vdsm.testing.storage import NoOwner, World, make_id, make_world_on_disk
 
@@ -135,6 +139,54 @@ def test_what_cannot_be_copied_leaves_the_old_master(on_disk: World) -> None:
     assert (read(on_disk, on_disk.domain_id), read(on_disk, second)) == before
     assert on_disk.repository.pools.get_connected(on_disk.pool_id).master_id == on_disk.domain_id
     on_disk.repository.domains.get_backend(second).domain.acquire_lock(1)  # it was given back
+
+
+def hang(monkeypatch: pytest.MonkeyPatch, function: str) -> tuple[threading.Event, threading.Event]:
+    """Let a function of the role wait for the second event, with little patience for it; the first tells of that."""
+    hangs, answers, real = threading.Event(), threading.Event(), getattr(spm_module, function)
+
+    def wait(*args: object) -> None:
+        hangs.set()
+        assert answers.wait(30)
+        real(*args)
+
+    monkeypatch.setattr(spm_module, function, wait)
+    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.2)
+    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.2)
+    return hangs, answers
+
+
+def test_a_copy_that_ends_too_late_moves_no_master(on_disk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, role = add_second(on_disk), on_disk.repository.spm
+    before = read(on_disk, on_disk.domain_id), read(on_disk, second)
+    hangs, answers = hang(monkeypatch, "copy_tree")
+    with pytest.raises(AccessTimeout):
+        role.migrate(on_disk.pool_id, on_disk.domain_id, second, 2)
+    assert hangs.is_set()
+    store = on_disk.repository.domains.get_backend(second).domain
+    with pytest.raises(AcquireLockFailure):  # it is still written
+        store.acquire_lock(1)
+    with pytest.raises(AccessTimeout):
+        role.migrate(on_disk.pool_id, on_disk.domain_id, second, 2)
+    answers.set()
+    wait_for(lambda: not role._patience.is_stuck(second), "the copy ends")
+    assert (read(on_disk, on_disk.domain_id), read(on_disk, second)) == before
+    role.migrate(on_disk.pool_id, on_disk.domain_id, second, 2)
+    assert len(on_disk.repository.definitions.read(on_disk.pool_id, [])) == 2
+
+
+def test_a_master_that_hangs_when_it_is_none_any_more(on_disk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, role = add_second(on_disk), on_disk.repository.spm
+    hangs, answers = hang(monkeypatch, "clear_tree")
+    role.migrate(on_disk.pool_id, on_disk.domain_id, second, 2)
+    assert hangs.is_set() and on_disk.repository.pools.get_connected(on_disk.pool_id).master_id == second
+    store = on_disk.repository.domains.get_backend(on_disk.domain_id).domain
+    with pytest.raises(AcquireLockFailure):  # it is still written
+        store.acquire_lock(1)
+    answers.set()
+    wait_for(lambda: not role._patience.is_stuck(on_disk.domain_id), "the last write ends")
+    assert read(on_disk, on_disk.domain_id)["ROLE"] == "Regular"
+    store.acquire_lock(1)
 
 
 def test_a_host_that_missed_the_move_cannot_become_spm(on_disk: World, tmp_path: Path) -> None:

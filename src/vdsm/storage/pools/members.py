@@ -19,6 +19,7 @@ from vdsm.storage.errors import (
     StorageDomainAlreadyAttached,
     StorageDomainIsMemberOfPool,
     StorageDomainNotMemberOfPool,
+    StoragePoolWrongMaster,
     TooManyDomainsInStoragePoolError,
     io_failing_as,
 )
@@ -75,7 +76,6 @@ class Members(Struct, frozen=True):
         """
         with self._hold(pool_id, domain_id) as pool:
             _require_member(pool, domain_id)
-            self._domains.get_in_time(domain_id)
             domain = self._domains.validate(domain_id)
             if pool_id not in domain.metadata.pool_ids:
                 raise StorageDomainNotMemberOfPool(pool_id, domain_id)
@@ -135,25 +135,38 @@ class Members(Struct, frozen=True):
         """Take all domains out of a pool, the master last, and disconnect it; not while this host is its SPM (656).
 
         Raises 651 where another host is. The pool is gone with the master's write; after a kill before it, destroying
-        goes on.
+        goes on. A member that hangs keeps no lock of the pool: the master's lease keeps that from changing meanwhile.
         """
-        domain_ids = self._pools.get_connected(pool_id).domains
-        with self._locks.hold(locks.connection(), locks.pool(pool_id), *map(locks.domain, domain_ids)):
+        known = self._pools.get_connected(pool_id)
+        master_id, member_ids = known.master_id, [id for id in known.domains if id != known.master_id]
+        with self._hold_free(pool_id, master_id, *member_ids):
             self.check_destroyable(pool_id, host_id)
+            master = self._pools.get_master(pool_id, master_id)
+        with master.locked(host_id):
+            for domain_id in member_ids:
+                with self._locks.hold(locks.domain(domain_id)):
+                    self._step("detach member")
+                    self._leave(pool_id, self._domains.get_in_time(domain_id), host_id)
+                self._step("take from map")
+                with self._hold_free(pool_id, master_id) as pool:
+                    self._pools.change_map(pool, {id: status for id, status in pool.domains.items() if id != domain_id})
+            with self._hold_free(pool_id, master_id) as pool:
+                self._step("detach master")
+                self._domains.update(master_id, detached_keys(master.metadata, pool_id))
+                self._pools.forget(pool)
+        log.info("Destroyed pool %s", pool_id)
+
+    @contextlib.contextmanager
+    def _hold_free(self, pool_id: str, master_id: str, *member_ids: str) -> Iterator[ConnectedPool]:
+        """The pool, where this host is not the SPM, and nobody connected another master meanwhile."""
+        domains = map(locks.domain, (master_id, *member_ids))
+        with self._locks.hold(locks.connection(), locks.pool(pool_id), *domains):
             pool = self._pools.get_connected(pool_id)
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
-            master = self._pools.get_master(pool_id, pool.master_id)
-            with master.locked(host_id):
-                for domain_id in [id for id in pool.domains if id != pool.master_id]:
-                    self._step("detach member")
-                    self._leave(pool_id, self._domains.get(domain_id), host_id)
-                    self._step("take from map")
-                    self._pools.change_map(pool, {id: status for id, status in pool.domains.items() if id != domain_id})
-                self._step("detach master")
-                self._domains.update(pool.master_id, detached_keys(master.metadata, pool_id))
-            self._pools.forget(pool)
-        log.info("Destroyed pool %s", pool_id)
+            if pool.master_id != master_id:
+                raise StoragePoolWrongMaster(master_id, f"the master is {pool.master_id}")
+            yield pool
 
     def rename(self, domain_id: str, name: str) -> None:
         """Change what a domain is called. Raises 387 beyond 50 characters, 654 where another host may write on it."""

@@ -193,7 +193,6 @@ class Pools:
     def get_master(self, pool_id: str, master_id: str) -> Domain:
         """The domain, valid and the one master of the pool. Raises 304, 324, and what validating raises."""
         try:
-            self._domains.get_in_time(master_id)
             master = self._domains.validate(master_id)
         except errors.StorageDomainDoesNotExist as error:
             raise errors.StoragePoolMasterNotFound(pool_id, master_id) from error

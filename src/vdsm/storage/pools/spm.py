@@ -15,6 +15,7 @@ from vdsm.core.undo import Undo
 from vdsm.storage import checks, locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import (
+    AccessTimeout,
     CurrentVersionTooAdvancedError,
     ImagesNotSupportedError,
     IsSpm,
@@ -42,7 +43,9 @@ log = logging.getLogger(__name__)
 
 MAXIMUM_UNANSWERED = 3
 SWEEP_PATIENCE_S = 60.0
-"""So long a start waits for a domain to be looked through; one that takes longer goes on beside it."""
+"""So long one waits for what is done on a domain of the pool; what takes longer goes on beside it."""
+PREPARE_PATIENCE_S = 300.0
+"""So long a move waits for the next master to be prepared: definitions of thousands of VMs may be copied."""
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class Spm:
         with self._hold(pool_id, *changing) as pool:
             if pool.role is not SpmRole.FREE:
                 raise IsSpm(pool_id)
-            found = self._domains.get(pool.master_id)
+            found = self._domains.get_in_time(pool.master_id)
             wanted = _check_version(found, version)
             master = found.backend.domain
             with Undo() as undo:
@@ -155,16 +158,16 @@ class Spm:
         with self._hold(pool_id, old_id, new_id) as pool, hold_tasks():
             self._pools.require_spm(pool_id)
             new = self._check_target(pool, old_id, new_id, version)
-            old = self._domains.get(old_id)
+            old = self._domains.get_in_time(old_id)
             keys = promoted_keys(old.metadata, version, on_disk=pool.on_disk)
+            release = new.backend.domain.release_lock
             with Undo() as undo:
-                new.backend.domain.acquire_lock(pool.host_id)
-                undo.push(new.backend.domain.release_lock)
-                self._upgrades.convert(new_id, old.metadata.version)
+                prepare = partial(self._prepare, pool, old, new)
+                self._call_in_time(new_id, prepare, PREPARE_PATIENCE_S, late=lambda _: release())
+                undo.push(release)
                 undo.push(self._take_back, old_id, new_id, {key: new.metadata.keys.get(key) for key in keys})
                 self._step("announce master")
                 self._domains.update(old_id, {NEXT_MASTER: new_id})
-                self._copy_tree(old, new)
                 self._step("promote master")
                 self._domains.update(new_id, keys)
                 undo.forget()
@@ -207,8 +210,10 @@ class Spm:
             if is_newer:
                 raise StoragePoolWrongMaster(pool.master_id, f"{domain_id} is a newer master")
             if is_master:
-                with other.locked(pool.host_id):
-                    self._retire(pool, other)
+                try:
+                    self._call_in_time(domain_id, partial(self._retire_other, pool, other))
+                except AccessTimeout as error:
+                    log.warning("Domain %s may be a master, too, until it answers: %s", domain_id, error)
         self._domains.update(pool.master_id, {NEXT_MASTER: None})
 
     def _check_target(self, pool: ConnectedPool, old_id: str, new_id: str, version: int) -> Domain:
@@ -225,6 +230,14 @@ class Spm:
             raise StorageDomainNotMemberOfPool(pool.pool_id, new_id)
         check_class(new)
         return new
+
+    def _prepare(self, pool: ConnectedPool, old: Domain, new: Domain) -> None:
+        with Undo() as undo:
+            new.backend.domain.acquire_lock(pool.host_id)
+            undo.push(new.backend.domain.release_lock)
+            self._upgrades.convert(new.domain_id, old.metadata.version)
+            self._copy_tree(old, new)
+            undo.forget()
 
     def _copy_tree(self, old: Domain, new: Domain) -> None:
         new.backend.domain.create_master_tree()
@@ -251,10 +264,32 @@ class Spm:
             self._pools.on_change(pool)
         finally:
             try:
-                self._retire(pool, old)
+                self._call_in_time(old.domain_id, partial(self._leave, pool, old))
             except NodeError as error:
                 log.warning("Domain %s is no master any more, but cannot be told so: %s", old.domain_id, error)
+
+    def _leave(self, pool: ConnectedPool, old: Domain) -> None:
+        try:
+            self._retire(pool, old)
+        finally:
             old.backend.domain.release_lock()
+
+    def _retire_other(self, pool: ConnectedPool, other: Domain) -> None:
+        with other.locked(pool.host_id):
+            self._retire(pool, other)
+
+    def _call_in_time(
+        self,
+        domain_id: str,
+        call: Callable[[], None],
+        timeout_s: float | None = None,
+        late: Callable[[None], None] | None = None,
+    ) -> None:
+        """Call what holds the domain's lock between hosts as long as it writes there, however late that ends."""
+        try:
+            self._patience.call(domain_id, call, timeout_s or SWEEP_PATIENCE_S, late)
+        except TimeoutError as error:
+            raise AccessTimeout(domain_id) from error
 
     def _retire(self, pool: ConnectedPool, old: Domain) -> None:
         """Remove a former master's copies of what the master has, and make it regular; a second try goes on."""
@@ -290,10 +325,10 @@ class Spm:
     def _sweep(self, pool: ConnectedPool) -> None:
         for domain_id in [id for id, status in pool.domains.items() if status is DomainStatus.ACTIVE]:
             try:
-                self._patience.call(domain_id, partial(self._sweep_one, pool.pool_id, domain_id), SWEEP_PATIENCE_S)
+                self._call_in_time(domain_id, partial(self._sweep_one, pool.pool_id, domain_id))
             except (ImagesNotSupportedError, StorageDomainDoesNotExist):
                 continue
-            except (NodeError, TimeoutError) as error:
+            except NodeError as error:
                 log.warning("What was left on domain %s is not cleaned up yet: %s", domain_id, error)
 
     def _sweep_one(self, pool_id: str, domain_id: str) -> None:

@@ -6,12 +6,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from lab.commands import wait_for
 from tests.unit.storage.pools.test_members import add_member, get_map
 from tests.unit.storage.pools.test_pool import add_domain, read
 from tests.unit.storage.test_locks import waiting
+from vdsm.storage import domain as domain_module
 from vdsm.storage import locks
 from vdsm.storage.backends.memory import Faults
-from vdsm.storage.errors import ResourceTimeout, StorageDomainNotMemberOfPool
+from vdsm.storage.errors import (
+    AccessTimeout,
+    AcquireLockFailure,
+    ResourceTimeout,
+    StorageDomainNotMemberOfPool,
+    StoragePoolUnknown,
+)
 from vdsm.storage.model import DomainClass, DomainStatus, SpmRole, VolumeFormat
 from vdsm.storage.pools import spm as spm_module
 from vdsm.testing.storage import World
@@ -158,3 +166,101 @@ def test_a_start_does_not_wait_for_ever_for_a_member_that_it_looks_through(
                 call()
     sick.get_well()
     world.repository.spm.stop(world.pool_id)
+
+
+def has_come_back(world: World, domain_id: str) -> bool:
+    """Whether nothing hangs on the domain any more."""
+    return not any(one._patience.is_stuck(domain_id) for one in (world.repository.spm, world.repository.domains))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a domain of the pool does not wait long."""
+    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.2)
+    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.2)
+    monkeypatch.setattr(domain_module, "LOOK_TIMEOUT_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_master_that_hangs_while_the_pool_is_connected_keeps_no_lock_of_it(sick: Sickness) -> None:
+    world, pools = sick.world, sick.world.repository.pools
+    world.repository.spm.stop(world.pool_id)
+    connected = sick.hang_in("check_layout", pools.connect, world.pool_id, 1, world.domain_id, 1)
+    with pytest.raises(AccessTimeout):
+        connected.result(20)
+    with waiting(0.05):
+        pools.disconnect(world.pool_id)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_member_that_hangs_while_the_pool_is_destroyed_keeps_no_lock_of_it(sick: Sickness) -> None:
+    world, pools, members = sick.world, sick.world.repository.pools, sick.world.repository.members
+    ill, well = add_member(world, "/ill"), add_member(world, "/well")
+    world.repository.spm.stop(world.pool_id)
+    sick.faults.borne = 1  # the master's own
+    destroyed = sick.hang_in("acquire_lock", members.destroy, world.pool_id, 1)
+    with waiting(0.05):
+        pools.connect(world.pool_id, 1, world.domain_id, 1)
+        with pytest.raises(AcquireLockFailure):
+            world.repository.spm.start(world.pool_id)
+        with pytest.raises(ResourceTimeout):
+            members.destroy(world.pool_id, 1)
+    sick.get_well()
+    destroyed.result(20)
+    assert pools.list_connected() == []
+    assert [read(world, domain_id)["POOL_UUID"] for domain_id in (ill, well, world.domain_id)] == [""] * 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pool_that_is_left_while_a_member_hangs_is_destroyed_no_further(sick: Sickness) -> None:
+    world, pools, members = sick.world, sick.world.repository.pools, sick.world.repository.members
+    add_member(world, "/ill")
+    world.repository.spm.stop(world.pool_id)
+    sick.faults.borne = 1
+    destroyed = sick.hang_in("acquire_lock", members.destroy, world.pool_id, 1)
+    with waiting(0.05):
+        pools.disconnect(world.pool_id)
+    sick.get_well()
+    with pytest.raises(StoragePoolUnknown):
+        destroyed.result(20)
+    pools.connect(world.pool_id, 1, world.domain_id, 1)
+    members.destroy(world.pool_id, 1)
+    assert read(world, world.domain_id)["POOL_UUID"] == ""
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("operation", ["check_layout", "acquire_lock", "create_master_tree"])
+def test_a_domain_that_hangs_before_it_is_the_master_keeps_no_lock_of_the_pool(sick: Sickness, operation: str) -> None:
+    world, members = sick.world, sick.world.repository.members
+    ill, well, pool_id = add_member(world, "/ill"), add_member(world, "/well"), world.pool_id
+    migrate = world.repository.spm.migrate
+    migrated = sick.hang_in(operation, migrate, pool_id, world.domain_id, ill, 2)
+    with pytest.raises(AccessTimeout):
+        migrated.result(20)
+    with waiting(0.05):
+        members.deactivate(pool_id, well)
+        with pytest.raises(AccessTimeout):
+            migrate(pool_id, world.domain_id, ill, 2)
+    assert (read(world, ill)["ROLE"], "NEXT_MASTER" in read(world, world.domain_id)) == ("Regular", False)
+    assert world.repository.pools.get_connected(pool_id).master_id == world.domain_id
+    sick.get_well()
+    wait_for(lambda: has_come_back(world, ill), "the call has ended")
+    store = world.repository.domains.get_backend(ill).domain
+    store.acquire_lock(1)  # it was given back
+    store.release_lock()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_former_master_that_hangs_keeps_no_spm_from_starting(sick: Sickness) -> None:
+    world, members = sick.world, sick.world.repository.members
+    ill, well = add_member(world, "/ill"), add_member(world, "/well")
+    world.repository.domains.update(ill, {"ROLE": "Master", "MASTER_VERSION": "0"})
+    world.repository.spm.stop(world.pool_id)
+    sick.faults.operation, sick.faults.borne = "acquire_lock", 1  # the master's own
+    world.repository.spm.start(world.pool_id)
+    assert sick.faults.hangs.is_set() and read(world, ill)["ROLE"] == "Master"
+    with waiting(0.05):
+        members.deactivate(world.pool_id, well)
+    sick.get_well()
+    wait_for(lambda: has_come_back(world, ill), "the call has ended")
+    assert read(world, ill)["ROLE"] == "Regular"
