@@ -11,6 +11,8 @@ import pytest
 from tests.daemon.running import Furniture, Running, furnish_storage, make_id
 from tests.daemon.test_jobs import MIB, fail, make_volume, read_volume
 from vdsm.api.events import TaskChanged
+from vdsm.storage.backends.file_volumes import FileVolumeStore
+from vdsm.storage.errors import StorageDomainAccessError
 
 Stored = tuple[Running, Furniture, str]
 
@@ -83,6 +85,24 @@ async def test_what_is_refused_starts_no_task(stored: Stored) -> None:
         assert await fail(daemon, "Image.move", {**name_image(made, other_id, volume, **order), **changes}) == code
     assert await fail(daemon, "Image.syncData", name_image(made, other_id, volume, syncType="NONE")) == 1000
     assert await daemon.rpc("Host.getAllTasks") == before
+
+
+async def test_a_move_that_fails_when_the_copy_is_whole_ends_as_moved(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, made, other_id = stored
+    volume = await make_volume(daemon, made, size=str(MIB))
+
+    def fail(self: FileVolumeStore, image_id: str) -> None:
+        raise StorageDomainAccessError(made.domain_id)
+
+    monkeypatch.setattr(FileVolumeStore, "set_aside", fail)
+    order = {"operation": "MOVE", "postZero": False, "force": False}
+    await daemon.finish(await daemon.rpc("Image.move", name_image(made, other_id, volume, **order)))
+    images = [
+        await daemon.rpc("StorageDomain.getImages", {"storagedomainID": one}) for one in (made.domain_id, other_id)
+    ]
+    assert [volume["img_id"] in one for one in images] == [False, True]
 
 
 @pytest.mark.parametrize("by", ["Task.stop", "StoragePool.spmStop"])

@@ -9,6 +9,8 @@ from pathlib import Path
 from vdsm.storage.ports import Rollback, Rollbacks, Traits
 
 SENTINEL = "rollback sentinel"
+FINISHING = "finish the work"
+"""The name of entries that take nothing back: they do what is left of work that goes one way only by now."""
 Recover = Callable[[str, str, str, tuple[str, ...]], None]
 
 
@@ -78,10 +80,9 @@ class VolumeRollbacks:
         """The volume is whole: from now on one entry takes it back."""
         self._rollbacks.replace_down_to_sentinel(self.make_removal(repository, folder))
 
-    def make_removal(self, repository: Path, folder: Path) -> Rollback:
+    def make_removal(self, repository: Path, folder: Path, name: str = "Create volume rollback") -> Rollback:
         """Remove the volume as a whole, and its image when it was the last."""
-        params = (str(repository), *self._ids, str(folder))
-        return self._make("Create volume rollback", "createVolumeRollback", *params)
+        return self._make(name, "createVolumeRollback", str(repository), *self._ids, str(folder))
 
     def _make(self, name: str, function: str, *params: str) -> Rollback:
         return Rollback(name, self._traits.recovery_module, self._traits.recovery_object, function, params)

@@ -130,6 +130,8 @@ class Engine:
         failure: BaseException | None = None
         if entry.record.state.is_active:
             failure = await self._interruptibly(entry, partial(self._work, entry))
+            if failure is not None:
+                await self._finish(entry, failure)
         if entry.record.state is not TaskState.FINISHED:
             await self._abort(entry, failure or TaskAborted())
             await self._undo(entry)
@@ -141,7 +143,9 @@ class Engine:
             if action is LoadedAction.GIVE_UP:
                 await self.change(entry, TaskRecord.give_up)
             elif entry.record.state.is_active:
-                await self._abort(entry, TaskAborted(reason="the host that ran it went away"))
+                lost = TaskAborted(reason="the host that ran it went away")
+                await self._finish(entry, lost)
+                await self._abort(entry, lost)
         except TaskSaveFailed as error:
             self._give_up(entry, error)
         await self._undo(entry)
@@ -173,6 +177,18 @@ class Engine:
         finally:
             entry.waits_for = ""
         self.waiting.discard(entry)
+
+    async def _finish(self, entry: TaskEntry, failure: BaseException) -> None:
+        """Where the work is past all taking back, do what is left of it; should that fail, it stays as it is."""
+        if not entry.record.is_finishing:
+            return
+        log.info("task %s (%s) is finished although it failed: %s", entry.record.task_id, entry.record.name, failure)
+        try:
+            for rollback in reversed(entry.record.rollbacks):
+                await self._undo_one(rollback.module, rollback.object, rollback.function, rollback.params)
+            await self.change(entry, partial(TaskRecord.finish, result=""))
+        except Exception:
+            log.exception("task %s: what is left of it failed", entry.record.task_id)
 
     async def _abort(self, entry: TaskEntry, failure: BaseException) -> None:
         if entry.record.state is TaskState.ABORTING:

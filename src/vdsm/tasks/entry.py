@@ -142,6 +142,9 @@ class EntryRollbacks:
         self._change(lambda record: record.replace_down_to_sentinel(*rollbacks))
 
     def _change(self, step: Callable[[TaskRecord], TaskRecord]) -> None:
-        if self._entry.stopping.is_set():
-            raise ActionStopped()
-        self._entry.change(step)
+        def check_and_step(record: TaskRecord) -> TaskRecord:
+            if self._entry.stopping.is_set() or record.state is TaskState.ABORTING:
+                raise ActionStopped()
+            return step(record)
+
+        self._entry.change(check_and_step)

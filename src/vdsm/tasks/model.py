@@ -20,6 +20,9 @@ from vdsm.tasks.errors import InvalidRollback, TaskAborted, TaskStateTransition
 SENTINEL = "rollback sentinel"
 """The name of the entry that marks where one operation's rollbacks begin; running it has no effect."""
 
+FINISHING = "finish the work"
+"""The name of entries that do what is left of work that goes one way only by now: they may run again and again."""
+
 INITIAL_MESSAGE = "Task is initializing"
 
 
@@ -198,10 +201,14 @@ class TaskRecord(Struct, frozen=True):
 
     def finish(self, result: str) -> Self:
         """The record of a task whose work is done; `result` is that of its last job."""
-        return replace(self.move(TaskState.FINISHED), code=0, message=format_success(len(self.jobs)), result=result)
+        left = tuple(entry for entry in self.rollbacks if entry.name != FINISHING)
+        message = format_success(len(self.jobs))
+        return replace(self.move(TaskState.FINISHED), code=0, message=message, result=result, rollbacks=left)
 
     def request_stop(self) -> Self:
         """The record once somebody asked to stop: the work gives way to its rollbacks, a recovery is cut short."""
+        if self.is_finishing:
+            raise TaskStateTransition(old=self.state, new=TaskState.ABORTING)
         if self.state in MOVES[TaskState.RECOVERY_ABORTING]:
             return self.move(TaskState.RECOVERY_ABORTING)
         stopped = TaskAborted()
@@ -250,6 +257,11 @@ class TaskRecord(Struct, frozen=True):
 
     def drop_rollback(self, position: int) -> Self:
         return replace(self, rollbacks=self.rollbacks[:position] + self.rollbacks[position + 1 :])
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the work is past all taking back, though not at its end."""
+        return self.state.is_active and any(entry.name == FINISHING for entry in self.rollbacks)
 
     @property
     def is_persistent(self) -> bool:

@@ -126,13 +126,14 @@ class TaskRunner:
     async def stop(self, task_id: str) -> bool:
         """Ask a task to stop: its work is cancelled and undone; a recovery ends in `failed` after the rollback at hand.
 
-        False when the task is done already; it is left as it is. Stopping twice is stopping once.
+        False when the task is done already, or past all taking back; it goes on as it was. Stopping twice is stopping
+        once.
         """
         entry = self._entry(task_id)
         try:
             await self._engine.change(entry, TaskRecord.request_stop)
         except errors.TaskStateTransition:
-            return not entry.record.state.is_done
+            return not (entry.record.state.is_done or entry.record.is_finishing)
         except errors.TaskSaveFailed as error:
             log.error("task %s is stopped although that cannot be saved: %s", task_id, error)
         entry.stop_work()

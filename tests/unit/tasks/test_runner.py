@@ -22,7 +22,18 @@ from vdsm.tasks.errors import (
     TaskStateTransition,
     UnknownTask,
 )
-from vdsm.tasks.model import SDM, SENTINEL, SPM, JobRecord, Policy, Rollback, TaskKind, TaskRecord, TaskState
+from vdsm.tasks.model import (
+    FINISHING,
+    SDM,
+    SENTINEL,
+    SPM,
+    JobRecord,
+    Policy,
+    Rollback,
+    TaskKind,
+    TaskRecord,
+    TaskState,
+)
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.work import Job, JobContext
 from vdsm.testing.clock import VirtualClock
@@ -117,6 +128,12 @@ class Held:
         self.entered.set()
         await self.let_go.wait()
         return "held"
+
+
+def pass_return(context: JobContext) -> None:
+    """Register what can be taken back, then that nothing can be any more."""
+    push(context, "sentinel", "undo")
+    context.rollbacks.replace_down_to_sentinel(Rollback(FINISHING, "m", "O", "finish", ("p",)))
 
 
 # A good task.
@@ -640,6 +657,87 @@ async def test_what_an_earlier_spm_left_is_finished_by_the_next() -> None:
         await runner.clear(finished)
         await runner.clear(cut_off)
     assert store.records == {}
+
+
+async def test_work_past_all_taking_back_is_finished_when_it_fails() -> None:
+    async def fail(context: JobContext) -> None:
+        await context.run_in_thread(pass_return, context)
+        raise VolumeExists(volume="v")
+
+    undone, store = Undone(), MemoryTaskStore()
+    async with running(undone) as runner:
+        task_id = await runner.start("moveImage", [job(fail)], kind=SPM, store=store)
+        done = await runner.wait(task_id)
+        assert (done.state, done.code, done.message) == (TaskState.FINISHED, 0, "1 jobs completed successfully")
+        await runner.revert(task_id)
+        await runner.wait(task_id)
+    assert undone.functions == ["finish"], "nothing is left to be taken back"
+    undone.failing.add("finish")
+    async with running(undone) as runner:
+        task_id = await runner.start("moveImage", [job(fail)], kind=SPM, store=store)
+        failed = await runner.wait(task_id)
+    assert (failed.state, failed.code) == (TaskState.FAILED, VolumeExists.number)
+    assert [entry.name for entry in store.records[task_id].rollbacks] == [FINISHING]
+
+
+async def test_work_past_all_taking_back_cannot_be_stopped() -> None:
+    undone, entered, go_on = Undone(), threading.Event(), threading.Event()
+
+    def work(context: JobContext) -> None:
+        pass_return(context)
+        entered.set()
+        assert go_on.wait(30) and not context.stopping.is_set()
+
+    async with running(undone) as runner:
+        task_id = await runner.start("moveImage", [job(lambda c: c.run_in_thread(work, c))])
+        await asyncio.to_thread(entered.wait, 30)
+        assert not await runner.stop(task_id)
+        go_on.set()
+        assert (await runner.wait(task_id)).state is TaskState.FINISHED
+    assert undone.calls == []
+
+
+async def test_a_stop_that_is_saved_lets_nobody_past_all_taking_back() -> None:
+    undone, in_thread, go_on, refused = Undone(), threading.Event(), threading.Event(), []
+
+    def work(context: JobContext) -> None:
+        push(context, "sentinel", "undo")
+        in_thread.set()
+        assert go_on.wait(30)
+        context.stopping.clear()  # as before it is told of the stop, which counts already
+        try:
+            pass_return(context)
+        except ActionStopped:
+            refused.append(True)
+            raise
+
+    async with running(undone) as runner:
+        task_id = await runner.start("moveImage", [job(lambda c: c.run_in_thread(work, c))])
+        await asyncio.to_thread(in_thread.wait, 30)
+        assert await runner.stop(task_id)
+        go_on.set()
+        assert (await runner.wait(task_id)).state is TaskState.RECOVERED
+    assert (refused, undone.functions) == ([True], ["undo"])
+
+
+async def test_work_past_all_taking_back_is_finished_by_the_next_spm() -> None:
+    undone, store = Undone(), MemoryTaskStore()
+
+    async def hang(context: JobContext) -> None:
+        await context.run_in_thread(pass_return, context)
+        await asyncio.Event().wait()
+
+    async with running(undone) as runner:
+        task_id = await runner.start("moveImage", [job(hang)], kind=SPM, store=store)
+        async with asyncio.timeout(30):
+            while not store.records[task_id].is_finishing:
+                await asyncio.sleep(0)
+    async with running(undone) as runner:
+        await runner.load(store)
+        runner.recover_loaded(store)
+        done = await runner.wait(task_id)
+    assert (done.state, done.code, undone.functions) == (TaskState.FINISHED, 0, ["finish"])
+    assert store.records[task_id].rollbacks == ()
 
 
 LEFT = TaskRecord(

@@ -24,7 +24,7 @@ from vdsm.storage.locks import Locks, Resource
 from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import UNWATCHED, Rollbacks, Steps, Unwatched, Watch
 from vdsm.storage.recovery import Recovery
-from vdsm.storage.rollbacks import RollbacksInMemory, VolumeRollbacks
+from vdsm.storage.rollbacks import FINISHING, RollbacksInMemory, VolumeRollbacks
 
 log = logging.getLogger(__name__)
 
@@ -220,13 +220,12 @@ class Moves(Struct, frozen=True):
         folder, repository = volumes.get_image_path(image_id), self.layout.repository
         entries = [_name_entries(held.source, image_id, volume_id, rollbacks) for volume_id, _ in held.layers]
         self.step("keep the copy")
-        removals = [one.make_removal(repository, folder) for one in entries]
-        rollbacks.replace_down_to_sentinel(entries[0].make_sentinel(), *removals)
+        removals = [one.make_removal(repository, folder, FINISHING) for one in entries]
+        rollbacks.replace_down_to_sentinel(*removals)
         self.step("set aside")
         volumes.set_aside(image_id)
         self.step("purge")
         volumes.purge(image_id)
-        rollbacks.replace_down_to_sentinel()
 
 
 def list_layers(domain: Domain, image_id: str) -> Chain:
