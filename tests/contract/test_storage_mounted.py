@@ -553,6 +553,32 @@ def test_one_host_at_a_time_works_on_a_volume(spm: World, hosts: list[Machine]) 
         second.repository.jobs.update_volume(replace(target, generation=1), change)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_volume_that_another_host_works_on_is_not_removed(spm: World, hosts: list[Machine], force: bool) -> None:
+    first, second = hosts
+    base, idle = spm.create_base(), spm.create_base()
+    second.repository.servers.connect(DomainType.NFS, NFS)
+    second.repository.domains.get_backend(spm.domain_id).domain.join_hosts(2)
+    with second.repository.domains.get(spm.domain_id).backend.volumes.hold_lease(base.image_id, base.volume_id):
+        before = spm.get_record(base)
+        with pytest.raises(AcquireLockFailure):
+            spm.delete(base.image_id, base.volume_id, force=force)
+        spm.delete(idle.image_id, idle.volume_id)
+        assert spm.get_record(base) == before and spm.get_path(base).exists()
+    spm.delete(base.image_id, base.volume_id, force=force)
+    assert os.listdir(first.servers[NFS] / spm.domain_id / "images") == []
+
+
+def test_a_volume_whose_lease_tells_nothing_can_be_removed(spm: World, host: Machine) -> None:
+    base = spm.create_base()
+    host.leases.fail_next("inspect", LeaseFailed("I/O timeout", -202))
+    spm.delete(base.image_id, base.volume_id)
+    lost = spm.create_base()
+    (host.servers[NFS] / spm.domain_id / "images" / lost.image_id / f"{lost.volume_id}.lease").unlink()
+    spm.delete(lost.image_id, lost.volume_id)
+    assert os.listdir(host.servers[NFS] / spm.domain_id / "images") == []
+
+
 def test_the_masters_mailboxes_are_mended(spm: World, host: Machine) -> None:
     folder = host.servers[NFS] / spm.domain_id / "dom_md"
     host.repository.spm.stop(spm.pool_id)

@@ -99,8 +99,9 @@ class Volumes(Struct, frozen=True):
     ) -> None:
         """Remove volumes of one image in the order given, and the image when none of its own is left.
 
-        Each is checked before it is touched (201, 204, 223; discard is 349 on files); a refusal leaves that volume and
-        those after it as they were. The recovery entry finishes the removal: what was begun cannot be taken back.
+        Each is checked before it is touched (201, 204, 223, 651 while any host works on its data; discard is 349 on
+        files); a refusal leaves that volume and those after it as they were. The recovery entry finishes the removal:
+        what was begun cannot be taken back.
         """
         checks.check_real_ids(storagepoolID=pool_id, storagedomainID=domain_id, imageID=image_id)
         for volume_id in volume_ids:
@@ -112,6 +113,10 @@ class Volumes(Struct, frozen=True):
                 raise errors.DiscardIsNotSupported(domain_id)
             for volume_id in volume_ids:
                 check_removal(domain.images, image_id, volume_id, force=force)
+                # Asked for, and not taken: what has lost its lease, or lies where this host has no id, can be removed.
+                lease = domain.backend.volumes.get_lease(image_id, volume_id)
+                if lease is not None and lease.holder is not None:
+                    raise errors.AcquireLockFailure(volume_id, f"host {lease.holder} works on it")
                 if rollbacks is not None:
                     entries = VolumeRollbacks(rollbacks, domain.backend.traits, domain_id, image_id, volume_id)
                     folder = domain.backend.volumes.get_image_path(image_id)
