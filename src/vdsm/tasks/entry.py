@@ -143,8 +143,10 @@ class EntryRollbacks:
 
     def _change(self, step: Callable[[TaskRecord], TaskRecord]) -> None:
         def check_and_step(record: TaskRecord) -> TaskRecord:
-            if self._entry.stopping.is_set() or record.state is TaskState.ABORTING:
+            if record.state is TaskState.ABORTING:  # the stop was saved, and is to be told
                 raise ActionStopped()
             return step(record)
 
+        if self._entry.stopping.is_set():
+            raise ActionStopped()
         self._entry.change(check_and_step)
