@@ -73,6 +73,7 @@ class Node:
         WRITER.install(self.disk)
         self.vm_id = daemon.create_vm(wait=False, devices=[self.pool.drive(self.volume)])
         wait_for(self.is_running, "the VM runs", START_LIMIT_S)
+        wait_for(lambda: sum(read_contents(self.disk, WRITER).newest), "its guest has started", START_LIMIT_S)
         self.sick_volume = self.create_on_sick()
 
     def is_running(self) -> bool:
