@@ -68,15 +68,19 @@ class Merges:
             require_writer(self._pools, pool_id, domain)
             top, base = self._check(domain, subchain)
             images, image_id = domain.images, subchain.image_id
+            children = images.list_children(image_id, subchain.top_id)
+            for child_id in children:
+                with qemu_failing_as(partial(VolumeAccessError, child_id)):
+                    child_file = self._qemu_img.inspect(domain.backend.data.get_path(image_id, child_id))
+                if child_file.has_data_file:  # qemu-img would open that one, too
+                    raise ImageIsNotLegalChain(image_id, f"{child_id}: its data is in another file")
             if top.legality is not Legality.ILLEGAL:
                 self._step("make illegal")
                 images.change(image_id, subchain.top_id, replace(top, legality=Legality.ILLEGAL))
-            for child_id in images.list_children(image_id, subchain.top_id):
+            for child_id in children:
                 self._step("rebase child")
                 with qemu_failing_as(partial(VolumeAccessError, child_id)):
                     path = domain.backend.data.get_path(image_id, child_id)
-                    if self._qemu_img.inspect(path).has_data_file:  # qemu-img would open that one, too
-                        raise ImageIsNotLegalChain(image_id, f"{child_id}: its data is in another file")
                     self._qemu_img.rebase(path, subchain.base_id, base.format.qemu)
                 domain.backend.data.settle_data(image_id, child_id)
                 self._step("change parent")

@@ -215,6 +215,7 @@ def test_finalizing_does_not_open_what_a_child_names(spm: World) -> None:
         spm.repository.merges.finalize(spm.pool_id, pair(spm, top, base))
     assert fake(spm).images[spm.get_path(leaf)] == image
     assert spm.get_record(leaf).parent_id == top.volume_id
+    assert state(spm, top) == (0, Legality.LEGAL), "the leaf is as usable as it was"
 
 
 def test_pairs_that_are_none(spm: World) -> None:
