@@ -349,6 +349,31 @@ def test_a_regular_domain_is_written_by_who_has_its_pools_master(shared: Place) 
         pass
 
 
+def test_a_master_that_is_followed_is_not_believed(shared: Place) -> None:
+    """Its own role is not changed before the new master has it, and its lease is free by then."""
+    shared.stop()
+    shared.world.repository.domains.update(shared.world.domain_id, {"NEXT_MASTER": make_id()})
+    former = shared.examination.open(shared.world.domain_id)
+    regular = replace(former, metadata=former.metadata.replace({"ROLE": "Regular"}))
+    with pytest.raises(InvalidParameterException, match="follows it"), writing(regular, 1, former):
+        pass
+    with pytest.raises(InvalidParameterException, match="needed: the master"), writing(former, 1):
+        pass
+
+
+def test_a_domain_that_changed_while_its_lock_was_waited_for_is_not_written(shared: Place) -> None:
+    shared.stop()
+    domain = shared.examination.open(shared.world.domain_id)
+    shared.world.repository.domains.update(shared.world.domain_id, {"ROLE": "Regular"})
+    with pytest.raises(InvalidParameterException, match="changed meanwhile"), writing(domain, 1):
+        pass
+    with (
+        pytest.raises(InvalidParameterException, match="needed: the master"),
+        writing(shared.examination.open(shared.world.domain_id), 1),
+    ):
+        pass
+
+
 def test_external_leases_are_checked_and_rebuilt(shared: Place) -> None:
     shared.stop()
     path = shared.path / "dom_md/xleases"

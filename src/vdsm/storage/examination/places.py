@@ -20,7 +20,7 @@ from vdsm.storage.backends.mounted import TYPES
 from vdsm.storage.domain import Domain
 from vdsm.storage.examination.survey import Finding, Survey, repair
 from vdsm.storage.layout import FileDomainLayout, Layout
-from vdsm.storage.metadata import DomainMetadata, parse_domain_metadata
+from vdsm.storage.metadata import NEXT_MASTER, DomainMetadata, parse_domain_metadata
 from vdsm.storage.model import XLEASES_VERSION, DomainRole, DomainType
 from vdsm.storage.ports import Leases, Ownership, QemuImg, Steps
 
@@ -123,22 +123,32 @@ class Examination(Struct, frozen=True):
 @contextmanager
 def writing(domain: Domain, host_id: int, master: Domain | None = None) -> Iterator[None]:
     """Be the only host that writes a domain, for the block. Of a pool, that is who holds its master: a regular domain
-    needs the master, too. Raises AcquireLockFailure (651), InvalidParameterException for what is not its master."""
+    needs the master, too. Raises AcquireLockFailure (651), InvalidParameterException for what is not its master, or
+    may have ceased to be it, and for what changed while the locks were waited for."""
     pools, holders = set(domain.metadata.pool_ids), [domain]
-    if pools and domain.metadata.role is not DomainRole.MASTER:
+    if pools and not _is_master(domain):
         if master is None:
             raise errors.InvalidParameterException(
                 "master", f"needed: the master domain of pool {', '.join(sorted(pools))}"
             )
-        if master.metadata.role is not DomainRole.MASTER or not pools <= set(master.metadata.pool_ids):
+        if not _is_master(master) or not pools <= set(master.metadata.pool_ids):
+            next_id = master.metadata.keys.get(NEXT_MASTER)
+            follows = f": {next_id} follows it; whoever becomes the SPM settles that" if next_id else ""
             raise errors.InvalidParameterException(
-                "master", f"{master.domain_id} is not the master of {', '.join(pools)}"
+                "master", f"{master.domain_id} is not the master of {', '.join(pools)}{follows}"
             )
         holders.insert(0, master)
     with ExitStack() as stack:
         for holder in holders:
             stack.enter_context(holder.locked(host_id))
+        for holder in holders:
+            if parse_domain_metadata(holder.backend.domain.read_metadata()).keys != holder.metadata.keys:
+                raise errors.InvalidParameterException("domain", f"{holder.domain_id} changed meanwhile: ask again")
         yield
+
+
+def _is_master(domain: Domain) -> bool:
+    return domain.metadata.role is DomainRole.MASTER and not domain.metadata.keys.get(NEXT_MASTER)
 
 
 def _tell(error: NodeError) -> Finding:
