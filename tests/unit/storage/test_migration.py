@@ -151,8 +151,8 @@ def hang(monkeypatch: pytest.MonkeyPatch, function: str) -> tuple[threading.Even
         real(*args)
 
     monkeypatch.setattr(spm_module, function, wait)
-    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.2)
-    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.2)
+    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.5)
+    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.5)
     return hangs, answers
 
 

@@ -152,7 +152,7 @@ def test_a_start_does_not_wait_for_ever_for_a_member_that_it_looks_through(
     members.attach(world.pool_id, ill)
     members.activate(world.pool_id, ill)
     world.repository.spm.stop(world.pool_id)
-    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.2)
+    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.5)
     sick.faults.operation, sick.faults.borne = "create_master_tree", 1  # the master's own
     world.repository.spm.start(world.pool_id)
     assert sick.faults.hangs.is_set()
@@ -176,9 +176,9 @@ def has_come_back(world: World, domain_id: str) -> bool:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a domain of the pool does not wait long."""
-    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.2)
-    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.2)
-    monkeypatch.setattr(domain_module, "LOOK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(spm_module, "SWEEP_PATIENCE_S", 0.5)
+    monkeypatch.setattr(spm_module, "PREPARE_PATIENCE_S", 0.5)
+    monkeypatch.setattr(domain_module, "LOOK_TIMEOUT_S", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
