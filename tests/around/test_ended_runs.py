@@ -9,7 +9,7 @@ from tests.rounds import SOAK_FACTOR
 
 __all__ = ["place"]  # a fixture: pytest finds it here
 
-LAB = ("lab", "VMS=2", "TEST=tests/lab/test_loop.py tests/lab/test_nfs.py")
+LAB = ("lab", "VMS=2", "TEST=tests/lab/parts/test_loop.py tests/lab/parts/test_nfs.py")
 LAB_S = 45.0  # by then some of the tests are done
 CHECK_S = 400.0 if SOAK_FACTOR else 45.0
 
