@@ -19,34 +19,36 @@ def is_reachable(caller: Host, callee: Host) -> bool:
     return True
 
 
-def test_hosts_are_joined_cut_and_lose_their_power() -> None:
-    with Hosts(2) as (first, second):
+def test_hosts_are_joined_hold_a_lease_are_cut_and_lose_their_power() -> None:
+    with scratch() as disk, Hosts(2, disk) as hosts:  # /tmp is in memory, and knows no direct I/O
+        first, second = hosts
         assert is_reachable(first, second) and is_reachable(second, first)
         first.cut()
         assert not is_reachable(second, first)
         first.heal()
         wait_for(lambda: is_reachable(second, first), "the network has healed")
+        pass_a_lease_on(hosts)
         (first.root_outside / "written").write_text("kept")
         first.kill()
         first.start()
         assert first.run("cat", first.root / "written") == "kept" and is_reachable(second, first)
 
 
-def test_a_lease_is_held_by_one_host() -> None:
-    with scratch() as disk, Hosts(2, disk) as hosts:  # /tmp is in memory, and knows no direct I/O
-        lease = Lease(hosts.shared)
-        lease.make_files()
-        holders = []
-        for host in hosts:
-            sanlock = Sanlock(host.namespaces)
-            sanlock.start()
-            holders.append(sanlock.register())
-        first, second = holders
-        first.format(lease)
-        first.join(lease, 1)
-        second.join(lease, 2)
-        first.acquire(lease)
-        with pytest.raises(LeaseRefused):
-            second.acquire(lease)
-        first.kill()
+def pass_a_lease_on(hosts: Hosts) -> None:
+    """One host has it at a time: the second when the first one's holder has ended."""
+    lease = Lease(hosts.shared)
+    lease.make_files()
+    holders = []
+    for host in hosts:
+        sanlock = Sanlock(host.namespaces)
+        sanlock.start()
+        holders.append(sanlock.register())
+    first, second = holders
+    first.format(lease)
+    first.join(lease, 1)
+    second.join(lease, 2)
+    first.acquire(lease)
+    with pytest.raises(LeaseRefused):
         second.acquire(lease)
+    first.kill()
+    second.acquire(lease)
