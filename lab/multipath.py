@@ -56,14 +56,22 @@ overrides {{
 
 @dataclass(frozen=True)
 class Multipath:
-    """A multipathd that runs."""
+    """A multipathd that runs; whether it was told that who loses all paths waits."""
+
+    queues: bool
 
     def device(self, wwid: str, paths: int = 1) -> Path:
         """The joint device of a LUN (`/dev/mapper/WWID`), as soon as it has so many working paths."""
         link = Path("/dev/mapper", wwid)
         self.wait_for_paths(wwid, paths)
         wait_for(link.exists, f"{link} is there")
+        if self.queues:  # it tells the kernel when it has made the device
+            wait_for(lambda: "queue_if_no_path" in self._read_table(wwid), f"{wwid} queues")
         return link
+
+    @staticmethod
+    def _read_table(wwid: str) -> str:
+        return " ".join(arguments for _, arguments in devicemapper.read_status(wwid, table=True))
 
     def read_paths(self, wwid: str) -> dict[str, bool]:
         """The paths of a LUN, each a device's name (`sdb`), and whether the kernel holds it for working."""
@@ -97,7 +105,7 @@ def multipath(no_path_retry: str = "fail", fast_io_fail_s: int = 2) -> Iterator[
         CONFIG.write_text(SETTINGS.format(no_path_retry=no_path_retry, fast_io_fail_s=fast_io_fail_s))
         undo.callback(_remove_maps)
         undo.enter_context(listening("multipathd", "-d", "-s", socket=SOCKET))
-        yield Multipath()
+        yield Multipath(no_path_retry == "queue")
 
 
 def _forget_wwids() -> None:

@@ -35,10 +35,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Pass over what another VM has claimed: for pytest that is done."""
     turn = _find_turn()
-    return None if turn is None or _claim(turn.parent, item.path.name) else True
+    if turn is None or _claim(turn.parent, item.path.name):
+        return None
+    # The folder of the test before may have been left as it was for this one, and the next is in another.
+    item.session._setupstate.teardown_exact(nextitem)
+    return True
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -16,14 +16,16 @@ FILES = 6
 
 
 def make_tests(folder: Path, body: str = "pass") -> Path:
-    """Some files of two tests each; the body is that of the last one's."""
+    """Some files of two tests each, in two folders; the body is that of the last one's."""
     place = folder / "tests"
     place.mkdir()
     (place / "conftest.py").write_text(CONFTEST)
+    for part in range(2):
+        (place / f"part{part}").mkdir()
     for number in range(FILES):
         last = body if number == FILES - 1 else "pass"
         text = f"import os, time\ndef test_one(): time.sleep(0.05)\ndef test_two(): {last}\n"
-        (place / f"test_{number}.py").write_text(text)
+        (place / f"part{number % 2}" / f"test_{number}.py").write_text(text)
     return place
 
 
