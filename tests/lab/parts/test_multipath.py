@@ -47,6 +47,7 @@ class Writer(threading.Thread):
     def check(self) -> None:
         """Everything is where it was written."""
         assert self.failure is None
+        wait_for(self.device.exists, "udev has looked at what was closed")  # its link may be gone meanwhile
         for number in range(max(0, self.written - BLOCKS), self.written):
             data = read_direct(self.device, number % BLOCKS * BLOCK, BLOCK)
             assert data == number.to_bytes(8, "big") * (BLOCK // 8)
