@@ -64,8 +64,9 @@ class Heap:
         resident_bytes = _get_resident_bytes()
         if self._trim is not None and resident_bytes > self._least_bytes + GROWTH_BYTES:
             self._trim(0)
-            self._least_bytes = resident_bytes = _get_resident_bytes()
-        self._least_bytes = min(self._least_bytes, resident_bytes)
+            self._least_bytes = _get_resident_bytes()
+        else:
+            self._least_bytes = min(self._least_bytes, resident_bytes)
 
 
 def _get_resident_bytes() -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -19,6 +20,8 @@ from vdsm.storage.ports import Backend, DomainPlan, Kind
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 LOOK_TIMEOUT_S = 10.0
 """So long a domain that does not answer holds up who looks at many."""
 UNREADABLE = (
@@ -29,6 +32,20 @@ UNREADABLE = (
     errors.StorageDomainMetadataNotFound,
 )
 """What reading a sick domain raises."""
+
+
+def call_in_time(
+    patience: Patience,
+    domain_id: str,
+    call: Callable[[], R],
+    timeout_s: float,
+    late: Callable[[R], object] | None = None,
+) -> R:
+    """As `patience` calls by the name of a domain. Raises AccessTimeout (3) for one that takes too long."""
+    try:
+        return patience.call(domain_id, call, timeout_s, late)
+    except TimeoutError as error:
+        raise errors.AccessTimeout(domain_id) from error
 
 
 class Servers:
@@ -180,10 +197,7 @@ class Domains:
         return self._look_in_time(domain_id, self._validate)
 
     def _look_in_time(self, domain_id: str, look: Callable[[str], Domain]) -> Domain:
-        try:
-            return self._patience.call(domain_id, partial(look, domain_id), LOOK_TIMEOUT_S)
-        except TimeoutError as error:
-            raise errors.AccessTimeout(domain_id) from error
+        return call_in_time(self._patience, domain_id, partial(look, domain_id), LOOK_TIMEOUT_S)
 
     def _validate(self, domain_id: str) -> Domain:
         domain = self.get(domain_id)

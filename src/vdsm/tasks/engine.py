@@ -130,8 +130,6 @@ class Engine:
         failure: BaseException | None = None
         if entry.record.state.is_active:
             failure = await self._interruptibly(entry, partial(self._work, entry))
-            if failure is not None:
-                await self._finish(entry, failure)
         if entry.record.state is not TaskState.FINISHED:
             await self._abort(entry, failure or TaskAborted())
             await self._undo(entry)
@@ -143,9 +141,7 @@ class Engine:
             if action is LoadedAction.GIVE_UP:
                 await self.change(entry, TaskRecord.give_up)
             elif entry.record.state.is_active:
-                lost = TaskAborted(reason="the host that ran it went away")
-                await self._finish(entry, lost)
-                await self._abort(entry, lost)
+                await self._abort(entry, TaskAborted(reason="the host that ran it went away"))
         except TaskSaveFailed as error:
             self._give_up(entry, error)
         await self._undo(entry)
@@ -178,21 +174,21 @@ class Engine:
             entry.waits_for = ""
         self.waiting.discard(entry)
 
-    async def _finish(self, entry: TaskEntry, failure: BaseException) -> None:
-        """Where the work is past all taking back, do what is left of it; should that fail, it stays as it is."""
-        if not entry.record.is_finishing:
-            return
-        log.info("task %s (%s) is finished although it failed: %s", entry.record.task_id, entry.record.name, failure)
-        try:
-            for rollback in reversed(entry.record.rollbacks):
-                await self._undo_one(rollback.module, rollback.object, rollback.function, rollback.params)
-            await self.change(entry, partial(TaskRecord.finish, result=""))
-        except Exception:
-            log.exception("task %s: what is left of it failed", entry.record.task_id)
+    async def _finish(self, entry: TaskEntry) -> None:
+        """Do what is left of work that is past all taking back."""
+        for rollback in reversed(entry.record.rollbacks):
+            await self._undo_one(rollback.module, rollback.object, rollback.function, rollback.params)
+        await self.change(entry, partial(TaskRecord.finish, result=""))
 
     async def _abort(self, entry: TaskEntry, failure: BaseException) -> None:
         if entry.record.state is TaskState.ABORTING:
             return  # stopped on request: that is the reason which counts
+        if entry.record.is_finishing:
+            log.info("task %s (%s) is finished although: %s", entry.record.task_id, entry.record.name, failure)
+            obstacle = await _catch(partial(self._finish, entry))
+            if obstacle is None:
+                return
+            log.error("task %s: what is left of it failed", entry.record.task_id, exc_info=obstacle)
         number = failure.number if isinstance(failure, NodeError) else GENERAL_FAILURE
         text = entry.failure = str(failure) or type(failure).__name__
         if isinstance(failure, NodeError):

@@ -127,7 +127,7 @@ def list_paths(domain: Element) -> list[str]:
         for source in device.iter("source")
     ]
     named = [path for source in sources for name in _PATH_ATTRIBUTES if (path := source.get(name))]
-    texts = [*(found.text for path in _PATH_TEXTS for found in domain.iterfind(path))]
+    texts = (found.text for path in _PATH_TEXTS for found in domain.iterfind(path))
     return [*named, *(text.strip() for text in texts if text)]
 
 

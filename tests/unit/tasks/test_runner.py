@@ -723,15 +723,18 @@ async def test_a_stop_that_is_saved_lets_nobody_past_all_taking_back() -> None:
 async def test_work_past_all_taking_back_is_finished_by_the_next_spm() -> None:
     undone, store = Undone(), MemoryTaskStore()
 
+    passed = asyncio.Event()
+
     async def hang(context: JobContext) -> None:
         await context.run_in_thread(pass_return, context)
+        passed.set()
         await asyncio.Event().wait()
 
     async with running(undone) as runner:
         task_id = await runner.start("moveImage", [job(hang)], kind=SPM, store=store)
         async with asyncio.timeout(30):
-            while not store.records[task_id].is_finishing:
-                await asyncio.sleep(0)
+            await passed.wait()
+        assert store.records[task_id].is_finishing
     async with running(undone) as runner:
         await runner.load(store)
         runner.recover_loaded(store)

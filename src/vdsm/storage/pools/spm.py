@@ -13,7 +13,7 @@ from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
 from vdsm.core.undo import Undo
 from vdsm.storage import checks, locks
-from vdsm.storage.domain import Domain, Domains
+from vdsm.storage.domain import Domain, Domains, call_in_time
 from vdsm.storage.errors import (
     AccessTimeout,
     CurrentVersionTooAdvancedError,
@@ -286,10 +286,7 @@ class Spm:
         late: Callable[[None], None] | None = None,
     ) -> None:
         """Call what holds the domain's lock between hosts as long as it writes there, however late that ends."""
-        try:
-            self._patience.call(domain_id, call, timeout_s or SWEEP_PATIENCE_S, late)
-        except TimeoutError as error:
-            raise AccessTimeout(domain_id) from error
+        call_in_time(self._patience, domain_id, call, timeout_s or SWEEP_PATIENCE_S, late)
 
     def _retire(self, pool: ConnectedPool, old: Domain) -> None:
         """Remove a former master's copies of what the master has, and make it regular; a second try goes on."""
