@@ -5,26 +5,22 @@ The kills are those on Gluster in `tests/system/hosts/test_killed_spm`, in fewer
 """
 
 import os
-import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lab.commands import wait_for
 from lab.hosts import Hosts
 from lab.networks import adopted
 from lab.nfs import Export, server
 from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
 from lab.vdsmd import HostVdsmd, make_id
-from tests.ledger import Work, check
+from tests.killed_spm import Killing
 from tests.rounds import SOAK_FACTOR
 from tests.shared_pool import Served, SharedPool
-from tests.system.vdsmd import OWNER, kill_during
-from tests.writes import Watch
+from tests.system.vdsmd import OWNER
 from vdsm.wire.client import Address, connect
 
 pytestmark = pytest.mark.timeout(900)  # each host starts a libvirtd, and a busy machine makes the VM slower still
@@ -35,7 +31,7 @@ TIMEOUT_DS = 50
 OPTIONS = {"protocol_version": "4.2", "timeout": TIMEOUT_DS, "retrans": 1}
 LONGEST_LIFE_S = 40.0
 SLACK_S = 120.0
-ENOUGH = 20
+CHILDREN_END_S = 60.0
 PATIENCE_S = 150.0
 
 
@@ -147,24 +143,8 @@ def check_silence(member: Member) -> None:
 def kill_in_rounds(
     members: tuple[Member, Member], scratch: Path, count: int, kill: Callable[[Member], object], take_over_s: float
 ) -> Member:
-    """The SPM of the two works and is killed, so many times; the other takes over and finds what it should.
-
-    The first one is the SPM before; the one that is afterwards is returned.
-    """
-    spm, other = members
-    work = Work(spm, random.Random())
-    for _ in range(count):
-        kill_during(spm.vdsmd, work.chance.uniform(0, LONGEST_LIFE_S), work.run, partial(kill, spm))
-        wait_for(lambda: not spm.list_children(), "no child of the daemon lives on")  # noqa: B023
-        wait_for(lambda: other.try_spm() == 0, "the other host takes over", take_over_s, pause_s=0.5)  # noqa: B023
-        work.pool = other
-        check(other, work.ledger, scratch)
-        watch = Watch(spm.path)
-        spm.come_back()
-        assert watch.list_changes() == [], "who came back and is not the SPM has written"
-        spm, other = other, spm
-    assert count < ENOUGH or work.done.keys() >= {"create", "copy", "refill", "merge", "delete"}, work.done
-    return spm
+    killing = Killing(kill, LONGEST_LIFE_S, take_over_s, CHILDREN_END_S, pause_s=0.5)
+    return killing.in_rounds(members, scratch, count)
 
 
 def test_two_hosts_on_one_nfs_domain(
