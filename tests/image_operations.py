@@ -409,6 +409,7 @@ def main() -> None:
     parser.add_argument("--server", default="")
     parser.add_argument("--place", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--first", action="append", default=[], help="the name of a cell that is to be among them")
     asked = parser.parse_args()
     with ExitStack() as stack:
         server, block_size_bytes = asked.server, 512
@@ -418,7 +419,9 @@ def main() -> None:
             NumericOwner().give(folder)
             server, block_size_bytes = str(folder), 4096
         world = open_world(asked.root, asked.type, server, NumericOwner(), block_size_bytes)
-        failed = list(run_cells(world, choose_cells(asked.count, asked.place)))
+        first = [cell for cell in CELLS if str(cell) in asked.first]
+        assert len(first) == len(asked.first), asked.first
+        failed = list(run_cells(world, [*first, *choose_cells(asked.count, asked.place)]))
         world.repository.spm.stop(world.pool_id)
         world.repository.pools.disconnect(world.pool_id)
         world.repository.servers.disconnect(asked.type, server)

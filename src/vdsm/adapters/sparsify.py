@@ -2,12 +2,14 @@
 
 import fcntl
 import struct
+import sys
 from pathlib import Path
 
 from vdsm.adapters.run import CommandFailed, has_program, run_watched
 from vdsm.storage.ports import Layer, QemuImgFailed, Watch
 
 _VIRT_SPARSIFY = ("virt-sparsify", "-v", "-x", "--machine-readable", "--in-place")
+_DIG_HOLES = (sys.executable, "-m", "vdsm.adapters.holes")
 _LOCKS_OF_QEMU = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 100, 200, 0)
 """The bytes by whose locks qemu tells others how it uses an image."""
 
@@ -19,9 +21,9 @@ def sparsify(layer: Layer, watch: Watch) -> bool:
         _work([*_VIRT_SPARSIFY, layer.path], watch)
     elif layer.format == "raw":
         try:
-            with layer.path.open("r+b") as file:  # fallocate would lose what a VM writes meanwhile, and asks nobody
+            with layer.path.open("r+b") as file:  # what a VM writes meanwhile would be lost
                 fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCKS_OF_QEMU)
-                _work(["fallocate", "--dig-holes", layer.path], watch)
+                _work([*_DIG_HOLES, layer.path], watch)
         except OSError as error:
             raise QemuImgFailed(f"{layer.path} is in use, or cannot be locked: {error}") from error
     else:
