@@ -8,7 +8,8 @@ KEEP ?=
 IMAGE ?=
 TEST ?=
 VMS ?=
-export KEEP IMAGE VMS
+KERNEL ?=
+export KEEP IMAGE VMS KERNEL
 
 ready := @make.d/bootstrap
 ready_to_check := @make.d/bootstrap check
@@ -65,7 +66,7 @@ system: ## tests with real libvirt and qemu, in namespaces of their own
 	$(PYTEST) -q -n $(JOBS) --dist loadfile tests/system --ignore $(compared)
 	$(PYTEST) -q $(compared)
 
-lab: ## tests in VMs with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails]
+lab: ## tests in VMs with Debian's kernel: storage servers, networks, their faults [TEST=…: only that] [KEEP=1: a shell when one fails] [KERNEL=stock: emulated]
 	@make.d/bootstrap check lab
 	@$(PYTHON) -m lab $(if $(TEST),test $(TEST),all)
 
@@ -82,6 +83,7 @@ soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 -n $(JOBS) --dist loadfile $(fast_tests) tests/system
 	@make.d/bootstrap check lab
 	VDSM_SOAK=$(N) $(PYTHON) -m lab test
+	KERNEL=stock VMS=2 $(PYTHON) -m lab test # with quick counts
 	VDSM_SOAK=$(N) $(PYTEST) -o timeout=0 $(around)
 
 requirements: ## write requirements*.txt anew from requirements*.in

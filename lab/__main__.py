@@ -1,6 +1,7 @@
 """Boots lab VMs and runs their tests, or a shell: `python -m lab [all | test [PYTEST-ARGUMENT ...] | shell]`.
 
-All are the tests of the lab, by several VMs side by side (`VMS=N`), and beside them those of ended runs.
+All are the tests of the lab, by several VMs side by side (`VMS=N`), and beside them those of ended runs. The kernel is
+Debian's for user mode, or with `KERNEL=stock` the usual one, emulated.
 """
 
 import os
@@ -8,15 +9,20 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import FrameType
 
 from lab import turns
 from lab.commands import PartFailed
 from lab.images import CACHE, PROJECT, VENV
+from lab.machines import MACHINES, SHARED, LabError, Machine
 from lab.scratch import Scratch
-from lab.vm import SHARED, LabError, Run, find_kernel_log, run_interactively, run_tests, tell_kernel_log
+from lab.vm import Run, find_kernel_log, run_interactively, run_tests, tell_kernel_log
 
-PASSED_ON = ("VDSM_SOAK", "CI")
+SOAK = "VDSM_SOAK"
+SOAK_S = 6 * 3600.0
+"""Full counts may take so long, and a test that makes them says nothing meanwhile."""
+PASSED_ON = (SOAK, "CI")
 LOGS = CACHE / "logs"
 USUAL_VMS = 2
 """Python in a VM keeps one processor busy."""
@@ -30,14 +36,14 @@ def make_pytest(arguments: list[str]) -> list[str]:
     return [*command, *(arguments or ["tests/lab"])]
 
 
-def test(command: list[str], vms: int, beside: Mapping[str, list[str]]) -> int:
+def test(machine: Machine, command: list[str], vms: int, beside: Mapping[str, list[str]]) -> int:
     """Run pytest in so many VMs, and these commands here; the kernel's log is shown when one fails."""
     names = [""] if vms == 1 and not beside else [str(number) for number in range(1, vms + 1)]
     LOGS.mkdir(parents=True, exist_ok=True)
     begin_s = time.monotonic()
     with Scratch() as scratch:
-        runs = {name: Run(command, {turns.VARIABLE: f"{SHARED}/{name or 1}", **_read_environment()}) for name in names}
-        statuses = run_tests(runs, beside, scratch.path, LOGS)
+        runs = {name: _make_run(command, {turns.VARIABLE: f"{SHARED}/{name or 1}"}) for name in names}
+        statuses = run_tests(machine, runs, beside, scratch.path, LOGS)
         lost, count = turns.list_lost(scratch.path), turns.count(scratch.path)
     for name in names:
         if statuses[name] != 0:
@@ -51,13 +57,10 @@ def test(command: list[str], vms: int, beside: Mapping[str, list[str]]) -> int:
     return status
 
 
-def keep(command: list[str]) -> int:
+def keep(machine: Machine, command: list[str]) -> int:
     """Run pytest in a VM with this terminal, which has a shell there when a test fails; the status is pytest's."""
     with Scratch() as scratch:
-        run = Run(["bash", "lab/keep.sh", f"{SHARED}/status", *command], _read_environment())
-        status = run_interactively(run, scratch.path)
-        told = scratch.path / "status"
-        return int(told.read_text()) if told.exists() else status or 1
+        return run_interactively(machine, _make_run(["bash", "lab/keep.sh", *command], {}), scratch.path)
 
 
 def main(arguments: list[str]) -> int:
@@ -75,18 +78,27 @@ def main(arguments: list[str]) -> int:
 
 
 def _obey(task: str = "test", *arguments: str) -> int:
+    machine = _choose_machine()
     if task == "shell":
         with Scratch() as scratch:
-            return run_interactively(Run(["bash", "-i"], {}), scratch.path)
+            return run_interactively(machine, Run(["bash", "-i"], {}), scratch.path)
     command = make_pytest(list(arguments))
     if os.environ.get("KEEP"):
-        return keep(command)
+        return keep(machine, command)
     vms = int(os.environ.get("VMS") or (1 if arguments else USUAL_VMS))
-    return test(command, vms, AROUND if task == "all" else {})
+    return test(machine, command, vms, AROUND if task == "all" else {})
 
 
-def _read_environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+def _choose_machine() -> Machine:
+    name = os.environ.get("KERNEL") or "user"
+    if name not in MACHINES:
+        raise LabError(f"no kernel is called {name}; there are: {', '.join(MACHINES)}")
+    return MACHINES[name]
+
+
+def _make_run(command: list[str], environment: Mapping[str, str]) -> Run:
+    run = Run(command, {**environment, **{name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}})
+    return replace(run, silence_s=SOAK_S, limit_s=SOAK_S) if SOAK in run.environment else run
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,11 +61,18 @@ def listening(*command: str, socket: str, stop_s: float = 30.0) -> Iterator[None
                 raise PartFailed(f"{command[0]} ended with status {daemon.returncode}")
             yield
         finally:
-            daemon.terminate()
-            try:
-                daemon.wait(timeout=stop_s)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+            _terminate(daemon, stop_s)
+
+
+def _terminate(daemon: "subprocess.Popen[bytes]", stop_s: float) -> None:
+    """End it, with force in the end. It is told again and again: iscsid misses a signal just before it waits."""
+    deadline = time.monotonic() + stop_s
+    while time.monotonic() < deadline:
+        daemon.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            daemon.wait(timeout=1)
+            return
+    daemon.kill()
 
 
 def load(*modules: str) -> None:

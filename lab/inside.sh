@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Runs as root in the lab VM: puts the images in their places, then runs the given command.
+# Runs as root in the lab VM: puts the images in their places, then runs the given command and leaves its status in a file.
 set -euo pipefail
 exec 3>&- 4>&- 5>&- 6>&- # what the VM's init left open; LVM complains of it
 project=$1
 library=$2
-shift 2
+python_disk=$3
+project_disk=$4
+told=$5
+shift 5
 
 place_images() {
   mkdir -p /run/lab/{cache,python,project,home}
   mount --bind "$project/.cache" /run/lab/cache
-  mount -o ro /dev/disk/by-id/virtio-python /run/lab/python
-  mount -o ro /dev/disk/by-id/virtio-project /run/lab/project
+  mount -o ro "$python_disk" /run/lab/python
+  mount -o ro "$project_disk" /run/lab/project
   mount -t tmpfs -o mode=1777 tmp /tmp # the machine's own is none of our business
   mkdir -p "$project"                  # it may have been in there
   mount --bind /run/lab/project "$project"
@@ -46,4 +49,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run/lab/home LC_ALL=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 cd "$project"
 echo "lab: booted in $(cut -d' ' -f1 /proc/uptime) s, Linux $(uname -r)"
-exec "$@"
+status=0
+"$@" || status=$?
+echo "$status" >"$told"
+exit "$status"

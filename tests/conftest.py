@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.rounds import SOAK_FACTOR, rounds
+from tests.rounds import SOAK_FACTOR, pytest_itemcollected, rounds
 
-__all__ = ["rounds"]  # a fixture: pytest finds it here
+__all__ = ["pytest_itemcollected", "rounds"]  # a hook and a fixture: pytest finds them here
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 FORBIDDEN_EVENTS = {
@@ -24,13 +24,6 @@ _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", _patient, max_examples=50, derandomize=True)
 settings.register_profile("soak", _patient, max_examples=max(50, round(5000 * SOAK_FACTOR)))
 settings.load_profile("soak" if SOAK_FACTOR else "ci")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Full counts take their time: limits of single tests, too, hold in quick runs only."""
-    if SOAK_FACTOR:
-        for item in items:
-            item.add_marker(pytest.mark.timeout(0), append=False)
 
 
 _offences: list[str] | None = None  # while a unit test runs: what it did and may not

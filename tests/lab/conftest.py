@@ -11,11 +11,12 @@ from lab.turns import (
     pytest_runtest_logreport,
     pytest_runtest_protocol,
 )
-from tests.rounds import rounds
+from tests.rounds import pytest_itemcollected, rounds
 
 __all__ = [  # pytest finds them here: fixtures and hooks
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
+    "pytest_itemcollected",
     "pytest_runtest_logreport",
     "pytest_runtest_protocol",
     "rounds",

@@ -15,7 +15,7 @@ from lab.remains import nothing_left
 
 
 def test_the_kernel_is_debians_and_the_machines_files_are_safe() -> None:
-    assert os.uname().release.endswith("-amd64")
+    assert "Debian" in Path("/proc/version").read_text()
     root = next(line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " / / " in line)
     assert "ro" in root[5].split(",")
 

@@ -18,7 +18,6 @@ from lab.nfs import Export, server
 from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
 from lab.vdsmd import HostVdsmd, make_id
 from tests.killed_spm import Killing
-from tests.rounds import SOAK_FACTOR
 from tests.shared_pool import Served, SharedPool
 from tests.system.vdsmd import OWNER
 from vdsm.wire.client import Address, connect
@@ -163,7 +162,6 @@ def test_two_hosts_on_one_nfs_domain(
     check_silence(spm)
 
 
-@pytest.mark.skipif(not SOAK_FACTOR, reason="a minute and a half until a lease expires: in soak")
 def test_the_host_of_the_spm_is_killed(
     members: tuple[Member, Member], tmp_path: Path, rounds: Callable[[int, int], int]
 ) -> None:
