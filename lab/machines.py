@@ -74,6 +74,7 @@ class UserMode:
         return [
             *(str(self._PROGRAM), f"mem={MEMORY_MIB}M", f"uml_dir={boot.folder}/", "umid=lab", *disks),
             *("rootfstype=hostfs", "rootflags=/", "ro", f"init={PROJECT / 'lab/user-init.sh'}"),
+            *(["quiet"] if boot.is_interactive else []),
             *("selinux=0", "apparmor=0", "console=tty0", "con=null", "con0=null,fd:2", f"con1={terminal}", *words),
         ]
 
