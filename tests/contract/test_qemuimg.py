@@ -257,6 +257,14 @@ def test_headers_that_contradict_themselves(tmp_path: Path, at: int, data: bytes
         REAL.inspect(path)
 
 
+def test_extensions_that_reach_for_a_name_that_is_far_away(tmp_path: Path) -> None:
+    path = make(tmp_path / "image", COW, "a", make(tmp_path / "base", RAW, "a")).path
+    change(path, 8, b"\0\0\0\0\0\x7f\0\0")
+    change(path, 112, (1).to_bytes(4, "big") + (65536 - 120).to_bytes(4, "big"))  # up to the end of the cluster
+    with pytest.raises(QemuImgFailed):
+        REAL.inspect(path)
+
+
 def test_headers_that_are_cut_off(tmp_path: Path) -> None:
     whole = make(tmp_path / "image", COW, "a").path.read_bytes()
     path = tmp_path / "cut"

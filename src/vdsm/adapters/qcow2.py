@@ -89,7 +89,7 @@ class _Qcow2:
 
     def _read_extensions(self, cluster: bytes) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
-        place, end = self._length, self._name_at or len(cluster)
+        place, end = self._length, min(self._name_at or len(cluster), len(cluster))
         while place + _EXTENSION.size <= end:
             kind, length = _EXTENSION.unpack_from(cluster, place)
             place += _EXTENSION.size
