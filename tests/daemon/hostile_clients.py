@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, get_origin
 from urllib.parse import quote
+from uuid import uuid4
 from xml.sax.saxutils import escape
 from xmlrpc.client import Fault, loads
 
@@ -218,13 +219,14 @@ class Stomp:
     def __init__(self, world: World) -> None:
         self._world = world
         self._visitor: Visitor | None = None
+        self._mine = f"mine-{uuid4()}"  # whoever subscribes to one place gets all answers that go there
 
     async def call(self, body: bytes) -> Reply:
         """One body, which is answered or ends the connection."""
         if self._visitor is None:
             self._visitor = Visitor(*await self._world.open())
-            await self._visitor.subscribe("mine")
-        self._visitor.send("SEND", body, destination="jms.topic.vdsm_requests", reply_to="mine")
+            await self._visitor.subscribe(self._mine)
+        self._visitor.send("SEND", body, destination="jms.topic.vdsm_requests", reply_to=self._mine)
         async with asyncio.timeout(PATIENCE_S):
             frame = await self._visitor.get()
         if frame.command == "ERROR":
