@@ -33,11 +33,12 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
+from vdsm.api.devices import DeviceApi
 from vdsm.api.events import Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
-from vdsm.api.storage_leases import LeaseApi
+from vdsm.api.storage_leases import LeaseApi, LeaseName
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
@@ -150,8 +151,9 @@ class RealMachine:
 class _Images:
     """Disk images as virt wants them, from the storage service."""
 
-    def __init__(self, images: ImageService) -> None:
+    def __init__(self, images: ImageService, leases: LeaseService) -> None:
         self._images = images
+        self._leases = leases
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
@@ -162,6 +164,10 @@ class _Images:
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._images.teardown(pool_id, domain_id, image_id)
+
+    async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
+        found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))
+        return found.path, found.offset
 
     async def is_folder(self, path: str) -> bool:
         return await self._images.is_folder(path)
@@ -300,7 +306,7 @@ class Node:
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             relabel_disks=self.settings.storage.relabel,
         )
-        images = _Images(self.storage.images)
+        images = _Images(self.storage.images, self.storage.leases)
         return VmService(Shared(self.machine.hypervisor, images, self.accelerator, self.clock, self._tell, virt))
 
     def _make_host(self) -> HostService:
@@ -336,6 +342,7 @@ class Node:
                 StorageListApi: storage.domains,
                 MonitorApi: storage.monitors,
                 VmApi: self.vms,
+                DeviceApi: self.vms.devices,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

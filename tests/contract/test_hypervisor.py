@@ -26,6 +26,10 @@ from vdsm.virt.ports import (
 EVENT_TIMEOUT_S = 30.0
 METADATA_URI = "http://ovirt.org/vm/1.0"
 VNC = "<graphics type='vnc' autoport='yes' listen='127.0.0.1'{}><listen type='address' address='127.0.0.1'/></graphics>"
+SCSI_DISK = (
+    "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>"
+    "<target dev='sda' bus='scsi'/></disk>"
+)
 _DOMAIN = """<domain type='qemu'>
   <name>{name}</name>
   <uuid>{vm_id}</uuid>
@@ -40,6 +44,7 @@ _DOMAIN = """<domain type='qemu'>
     </disk>
     <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><target dev='hdc' bus='ide'/><readonly/></disk>
     <controller type='usb' model='none'/>
+    <controller type='scsi' index='0' model='virtio-scsi'/>
     <memballoon model='virtio'/>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     {graphics}
@@ -243,6 +248,8 @@ class HypervisorContract:
             hypervisor.resume(vm_id),
             hypervisor.set_metadata(vm_id, "<vm/>", "ovirt-vm", METADATA_URI),
             hypervisor.update_device(vm_id, VNC.format("")),
+            hypervisor.attach_device(vm_id, SCSI_DISK.format("/none")),
+            hypervisor.detach_device(vm_id, SCSI_DISK.format("/none")),
             hypervisor.block_errors(vm_id),
         ]
         for call in calls:
@@ -260,6 +267,8 @@ class HypervisorContract:
             hypervisor.reset(vm_id),
             hypervisor.suspend(vm_id),
             hypervisor.resume(vm_id),
+            hypervisor.attach_device(vm_id, SCSI_DISK.format("/none")),
+            hypervisor.detach_device(vm_id, SCSI_DISK.format("/none")),
             hypervisor.update_device(vm_id, VNC.format("")),
             hypervisor.block_errors(vm_id),
         ]
@@ -302,6 +311,28 @@ class HypervisorContract:
         assert int(live.find("devices/graphics").get("port")) >= 5900
         with pytest.raises(HypervisorRefused):
             await hypervisor.update_device(vm_id, cdrom.replace("hdc", "hdd"))
+
+    async def test_devices_come_and_go(self, world: World, define: Define, tmp_path: Path) -> None:
+        vm_id, hypervisor = await define(), world.hypervisor
+        path = tmp_path / "plugged"
+        path.write_bytes(bytes(1 << 20))
+        disk = SCSI_DISK.format(path)
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.attach_device(vm_id, disk)
+        live = fromstring((await hypervisor.get_domain(vm_id)).xml)
+        [plugged] = live.findall("devices/disk/target[@dev='sda']/..")
+        assert plugged.find("alias").get("name")
+        with pytest.raises(HypervisorRefused):
+            await hypervisor.attach_device(vm_id, disk)
+        with pytest.raises(HypervisorRefused):
+            await hypervisor.attach_device(vm_id, "<disk")
+        await hypervisor.detach_device(vm_id, disk)
+        await world.events.wait_for(vm_id, EventKind.DEVICE_REMOVED)
+        live = fromstring((await hypervisor.get_domain(vm_id)).xml)
+        assert live.findall("devices/disk/target[@dev='sda']") == []
+        with pytest.raises(HypervisorRefused) as refused:
+            await hypervisor.detach_device(vm_id, disk)
+        assert refused.value.kind == 99
 
     async def test_looking_into_a_running_domain(self, world: World, define: Define) -> None:
         vm_id = await define()

@@ -144,6 +144,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert await s.ok("cont", vm) == {"output": ""}
     await s.ok("setVmTicket", vm, "secret", 120)
     await s.ok("setVmTicket", vm, "secret", "120", "keep", {"userName": "x"})
+    await plug_and_unplug(s, vm)
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)
@@ -180,6 +181,20 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("formatStorageDomain", domain)
     await s.ok("disconnectStorageServer", LOCALFS, "", [{"id": 7, "connection": place}])
     assert s.used == NAMES
+
+
+async def plug_and_unplug(s: Script, vm: str) -> None:
+    def document(device: str) -> dict[str, str]:
+        return {"vmId": vm, "xml": f"<hotplug><devices>{device}</devices></hotplug>"}
+
+    disk = document("<disk type='file' device='disk'><source file='/disk'/><target dev='vdz'/></disk>")
+    assert await s.ok("hotplugDisk", disk) == {"vmList": {}}
+    assert await s.ok("hotunplugDisk", disk) == {"vmList": {}}
+    card = document("<interface type='bridge'><mac address='02:00:00:00:00:01'/><source bridge='b'/></interface>")
+    plugged = (await s.ok("hotplugNic", card))["vmList"]
+    assert [device["macAddr"] for device in plugged["devices"]] == ["02:00:00:00:00:01"] and vm in plugged["xml"]
+    assert await s.ok("hotunplugNic", card) == {"vmList": {}}
+    assert await s.ok("hotplugMemory", {"vmId": vm, "memory": {"size": "64", "node": 0}}) == {"vmList": {}}
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:
@@ -275,6 +290,8 @@ def _kind(volume_id: str) -> tuple[Any, ...]:
         ("create", [{"vmId": ""}], 11),
         ("create", ["vm"], 11),
         ("create", [], 11),
+        ("hotplugDisk", [{"xml": "<hotplug/>"}], 11),
+        ("hotplugDisk", [{"vmId": "nobody", "xml": "<hotplug/>"}], 1),
         ("getTaskStatus", [make_id()], 401),
         ("getStorageDomainInfo", [make_id()], 358),
         ("getStorageDomainInfo", ["no id"], 1000),

@@ -1,6 +1,7 @@
 """The whole surface in one place: every group of verbs, in the order in which documents list them."""
 
 from vdsm.api.declare import Verb, list_verbs
+from vdsm.api.devices import DeviceApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
@@ -16,6 +17,7 @@ GROUPS: tuple[type, ...] = (
     StorageListApi,
     MonitorApi,
     VmApi,
+    DeviceApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

@@ -66,6 +66,60 @@ class ResetFailed(NodeError, number=90, retry=True, text="Failed to reset VM {vm
     reason: str
 
 
+class MigrationInProgress(NodeError, number=51, http=409, retry=True, text="Not possible while VM {vm_id} migrates"):
+    """The VM is on its way to another host, or comes from one."""
+
+    vm_id: str
+
+
+class PlugDiskFailed(NodeError, number=45, http=409, text="Failed to plug the disk: {reason}"):
+    """The disk is not there; nothing of it is left."""
+
+    reason: str
+
+
+class UnplugDiskFailed(NodeError, number=46, http=409, text="Failed to unplug the disk: {reason}"):
+    """The disk is still there, or there is no such disk."""
+
+    reason: str
+
+
+class PlugNicFailed(NodeError, number=49, http=409, text="Failed to plug the network card: {reason}"):
+    """The network card is not there."""
+
+    reason: str
+
+
+class UnplugNicFailed(NodeError, number=50, http=409, text="Failed to unplug the network card: {reason}"):
+    """The network card is still there, or there is no such card."""
+
+    reason: str
+
+
+class PlugMemoryFailed(NodeError, number=70, http=409, text="Failed to plug memory: {reason}"):
+    """The module is not there."""
+
+    reason: str
+
+
+class UnplugMemoryFailed(NodeError, number=85, http=409, text="Failed to unplug memory: {reason}"):
+    """The guest could not be asked to let go of the module."""
+
+    reason: str
+
+
+class PlugLeaseFailed(NodeError, number=86, http=409, text="Failed to plug the lease: {reason}"):
+    """The VM does not hold the lease."""
+
+    reason: str
+
+
+class UnplugLeaseFailed(NodeError, number=87, http=409, text="Failed to unplug the lease: {reason}"):
+    """The VM holds the lease still, or never did."""
+
+    reason: str
+
+
 class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"):
     """The hypervisor refused a request on a VM."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Flag, Number, Text, group, ovirt, verb, xmlrpc
-from vdsm.api.vm_types import DisplayInfo, VmStats
+from vdsm.api.vm_types import DisplayInfo, IoLimits, VmStats
 from vdsm.core.ids import VmId
 
 VmStatus = Literal[
@@ -37,6 +37,46 @@ class DeviceAddress(Struct, frozen=True, kw_only=True):
     port: Text = UNSET
 
 
+class Bandwidth(Struct, frozen=True, kw_only=True):
+    """What a network card may send or receive: KiB/s on average and at most, KiB at once at that most."""
+
+    average: Number = UNSET
+    peak: Number = UNSET
+    burst: Number = UNSET
+
+
+class FilterParameter(Struct, frozen=True, kw_only=True):
+    """A value for a network filter."""
+
+    name: str
+    value: str
+
+
+class DiskServer(Struct, frozen=True, kw_only=True):
+    """A server of a network disk."""
+
+    name: str
+    transport: Text = UNSET
+    port: Text = UNSET
+
+
+class DiskSecret(Struct, frozen=True, kw_only=True):
+    """Who a network disk's server takes qemu for; `uuid` is that of libvirt's secret."""
+
+    username: str
+    type: str
+    uuid: str
+
+
+class ChainVolume(Struct, frozen=True, kw_only=True):
+    """A volume of a disk's chain."""
+
+    domain_id: Annotated[str, ovirt("domainID")]
+    image_id: Annotated[str, ovirt("imageID")]
+    volume_id: Annotated[str, ovirt("volumeID")]
+    path: Text = UNSET
+
+
 class DeviceParameters(Struct, frozen=True, kw_only=True):
     """`specParams` of a device: what only some kinds of device have."""
 
@@ -60,6 +100,10 @@ class DeviceParameters(Struct, frozen=True, kw_only=True):
     spice_secure_channels: Annotated[Text, ovirt("spiceSecureChannels")] = UNSET
     copy_paste: Annotated[Flag, ovirt("copyPasteEnable")] = UNSET
     file_transfer: Annotated[Flag, ovirt("fileTransferEnable")] = UNSET
+    io_limits: Annotated[IoLimits | UnsetType, ovirt("ioTune")] = UNSET
+    io_thread: Annotated[Number, ovirt("pinToIoThread")] = UNSET
+    inbound: Bandwidth | UnsetType = UNSET
+    outbound: Bandwidth | UnsetType = UNSET
 
 
 class DeviceSpec(Struct, frozen=True, kw_only=True):
@@ -68,6 +112,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     type: str
     device: Text = UNSET
     device_id: Annotated[Text, ovirt("deviceId")] = UNSET
+    device_type: Annotated[Text, ovirt("deviceType")] = UNSET
     alias: Text = UNSET
     address: DeviceAddress | UnsetType = UNSET
     parameters: Annotated[DeviceParameters | UnsetType, ovirt("specParams")] = UNSET
@@ -82,7 +127,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     interface: Annotated[Text, ovirt("iface")] = UNSET
     index: Number = UNSET
     format: Text = UNSET
-    propagate_errors: Annotated[Text, ovirt("propagateErrors")] = UNSET
+    propagate_errors: Annotated[Text, ovirt("propagateErrors", declared="boolean")] = UNSET
     readonly: Flag = UNSET
     shared: Text = UNSET
     optional: Flag = UNSET
@@ -90,11 +135,22 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     cache: Text = UNSET
     discard: Flag = UNSET
     disk_type: Annotated[Text, ovirt("diskType")] = UNSET
+    name: Text = UNSET
+    protocol: Text = UNSET
+    hosts: list[DiskServer] | UnsetType = UNSET
+    auth: DiskSecret | UnsetType = UNSET
+    base_volume_id: Annotated[Text, ovirt("baseVolumeID")] = UNSET
+    volume_chain: Annotated[list[ChainVolume] | UnsetType, ovirt("volumeChain")] = UNSET
+    apparent_bytes: Annotated[Number, ovirt("apparentsize")] = UNSET
+    true_bytes: Annotated[Number, ovirt("truesize")] = UNSET
     # network cards
     mac_address: Annotated[Text, ovirt("macAddr")] = UNSET
     nic_model: Annotated[Text, ovirt("nicModel")] = UNSET
     network: Text = UNSET
     link_active: Annotated[Flag, ovirt("linkActive")] = UNSET
+    port_mirroring: Annotated[list[str] | UnsetType, ovirt("portMirroring")] = UNSET
+    filter: Text = UNSET
+    filter_parameters: Annotated[list[FilterParameter] | UnsetType, ovirt("filterParameters")] = UNSET
     # controllers and memory
     model: Text = UNSET
     size_mib: Annotated[Number, ovirt("size")] = UNSET

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from xml.etree.ElementTree import Element, ParseError, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from defusedxml.ElementTree import fromstring
 from msgspec import Struct, field
@@ -13,7 +13,7 @@ from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
 from vdsm.virt import ports
 
-_OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT = 9, 27, 55, 86  # libvirt's error numbers
+_OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT, _NO_DEVICE = 9, 27, 55, 86, 99  # libvirt's error numbers
 _NO_SPACE = 2  # virDomainDiskErrorCode
 
 
@@ -41,6 +41,10 @@ class FakeDomain(Struct):
     @property
     def xml(self) -> Element:
         return self.definition if self.live is None else self.live
+
+    def get_devices(self) -> Element:
+        found = self.xml.find("devices")
+        return SubElement(self.xml, "devices") if found is None else found
 
 
 class HypervisorWorld:
@@ -97,6 +101,13 @@ class HypervisorWorld:
         path = next((disk.path for disk in hypervisor_xml.list_disks(domain.xml) if disk.target == target), "")
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.IO_ERROR, (1,), reason, (path, target)))
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (3, 2)))
+
+    def remove_device(self, vm_id: str, device: Element) -> None:
+        """The guest lets go of a device."""
+        self.domains[vm_id].get_devices().remove(device)
+        alias = device.find("alias")
+        names = () if alias is None else (alias.get("name", ""),)
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.DEVICE_REMOVED, names=names))
 
     def _deliver(self, event: ports.HypervisorEvent) -> None:
         for listener in list(self._listeners):
@@ -250,6 +261,27 @@ class FakeHypervisor(HypervisorWorld):
         update.extend(child for child in device if child.tag in ("alias", "address") and update.find(child.tag) is None)
         hypervisor_xml.complete_device(update, int(domain.xml.get("id", "0")), Counter())
         devices[list(devices).index(device)] = update
+
+    async def attach_device(self, vm_id: str, xml: str) -> None:
+        domain = await self._find_active("attach_device", vm_id)
+        device = _parse_xml(xml)
+        devices = domain.get_devices()
+        if device.tag in ("disk", "interface") and hypervisor_xml.find_same_device(devices, device) is not None:
+            raise ports.HypervisorRefused(f"there is such a {device.tag} already", _OPERATION_FAILED)
+        used = Counter({"interface": len(devices.findall("interface"))})
+        hypervisor_xml.complete_device(
+            device, int(domain.xml.get("id", "0")), used, hypervisor_xml.list_aliases(devices)
+        )
+        devices.append(device)
+
+    async def detach_device(self, vm_id: str, xml: str) -> None:
+        domain = await self._find_active("detach_device", vm_id)
+        devices = domain.get_devices()
+        device = hypervisor_xml.find_same_device(devices, _parse_xml(xml))
+        if device is None:
+            raise ports.HypervisorRefused("device not found", _NO_DEVICE)
+        if self.guests_obey:
+            self.remove_device(vm_id, device)
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return dict((await self._find_active("block_errors", vm_id)).errors)

@@ -56,8 +56,13 @@ def make_live(definition: Element, domain_id: int) -> Element:
     return live
 
 
-def complete_device(device: Element, domain_id: int, counts: Counter[str]) -> None:
-    """Add alias, port, tap name or pty to one device, as far as they are missing."""
+def list_aliases(devices: Element) -> frozenset[str]:
+    """The aliases that are taken."""
+    return frozenset(alias.get("name", "") for alias in devices.iterfind("*/alias"))
+
+
+def complete_device(device: Element, domain_id: int, counts: Counter[str], taken: frozenset[str] = frozenset()) -> None:
+    """Add alias, port, tap name or pty to one device, as far as they are missing; aliases that are taken stay so."""
     match device.tag:
         case "graphics":
             _complete_graphics(device, domain_id)
@@ -71,7 +76,7 @@ def complete_device(device: Element, domain_id: int, counts: Counter[str]) -> No
             target = device.find("target")
             if target is not None:
                 target.set("state", "disconnected")
-    _add_alias(device, counts)
+    _add_alias(device, counts, taken)
 
 
 def find_same_device(devices: Element, wanted: Element) -> Element | None:
@@ -154,7 +159,7 @@ def _complete_graphics(device: Element, domain_id: int) -> None:
     device.attrib.pop("passwd", None)
 
 
-def _add_alias(device: Element, counts: Counter[str]) -> None:
+def _add_alias(device: Element, counts: Counter[str], taken: frozenset[str]) -> None:
     if device.find("alias") is not None:
         return
     prefix = _ALIAS_PREFIXES.get(device.tag, device.tag)
@@ -162,6 +167,8 @@ def _add_alias(device: Element, counts: Counter[str]) -> None:
     if device.tag == "disk" and target is not None:
         prefix = _BUS_PREFIXES.get(target.get("bus", ""), "disk")
     if prefix:
+        while f"{prefix}{counts[prefix]}" in taken:
+            counts[prefix] += 1
         SubElement(device, "alias", {"name": f"{prefix}{counts[prefix]}"})
         counts[prefix] += 1
 
@@ -174,6 +181,11 @@ def _identify(device: Element) -> str | None:
         case "interface":
             mac = device.find("mac")
             return None if mac is None else mac.get("address")
+        case "lease":
+            return device.findtext("key")
+        case "memory":
+            alias = device.find("alias")
+            return None if alias is None else alias.get("name")
         case _:
             return device.get("type")
 

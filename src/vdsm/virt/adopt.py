@@ -5,6 +5,7 @@ import logging
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
+from vdsm.virt.devices import Devices
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
@@ -21,8 +22,9 @@ _REPREPARE_EVERY_S = 10.0
 class Adopter:
     """Keeps the list of VMs as libvirt has it."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, devices: Devices) -> None:
         self._shared = shared
+        self._devices = devices
         self._connected = asyncio.Event()
         self._seen: set[str] = set()
         """Domains that samples showed and that were looked at already."""
@@ -128,6 +130,7 @@ class Adopter:
             return
         if vm.is_stale:
             self._shared.read(vm, record)
+            self._shared.children.spawn(self._devices.settle(vm), f"forget devices of VM {vm.vm_id} that are not there")
         self._shared.align(vm, record)
         if vm.state.pause_code is PauseCode.OTHER:
             await self._ask_pause_code(vm)
@@ -171,7 +174,7 @@ class Adopter:
             if vm.metadata.exit is not None:
                 vm.metadata = vm.metadata.without_exit()
                 shared.children.spawn(shared.save(vm), f"forget how VM {vm.vm_id} had ended")
-            if list_volumes(vm):
+            if vm.metadata.devices:
                 shared.children.spawn(self._prepare_again(vm), f"prepare the images of VM {vm.vm_id} again")
 
     async def _settle(self, vm: Vm) -> None:
@@ -190,7 +193,11 @@ class Adopter:
             self._shared.apply(vm, Happening.SUSPENDED, pause_code=code)
 
     async def _prepare_again(self, vm: Vm) -> None:
-        """Prepare the images of a running VM until it works: its storage comes back after the daemon does."""
+        """Prepare the images of a running VM until it works: its storage comes back after the daemon does.
+
+        Not those of disks that were about to be plugged when the daemon before this one ended.
+        """
+        await self._devices.settle(vm)
         for volume in list_volumes(vm):
             while vm.is_alive:
                 try:

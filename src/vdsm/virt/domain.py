@@ -100,7 +100,7 @@ def read_domain(domain: Element) -> DomainView:
             acpi=domain.find("features/acpi") is not None,
             time_offset_s=_time_offset(domain),
             has_balloon=_attribute(domain, "devices/memballoon", "model") not in ("", "none"),
-            disks=tuple(_disks(domain, metadata)),
+            disks=tuple(list_disk_views(domain, metadata)),
             interfaces=tuple(_interface(card) for card in domain.iterfind("devices/interface")),
             graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
             channels=frozenset(target.get("name", "") for target in domain.iterfind("devices/channel/target")),
@@ -137,7 +137,8 @@ def _time_offset(domain: Element) -> int:
     return parse_int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
 
 
-def _disks(domain: Element, metadata: VmMetadata | None) -> Iterator[DiskView]:
+def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[DiskView]:
+    """The drives of a parsed domain, or of anything of its shape."""
     for disk in domain.iterfind("devices/disk"):
         target = _attribute(disk, "target", "dev")
         known = None if metadata is None else metadata.device(devtype="disk", name=target)

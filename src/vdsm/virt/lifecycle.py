@@ -184,6 +184,7 @@ class Request(Enum):
     SHUTDOWN = "shutdown"
     RESET = "reset"
     TICKET = "setTicket"
+    PLUG = "changing devices"
 
 
 class Refusal(Enum):
@@ -191,6 +192,7 @@ class Refusal(Enum):
 
     IS_DOWN = "down"
     WRONG_STATE = "wrong state"
+    MIGRATES = "migrates"
 
 
 def check_request(state: VmState, request: Request) -> Refusal | None:
@@ -203,6 +205,8 @@ def check_request(state: VmState, request: Request) -> Refusal | None:
         return None
     if state.status is Status.DOWN:
         return Refusal.IS_DOWN
+    if request is Request.PLUG and state.status in (Status.MIGRATION_SOURCE, Status.MIGRATION_DESTINATION):
+        return Refusal.MIGRATES
     if state.status in _STARTING:
         return Refusal.WRONG_STATE
     return None

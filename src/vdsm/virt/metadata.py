@@ -4,7 +4,7 @@ State that must survive the daemon lives here: the owner, when the VM started, h
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
 
@@ -82,6 +82,15 @@ class VmMetadata(Struct, frozen=True):
         if len(found) > 1:
             raise MetadataInvalid(f"several devices match {attributes}")
         return found[0] if found else None
+
+    def with_device(self, device: DeviceMetadata) -> Self:
+        """A copy that tells this of the device, and nothing else of it."""
+        others = self.without_devices(lambda other: other.attributes == device.attributes).devices
+        return replace(self, devices=(*others, device))
+
+    def without_devices(self, is_gone: Callable[[DeviceMetadata], bool]) -> Self:
+        """A copy without what is told of these devices."""
+        return replace(self, devices=tuple(device for device in self.devices if not is_gone(device)))
 
     @property
     def owner(self) -> str:

@@ -143,6 +143,12 @@ class Hypervisor(Protocol):
 
     async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None: ...
 
+    async def attach_device(self, vm_id: str, xml: str) -> None:
+        """Add a device to the VM that runs; gone when it is off."""
+
+    async def detach_device(self, vm_id: str, xml: str) -> None:
+        """Ask the guest to let go of the device, as its XML is now. When it does, DEVICE_REMOVED is told."""
+
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         """virDomainGetDiskErrors: target name to error number (2 is no space)."""
 
@@ -193,6 +199,9 @@ class Images(Protocol):
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage: ...
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None: ...
+
+    async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
+        """Path and offset in bytes of an external lease."""
 
     async def is_folder(self, path: str) -> bool:
         """Whether a path that a caller names in the place of an image leads to a folder."""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vdsm.api.errors import DestroyFailed, ResetFailed, VmIsDown, WrongState
+from vdsm.api.errors import DestroyFailed, MigrationInProgress, ResetFailed, VmIsDown, WrongState
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Refusal, Request, Status, check_request
@@ -23,10 +23,12 @@ _MOST_GRACEFUL_ATTEMPTS = 10
 
 
 def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
-    """Raise VmIsDown or WrongState when the request does not fit what the VM does."""
+    """Raise VmIsDown (1), WrongState (16) or MigrationInProgress (51) when the request does not fit the VM's state."""
     refusal = check_request(vm.state, request)
     if refusal is Refusal.IS_DOWN:
         raise VmIsDown(vm.vm_id)
+    if refusal is Refusal.MIGRATES:
+        raise MigrationInProgress(vm.vm_id)
     if refusal is Refusal.WRONG_STATE:
         raise WrongState(request.value, vm.state.effective(shared.clock.monotonic()))
 

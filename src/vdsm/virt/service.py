@@ -5,6 +5,8 @@ from vdsm.api.vm import VmInfo, VmParameters
 from vdsm.api.vm_types import VmStats
 from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
+from vdsm.virt.device_service import DeviceService
+from vdsm.virt.devices import Devices
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
 from vdsm.virt.power import Power
@@ -27,7 +29,10 @@ class VmService:
         self._shared = shared
         self._launcher = Launcher(shared)
         self._power = Power(shared)
-        self._adopter = Adopter(shared)
+        devices = Devices(shared)
+        self.devices = DeviceService(shared, devices)
+        """Fits `api.devices.DeviceApi`."""
+        self._adopter = Adopter(shared, devices)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
 

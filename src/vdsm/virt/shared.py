@@ -16,7 +16,7 @@ from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
-from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VolumeRef, format_metadata
+from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
 from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event
@@ -43,6 +43,8 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     announce_patience_s: float = 2.0
     """How long the caller of `create` waits for libvirt to take the VM in."""
     relabel_disks: bool = False
+    unplug_timeout_s: float = 30.0
+    unplug_check_s: float = 1.0
 
 
 class Shared(Struct, eq=False):
@@ -127,25 +129,34 @@ class Shared(Struct, eq=False):
         """
         if vm.is_external:
             return
-        vm.metadata = vm.metadata.changed(**values)
-        if not vm.has_domain:
-            return
         try:
-            await self.hypervisor.set_metadata(vm.vm_id, format_metadata(vm.metadata), VM_PREFIX, VM_URI)
+            await self.store(vm, vm.metadata.changed(**values))
         except NodeError as error:
             log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
+
+    async def store(self, vm: Vm, metadata: VmMetadata) -> None:
+        """Change the VM's metadata, here and in libvirt. Raises what the hypervisor does; here it is changed then."""
+        vm.metadata = metadata
+        if vm.has_domain:
+            await self.hypervisor.set_metadata(vm.vm_id, format_metadata(metadata), VM_PREFIX, VM_URI)
 
     async def release_images(self, vm: Vm) -> None:
         """Tear down the VM's images, but for those that another VM uses; failures are logged."""
         vm.has_images = False
         for volume in list_volumes(vm):
-            if self._is_used(volume, vm):
-                continue
-            try:
-                await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
-            except NodeError as error:
-                log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
+            if not await self.release_image(vm, volume):
                 vm.has_images = True
+
+    async def release_image(self, vm: Vm, volume: VolumeRef) -> bool:
+        """Tear down one image unless another VM uses it; False, and logged, when that fails."""
+        if self._is_used(volume, vm):
+            return True
+        try:
+            await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
+        except NodeError as error:
+            log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
+            return False
+        return True
 
     def _is_used(self, volume: VolumeRef, vm: Vm) -> bool:
         """Whether another VM that is not down, so also one that starts, has that image."""

@@ -61,6 +61,10 @@ class Vm(Struct, eq=False):
     """Why it is about to end, when we know better than libvirt's event will."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     rebooted: asyncio.Event = field(default_factory=asyncio.Event)
+    device_removed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the guest let go of a device."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by who changes its devices, so that nobody takes what is half done for what was left behind."""
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None

@@ -148,3 +148,5 @@ class Watcher:
 
     def _on_device_removed(self, vm: Vm, event: HypervisorEvent) -> None:
         vm.is_stale = True
+        vm.device_removed.set()
+        self._adopter.check(vm)

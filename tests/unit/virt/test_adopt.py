@@ -211,7 +211,8 @@ async def test_while_libvirt_is_away_figures_tell_their_age() -> None:
 
 async def test_a_start_that_outlived_the_daemon_is_found_and_its_images_are_prepared_again() -> None:
     world = World()
-    await world.hypervisor.define(domain_xml(metadata="<owner>/</owner>" + VOLUME_METADATA))
+    disk = '<disk type="file" device="disk"><target dev="vda"/></disk>'
+    await world.hypervisor.define(domain_xml(metadata="<owner>/</owner>" + VOLUME_METADATA, devices=disk))
     async with world.ready() as service:
         await settle()
         assert await status(service) == "Down" and world.images.prepared == []

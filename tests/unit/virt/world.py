@@ -45,6 +45,11 @@ class FakeImages:
             raise self.teardown_failures.pop(0)
         self.prepared = [other for other in self.prepared if other != image_id]
 
+    async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return f"/run/{domain_id}/xleases", 1 << 20
+
     async def is_folder(self, path: str) -> bool:
         return path in self.folders
 

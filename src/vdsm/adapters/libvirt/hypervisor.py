@@ -11,6 +11,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Connector, Link
+from vdsm.adapters.libvirt.devices import DeviceCalls
 from vdsm.adapters.libvirt.events import EventWatcher
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
@@ -37,7 +38,7 @@ _REBOOT_FLAGS = {
 }
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(DeviceCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail
@@ -130,10 +131,6 @@ class LibvirtHypervisor:
 
     async def set_metadata(self, vm_id: str, element: str, prefix: str, uri: str) -> None:
         await self._calls.on_vm(vm_id, "set metadata", lambda domain: _set_metadata(domain, element, prefix, uri))
-
-    async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None:
-        flags = libvirt.VIR_DOMAIN_DEVICE_MODIFY_LIVE | (libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if force else 0)
-        await self._calls.on_vm(vm_id, "update device", lambda domain: domain.updateDeviceFlags(xml, flags))
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return await self._calls.on_vm(vm_id, "block errors", lambda domain: domain.diskErrors())

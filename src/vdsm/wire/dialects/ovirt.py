@@ -1,16 +1,33 @@
 """The oVirt dialect of every verb: how its parameters are read and its result is written; transports come elsewhere."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from vdsm.api.declare import Verb
+from vdsm.api.devices import MemoryModule
 from vdsm.api.storage_types import Connection
-from vdsm.api.vm import DeviceAddress, DeviceParameters, DeviceSpec, DriveSpec, VmInfo, VmParameters
+from vdsm.api.vm import (
+    Bandwidth,
+    ChainVolume,
+    DeviceAddress,
+    DeviceParameters,
+    DeviceSpec,
+    DiskSecret,
+    DiskServer,
+    DriveSpec,
+    FilterParameter,
+    VmInfo,
+    VmParameters,
+)
 from vdsm.wire.dialects.forms import BadValue, Encode, Form, Forms, Schema
 from vdsm.wire.errors import InvalidParams
 
-LOOSE = (VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection)
+LOOSE = (
+    *(VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection),
+    *(MemoryModule, Bandwidth, ChainVolume, DiskSecret, DiskServer, FilterParameter),
+)
 
 
 class Shape(Struct, frozen=True):
@@ -69,6 +86,18 @@ def _no_vms(value: Any) -> Any:
     return {"vmList": {}}
 
 
+def _nothing(value: Any) -> Any:
+    return {}
+
+
+_PLUGS = ("hotplugDisk", "hotunplugDisk", "hotunplugNic", "hotplugMemory", "hotplugLease", "hotunplugLease")
+_TELLS_NO_VM: Mapping[str, Encode] = {
+    **dict.fromkeys(("VM.pause", "VM.cont"), _no_vms),
+    **dict.fromkeys([f"VM.{name}" for name in _PLUGS], _nothing),
+}
+"""Published as a VM's definition, and never more than these (facts §1.6)."""
+
+
 class OvirtDialect:
     """Derives the shape of every verb; `types` gathers the named types for `schema/jsonrpc.json`."""
 
@@ -86,11 +115,13 @@ class OvirtDialect:
         return Shape(verb, parameters, encode, returns, full)
 
     def _result(self, verb: Verb) -> tuple[Encode | None, Schema | None]:
-        if verb.ovirt in ("VM.pause", "VM.cont"):
-            return _no_vms, self.forms.get(VmInfo).schema
+        if verb.ovirt in _TELLS_NO_VM:
+            return _TELLS_NO_VM[verb.ovirt], self.forms.get(VmInfo).schema
         if verb.returns is type(None):
             return (lambda value: True), None
         form = self.forms.get(verb.returns)
+        if verb.ovirt == "VM.hotplugNic":
+            return form.encode, self.forms.get(VmInfo).schema
         if verb.ovirt == "VM.getStats" and form.encode is not None:
             return _first(form.encode), [form.schema]
         if verb.ovirt == "Volume.getQemuImageInfo" and form.encode is not None:

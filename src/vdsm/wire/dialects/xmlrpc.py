@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Fault, ResponseError, Unmarshaller, dumps
@@ -153,8 +154,9 @@ def _detach_forced(given: dict[str, Any]) -> None:
     given["force"] = True
 
 
-def _create_vm(given: dict[str, Any]) -> None:
-    parameters = given.get("vmParams")
+def _take_vm_id(given: dict[str, Any], name: str) -> None:
+    """Calls with one structure have the VM's id in it."""
+    parameters = given.get(name)
     vm_id = parameters.get("vmId") if isinstance(parameters, dict) else None
     if not vm_id:
         raise MissingParameter("vmId")
@@ -170,6 +172,7 @@ def _set_log_level(given: dict[str, Any]) -> None:
     given["level"] = LEVELS.get(level, level)
 
 
+_PLUGS = ("hotplugDisk", "hotunplugDisk", "hotplugNic", "hotunplugNic", "hotplugMemory")
 LEVELS = {"10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ERROR", "50": "CRITICAL"}
 
 ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -179,7 +182,8 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "disconnectStorageServer": _connections,
     "connectStoragePool": _connect_pool,
     "forcedDetachStorageDomain": _detach_forced,
-    "create": _create_vm,
+    "create": partial(_take_vm_id, name="vmParams"),
+    **{name: partial(_take_vm_id, name="params") for name in _PLUGS},
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
@@ -233,7 +237,8 @@ class XmlRpcDialect:
     @staticmethod
     def _members(old: OldName, result: Any, request: Request) -> dict[str, Any]:
         if result is None:
-            return {} if old.call.member is None else {old.call.member: ""}
+            nothing = {} if old.call.member == "vmList" else ""
+            return {} if old.call.member is None else {old.call.member: nothing}
         form = old.binding.shape.full
         value = result if form is None else form(result)
         if old.call.name in SPREAD:

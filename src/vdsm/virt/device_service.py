@@ -1,0 +1,90 @@
+"""Answers the verbs on devices: reads what is wanted, and hands it to `devices`."""
+
+from xml.etree.ElementTree import Element
+
+from msgspec import UNSET
+
+from vdsm.api import devices as api
+from vdsm.api.errors import MissingParameter
+from vdsm.core.errors import InvalidArgument
+from vdsm.virt.devices import Devices
+from vdsm.virt.elements import element
+from vdsm.virt.plug import Plug, parse_plug
+from vdsm.virt.shared import Shared
+
+_LARGEST_MODULE_MIB = 1 << 24
+_MOST_NODES = 1 << 10
+
+
+class DeviceService:
+    """Fits `api.devices.DeviceApi`."""
+
+    def __init__(self, shared: Shared, devices: Devices) -> None:
+        self._shared = shared
+        self._devices = devices
+
+    async def plug_disk(self, vm_id: str, change: api.DiskChange) -> None:
+        """Prepare a disk's image and plug it in."""
+        await self._devices.plug_disk(self._shared.get(vm_id), _read(change, "disk"))
+
+    async def unplug_disk(self, vm_id: str, change: api.DiskChange) -> None:
+        """Unplug a disk and release its image."""
+        await self._devices.unplug_disk(self._shared.get(vm_id), _read(change, "disk"))
+
+    async def plug_nic(self, vm_id: str, change: api.NicChange) -> api.NicPlugged:
+        """Plug a network card in."""
+        return await self._devices.plug_nic(self._shared.get(vm_id), _read(change, "interface"))
+
+    async def unplug_nic(self, vm_id: str, change: api.NicChange) -> None:
+        """Unplug a network card."""
+        await self._devices.unplug_nic(self._shared.get(vm_id), _read(change, "interface"))
+
+    async def plug_memory(self, vm_id: str, change: api.MemoryChange) -> None:
+        """Plug a memory module in."""
+        vm = self._shared.get(vm_id)
+        guaranteed_mib = None if change.guaranteed_memory_mib is UNSET else change.guaranteed_memory_mib
+        await self._devices.plug_memory(vm, _read_memory(change).device, guaranteed_mib)
+
+    async def unplug_memory(self, vm_id: str, change: api.MemoryChange) -> None:
+        """Ask the guest to let go of a memory module."""
+        await self._devices.unplug_memory(self._shared.get(vm_id), _read_memory(change))
+
+    async def plug_lease(self, vm_id: str, lease: api.LeaseDevice) -> None:
+        """Have the VM hold an external lease."""
+        await self._devices.plug_lease(self._shared.get(vm_id), lease.domain_id, lease.lease_id)
+
+    async def unplug_lease(self, vm_id: str, lease: api.LeaseDevice) -> None:
+        """Have the VM let go of an external lease."""
+        await self._devices.unplug_lease(self._shared.get(vm_id), lease.domain_id, lease.lease_id)
+
+
+def _read(change: api.DiskChange | api.NicChange | api.MemoryChange, tag: str) -> Plug:
+    if not change.vm_id:
+        raise MissingParameter("vmId")
+    if not change.xml:
+        raise MissingParameter("xml")
+    return parse_plug(change.xml, tag)
+
+
+def _read_memory(change: api.MemoryChange) -> Plug:
+    if change.xml or change.memory is UNSET:
+        return _read(change, "memory")
+    if not change.vm_id:
+        raise MissingParameter("vmId")
+    module = _build_module(change.memory)
+    root = element("hotplug", element("devices", module))
+    return Plug(root, module)
+
+
+def _build_module(memory: api.MemoryModule) -> Element:
+    if memory.alias:
+        return element("memory", element("alias", name=memory.alias), model="dimm")
+    if memory.size_mib is UNSET:
+        raise MissingParameter("memory.size")
+    node = 0 if memory.node is UNSET else memory.node
+    if not 0 < memory.size_mib <= _LARGEST_MODULE_MIB:
+        raise InvalidArgument("memory.size", f"must be between 1 and {_LARGEST_MODULE_MIB} MiB")
+    if not 0 <= node < _MOST_NODES:
+        raise InvalidArgument("memory.node", f"must be between 0 and {_MOST_NODES - 1}")
+    size = element("size", text=str(memory.size_mib), unit="MiB")
+    return element("memory", element("target", size, element("node", text=str(node))), model="dimm")
