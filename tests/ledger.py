@@ -110,11 +110,15 @@ class Ledger:
 
 
 class Work:
-    """Endless storage work of one client, which notes what was acknowledged. `pool` is on the SPM, and may change."""
+    """Endless storage work of one client, which notes what was acknowledged. `pool` is on the SPM, and may change.
 
-    def __init__(self, pool: Pool, chance: random.Random) -> None:
+    Now and then the SPM role is given up and taken again, unless the client is one that keeps it.
+    """
+
+    def __init__(self, pool: Pool, chance: random.Random, *, keeps_role: bool = False) -> None:
         self.pool = pool
         self.chance = chance
+        self.keeps_role = keeps_role
         self.ledger = Ledger()
         self.done: dict[str, int] = {}
         """How often what was acknowledged."""
@@ -134,7 +138,7 @@ class Work:
             self._refill(ledger.refill)
         elif ledger.writing:
             self._write(ledger.there[ledger.writing[0]], ledger.writing[1])
-        elif dice < 0.05:
+        elif dice < 0.05 and not self.keeps_role:
             self.pool.stop_spm()
             self.pool.start_spm()
         elif len(ledger.there) > VOLUMES or (leaves and dice < 0.3):

@@ -8,13 +8,14 @@ import lab.sanlock
 from lab import processes
 from lab.commands import wait_for
 from lab.hosts import Host
-from lab.sanlock import Sanlock
+from lab.sanlock import ALIGNMENT_BYTES, Sanlock
 from lab.vdsmd import HostVdsmd, Settings, make_id
 from tests.system.vdsmd import Pool
 
 _CHILDREN = (b"qemu-img", b"vdsm.")  # tools, and parts of the daemon
 HOST_ID_LIMIT_S = 180.0
-SETTINGS: Settings = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": 0.2}}
+LOOK_EVERY_S = 0.2
+SETTINGS: Settings = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": LOOK_EVERY_S}}
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ class SharedPool(Pool):
     def _tell_spm(self) -> object:
         info = self.vdsmd.call("StoragePool.getInfo", storagepoolID=self.pool_id)
         return info["info"]["spm_id"]
+
+    def make_lease_anew(self) -> None:
+        """Make the lease of the domain's one writer anew, as an administrator does."""
+        path = str(self.folder / self.domain_id / "dom_md/leases").replace(":", "\\:")
+        self.host.run("sanlock", "direct", "init", "-r", f"{self.domain_id}:SDM:{path}:{ALIGNMENT_BYTES}")
 
     def dump(self, file: str, offset: str = "") -> list[str]:
         """The lines of sanlock's own view of a file of the domain."""

@@ -204,6 +204,7 @@ def _open_repository(
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
+        lease_notice_s=settings.spm.watchdog_interval + 4 * settings.sanlock.io_timeout,
     )
 
 

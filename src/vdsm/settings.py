@@ -102,7 +102,9 @@ class Sanlock:
 class Spm:
     """The one writer of a pool's metadata."""
 
-    watchdog_enable: bool = setting(True, "end the daemon when sanlock no longer knows it as the writer")
+    watchdog_enable: bool = setting(
+        True, "end the daemon when sanlock, or its lease on storage, no longer knows it as the writer"
+    )
     watchdog_interval: float = setting(20.0, "s between looks at that", minimum=0.1)
 
 

@@ -142,6 +142,27 @@ def test_names_tell_what_lies_where(place: Place) -> None:
             refused(lease)
 
 
+def test_who_holds_a_lease_is_not_told_when_it_is_overwritten_and_no_other_gets_it_until_it_is_made_anew(
+    place: Place,
+) -> None:
+    lease = place.make_lease()
+    place.leases.acquire(lease)
+    place.leases.clear_lease(lease)
+    assert place.leases.is_held(lease) and place.leases.read_lease_name(lease) is None
+    for refused in (place.leases.inspect, place.other.acquire, place.leases.release):
+        with pytest.raises(LeaseFailed):
+            refused(lease)
+    assert not place.leases.is_held(lease), "sanlock forgets it all the same"
+    place.leases.write_lease(lease)
+    place.leases.acquire(lease)
+    place.leases.write_lease(lease)
+    assert place.leases.is_held(lease) and place.leases.inspect(lease) == LeaseState(0)
+    place.leases.release(lease)
+    place.other.acquire(lease)
+    assert place.other.inspect(lease) == LeaseState(1, place.other_host_id)
+    place.other.release(lease)
+
+
 def test_members_join_again_at_no_cost_and_under_one_number(place: Place) -> None:
     place.leases.join(place.lockspace, 1)
     assert place.leases.is_member(place.lockspace, 1)

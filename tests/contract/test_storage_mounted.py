@@ -792,6 +792,46 @@ def test_a_lost_lease_ends_the_process(spm: World, host: Machine) -> None:
     assert len(host.lost) == 1 and spm.domain_id in host.lost[0]
 
 
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_lease_that_is_overwritten_on_storage_ends_the_process(spm: World, host: Machine, is_made_anew: bool) -> None:
+    [lease] = host.leases.held.values()
+    (host.leases.write_lease if is_made_anew else host.leases.clear_lease)(lease)
+    assert host.leases.is_held(lease), "sanlock does not know"
+    host.repository.spm.watch_lease()
+    assert len(host.lost) == 1 and spm.domain_id in host.lost[0]
+
+
+def test_a_lease_that_cannot_be_read_is_not_lost(spm: World, host: Machine) -> None:
+    for call in ("read_lease_name", "inspect"):
+        for _ in range(5):
+            host.leases.fail_next(call, LeaseFailed("Sanlock exception", -202))
+            host.repository.spm.watch_lease()
+    assert host.lost == []
+
+
+def test_who_takes_a_lease_that_was_made_anew_writes_when_another_holder_must_have_noticed(
+    spm: World, hosts: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = hosts
+    [lease] = first.leases.held.values()
+    second.repository.servers.connect(DomainType.NFS, NFS)
+    second.repository.pools.connect(spm.pool_id, 2, spm.domain_id, 1, {spm.domain_id: "Active"})
+    store = second.repository.domains.get(spm.domain_id).backend.domain
+    written, waited_s = store.read_metadata(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        assert store.read_metadata() == written and second.leases.held
+        waited_s.append(seconds)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    first.leases.write_lease(lease)
+    second.repository.spm.start(spm.pool_id)
+    assert waited_s == [60.0]
+    second.repository.spm.stop(spm.pool_id)
+    second.repository.spm.start(spm.pool_id)
+    assert len(waited_s) == 1, "it is an old one by now"
+
+
 def test_silence_of_sanlock_is_borne_three_times_in_a_row(spm: World, host: Machine) -> None:
     busy = LeaseFailed("Device or resource busy", errno.EBUSY)
     for _ in range(3):

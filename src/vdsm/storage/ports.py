@@ -489,7 +489,10 @@ class DomainStore(Protocol):
         """Nothing when the lock is not held. Raises ReleaseLockFailure (660)."""
 
     def has_lock(self) -> bool:
-        """Whether this process still is the one metadata writer. Raises LeaseFailed when that cannot be told."""
+        """Whether this process still is the one metadata writer, for sanlock and, where it can be read, on storage.
+
+        Raises LeaseFailed when sanlock does not tell.
+        """
 
     def inspect_lock(self) -> LeaseState | None:
         """Who is the writer, on any host; None where a lock does not tell (local storage). Raises LeaseFailed."""

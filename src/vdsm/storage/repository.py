@@ -63,9 +63,11 @@ class Repository:
         nbd_servers: NbdServers | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
+        lease_notice_s: float = 60.0,
     ) -> None:
         """Operations wait `lock_timeout_s` for others. Storage that several hosts share is served when there is a
-        `shared`; `kinds` are served instead of all others."""
+        `shared`; `kinds` are served instead of all others. A host whose lease was overwritten on storage notices that
+        within `lease_notice_s`."""
         layout = Layout(paths)
         locks = Locks(lock_timeout_s)
         served: dict[DomainType, Kind] = {DomainType.LOCALFS: LocalKind(layout, ownership)}
@@ -81,7 +83,9 @@ class Repository:
         self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, self.pools, locks, steps)
         end = shared.end if shared else _no_step
-        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end)
+        self.spm = Spm(
+            self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end, lease_notice_s
+        )
         self.definitions = Definitions(self.pools, self.domains, locks, ownership)
         operations = Operations(self.domains, locks, qemu_img, steps)
         self.volumes = Volumes(

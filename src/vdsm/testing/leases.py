@@ -58,6 +58,7 @@ class LeasesInMemory:
         self._fill(lease.path, lease.offset_bytes, lease.lockspace, LEASE_MAGIC, lease.lockspace.name, lease.name)
         self.judge.leases[_place(lease)] = (lease.lockspace.name, lease.name)
         self.judge.versions[_place(lease)] = 0
+        self.judge.holders.pop(_place(lease), None)
         self.judge.values.pop(_place(lease), None)
 
     def clear_lease(self, lease: Lease) -> None:
@@ -120,7 +121,10 @@ class LeasesInMemory:
         self._check("release")
         if self.held.pop(_place(lease), None) is None:
             raise LeaseFailed("not held", errno.EPERM)
-        self.judge.holders.pop(_place(lease), None)
+        self._check_there(lease)
+        holder = self.judge.holders.get(_place(lease), 0)
+        if self.judge.members.get(lease.lockspace.name, {}).get(holder) is self:  # else another's, of one made anew
+            del self.judge.holders[_place(lease)]
 
     def is_held(self, lease: Lease) -> bool:
         self._check("is_held")

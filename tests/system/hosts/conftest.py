@@ -11,11 +11,17 @@ from lab.gluster import GlusterVolume
 from lab.hosts import Hosts
 from lab.sanlock import Sanlock
 from lab.vdsmd import HostVdsmd
-from tests.shared_pool import SETTINGS, Served, SharedPool
+from tests.shared_pool import LOOK_EVERY_S, SETTINGS, Served, SharedPool
 
 
 @pytest.fixture
-def pools(hosts: Callable[[int], Hosts]) -> Iterator[tuple[SharedPool, SharedPool]]:
+def look_every_s() -> float:
+    """So often an SPM looks at its lease; a test may want another pace."""
+    return LOOK_EVERY_S
+
+
+@pytest.fixture
+def pools(hosts: Callable[[int], Hosts], look_every_s: float) -> Iterator[tuple[SharedPool, SharedPool]]:
     """A pool on a new domain of a Gluster volume; both hosts have connected it, none is the SPM."""
     if missing := lab.sanlock.why_not() or lab.gluster.why_not():
         pytest.skip(missing)
@@ -28,7 +34,7 @@ def pools(hosts: Callable[[int], Hosts]) -> Iterator[tuple[SharedPool, SharedPoo
         source = f"{pair.switch.address}:/{volume.name}"
         mounted = pair.base / "root/rhev/data-center/mnt/glusterSD" / source.replace("/", "_")
         served = Served("GLUSTERFS", source, mounted, brick, {"vfs_type": "glusterfs"})
-        daemons = [HostVdsmd(pair, host, SETTINGS) for host in pair]
+        daemons = [HostVdsmd(pair, host, {**SETTINGS, "spm": {"watchdog_interval": look_every_s}}) for host in pair]
         sanlocks = [Sanlock(host.namespaces) for host in pair]
         for daemon, sanlock in zip(daemons, sanlocks, strict=True):
             sanlock.start()

@@ -35,7 +35,7 @@ class DomainLeases:
         self._known: Lockspace | None = None
         self._lock = threading.Lock()
         self._changing_hosts = threading.Lock()  # sanlock refuses to join while it leaves
-        self._is_acquired = False
+        self._acquired_as: int | None = None
         self._joined_as: int | None = None
 
     def join(self, host_id: int, *, wait: bool = True) -> None:
@@ -58,7 +58,7 @@ class DomainLeases:
 
     def acquire(self, host_id: int) -> None:
         with self._lock:
-            if self._is_acquired:
+            if self._acquired_as is not None:
                 raise errors.AcquireLockFailure(self._domain_id, "this process has it")
             try:
                 if not self.is_joined(host_id):
@@ -68,13 +68,13 @@ class DomainLeases:
             except LeaseFailed as error:
                 self._leave_again()
                 raise errors.AcquireLockFailure(self._domain_id, error.reason) from error
-            self._is_acquired = True
+            self._acquired_as = host_id
 
     def release(self) -> None:
         with self._lock:
-            if not self._is_acquired:
+            if self._acquired_as is None:
                 return
-            self._is_acquired = False
+            self._acquired_as = None
             try:
                 self._leases.release(self._writer)
             except LeaseFailed as error:
@@ -82,7 +82,16 @@ class DomainLeases:
             self._leave_again()
 
     def is_held(self) -> bool:
-        return self._leases.is_held(self._writer)
+        host_id, writer = self._acquired_as, self._writer
+        if not self._leases.is_held(writer):
+            return False
+        # Nothing tells sanlock when a lease is overwritten: it renews the host, and never looks at leases that it gave.
+        try:
+            is_there = self._leases.read_lease_name(writer) == (self._domain_id, WRITER)
+            return is_there and self._leases.inspect(writer).holder == host_id
+        except LeaseFailed as error:
+            log.warning("What the lease of domain %s says cannot be read: %s", self._domain_id, error)
+            return True  # storage that does not answer is judged by sanlock, which renews the host there
 
     def inspect(self) -> LeaseState | None:
         return self._leases.inspect(self._writer)

@@ -4,6 +4,7 @@ Loading and recovering persisted tasks, between `start` and the first new work, 
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Spm:
     _step: Steps
     _end: Callable[[str], None]
     """Ends this process, when its lease is lost or cannot be given back."""
+    _notice_s: float
+    """After so long every host has noticed, in `watch_lease`, that its lease was overwritten."""
     _locked: DomainStore | None = field(default=None, init=False)
     _unanswered: int = field(default=0, init=False)
     _patience: Patience = field(default_factory=lambda: Patience(NodeError), init=False)
@@ -87,6 +90,7 @@ class Spm:
                 master.join_hosts(pool.host_id)
                 master.acquire_lock(pool.host_id)
                 undo.push(self._release, master)
+                self._outlast_others(master)
                 self._settle_masters(pool)
                 self._raise_lease_version(undo, pool)
                 self._upgrades.convert(pool.master_id, wanted)
@@ -112,7 +116,7 @@ class Spm:
         log.info("No longer SPM of pool %s", pool_id)
 
     def watch_lease(self) -> None:
-        """End this process when sanlock no longer knows it as the writer (facts: storage §7.2).
+        """End this process when sanlock (facts: storage §7.2), or the lease itself, no longer knows it as the writer.
 
         That sanlock is busy or does not answer is borne a few times in a row.
         """
@@ -121,7 +125,7 @@ class Spm:
             self._unanswered = 0
             return
         try:
-            is_lost, reason = not locked.has_lock(), "sanlock does not know it"
+            is_lost, reason = not locked.has_lock(), "this host does not hold it any more"
             self._unanswered = 0
         except LeaseFailed as error:
             self._unanswered += 1
@@ -183,6 +187,13 @@ class Spm:
         self._pools.get_connected(pool_id)
         with self._locks.hold(locks.pool(pool_id), locks.writing(pool_id), *map(locks.domain, changing)):
             yield self._pools.get_connected(pool_id)
+
+    def _outlast_others(self, master: DomainStore) -> None:
+        """Wait, where the lease was made anew, for whoever had the one before and may not have noticed yet."""
+        lease = master.inspect_lock()
+        if lease is not None and lease.version == 1:  # a master's was held before, when it came into its pool
+            log.warning("The lease of domain %s was made anew: waiting %g s", master.domain_id, self._notice_s)
+            time.sleep(self._notice_s)
 
     def _release(self, locked: DomainStore) -> None:
         try:
