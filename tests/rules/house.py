@@ -79,4 +79,5 @@ ANY_DOORS = {
 
 # --- documents -------------------------------------------------------------------------------------------------------
 
-UNCHECKED_TEXT = ("LICENSE", "tests/golden/", "schema/", "requirements.txt", "requirements-dev.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-check.txt")
+UNCHECKED_TEXT = ("LICENSE", "tests/golden/", "schema/", *REQUIREMENTS)
