@@ -14,6 +14,7 @@ from tests.contract.blocks import BLOCK, RAW, read, write
 from tests.daemon.running import Furniture, Running, describe_volume, furnish_storage, make_id
 from tests.daemon.test_jobs import MIB, end, fail, make_volume
 from tests.daemon.test_streams import get_path
+from tests.imageio import SmallImageDaemon
 from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.run import run
 from vdsm.storage.ports import Layer
@@ -152,53 +153,24 @@ async def test_what_is_refused_leaves_nothing(stored: Stored) -> None:
     assert not (daemon.paths.state / "storage" / "transient_disks").exists()
 
 
-class ImageDaemonOnSocket:
-    """Keeps tickets as ovirt-imageio does, on its socket."""
-
-    def __init__(self) -> None:
-        self.tickets: dict[str, dict[str, Any]] = {}
-        self.seen: list[str] = []
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        method, path, _ = (await reader.readline()).decode().split()
-        self.seen.append(f"{method} {path}")
-        size = 0
-        while (line := (await reader.readline()).decode().strip().lower()) != "":
-            size = int(line.partition(":")[2]) if line.startswith("content-length") else size
-        body = json.loads(await reader.readexactly(size) or b"{}")
-        ticket_id = path.rpartition("/")[2]
-        status, told = 200, b""
-        if method != "PUT" and ticket_id not in self.tickets:
-            status, told = 404, b"no such ticket"
-        elif method == "GET":
-            told = json.dumps({**self.tickets[ticket_id], "active": True, "transferred": 5}).encode()
-        elif method == "DELETE":
-            status = 204
-            del self.tickets[ticket_id]
-        else:
-            self.tickets[ticket_id] = {**self.tickets.get(ticket_id, {}), **body}
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(told)}\r\n\r\n".encode() + told)
-        await writer.drain()
-        writer.close()
-
-
 async def test_tickets(daemon: Running) -> None:
     ticket_id = make_id()
     ticket = {"uuid": ticket_id, "size": 7, "url": "file:///x", "timeout": 300, "ops": ["read"], "transfer_id": "t"}
     assert await fail(daemon, "Host.add_image_ticket", {"ticket": ticket}) == 483
     path = daemon.paths.root / "run/ovirt-imageio/sock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    keeper = ImageDaemonOnSocket()
+    keeper = SmallImageDaemon()
     async with await asyncio.start_unix_server(keeper.answer, path):
         await daemon.rpc("Host.add_image_ticket", {"ticket": ticket})
-        assert keeper.tickets[ticket_id] == ticket
+        assert ticket.items() <= keeper.tickets[ticket_id].items()
         await daemon.rpc("Host.extend_image_ticket", {"uuid": ticket_id, "timeout": 600})
         info = await daemon.rpc("Host.get_image_ticket", {"uuid": ticket_id})
         told = {name: value for name, value in ticket.items() if name != "transfer_id"}
-        assert info == {**told, "timeout": 600, "active": True, "transferred": 5}
+        assert info == {**told, "active": False, "transferred": 0, "idle_time": 0}
         await daemon.rpc("Host.remove_image_ticket", {"uuid": ticket_id})
         assert await fail(daemon, "Host.get_image_ticket", {"uuid": ticket_id}) == 482
         assert await fail(daemon, "Host.get_image_ticket", {"uuid": "../secrets"}) == 1000
-        assert await fail(daemon, "Host.add_image_ticket", {"ticket": {**ticket, "ops": ["rule"]}}) == 1000
+        for change in ({"ops": ["rule"]}, {"filename": "x\n"}, {"size": -1}, {"timeout": -1}):
+            assert await fail(daemon, "Host.add_image_ticket", {"ticket": {**ticket, **change}}) == 1000
     assert len(keeper.seen) == 5
     assert await fail(daemon, "Host.get_image_ticket", {"uuid": ticket_id}) in (481, 483)

@@ -40,5 +40,5 @@ class ImageDaemon:
         finally:
             connection.close()
         if answer.status >= 300:
-            raise ImageDaemonRefused(f"{answer.status} {data[:500].decode('utf-8', 'replace')}")
+            raise ImageDaemonRefused(f"{answer.status} {data[:500].decode('utf-8', 'replace').strip()}")
         return data

@@ -9,6 +9,8 @@ from vdsm.core.context import Right
 from vdsm.core.ids import DomainId, ImageId, PoolId, TaskId, Uuid, VolumeId
 
 Size = Annotated[int, Meta(ge=0), ovirt("size")]
+FileName = Annotated[str, Meta(pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])")]
+"""Becomes part of an HTTP header, so it is of one line."""
 
 
 class HttpPlace(Struct, frozen=True, kw_only=True):
@@ -28,7 +30,7 @@ class ImageTicket(Struct, frozen=True, kw_only=True):
     """file:///… or nbd:unix:…"""
     timeout_s: Annotated[int, Meta(ge=0), ovirt("timeout", declared="uint")]
     operations: Annotated[list[Literal["read", "write"]], ovirt("ops")]
-    filename: str | UnsetType | None = UNSET
+    filename: FileName | UnsetType | None = UNSET
     transfer_id: Text = UNSET
     is_sparse: Annotated[Flag, ovirt("sparse")] = UNSET
     has_bitmap: Annotated[Flag, ovirt("dirty")] = UNSET
@@ -46,6 +48,8 @@ class TicketInfo(Struct, frozen=True, kw_only=True):
     is_active: Annotated[bool, ovirt("active")]
     filename: str | UnsetType | None = UNSET
     transferred_bytes: Annotated[Number, ovirt("transferred")] = UNSET
+    """Unknown for one that lets both read and write."""
+    idle_s: Annotated[Number, ovirt("idle_time")] = UNSET
 
 
 class NbdConfig(Struct, frozen=True, kw_only=True):
@@ -125,7 +129,10 @@ class TicketApi(Protocol):
 
     @verb("Host.remove_image_ticket", "DELETE /{ticket_id}", fails=_FAILS)
     async def remove(self, ticket_id: _Ticket) -> None:
-        """End what a ticket allows."""
+        """End what a ticket allows, at once; success when there is none.
+
+        By then no more is read or written. It fails when a client has a request under way and is silent: ask again.
+        """
 
 
 @group("nbd", "/storage/nbd-servers", invalid="invalid-parameter")

@@ -19,6 +19,7 @@ _NAMES = {
     "inactivity_timeout_s": "inactivity_timeout",
     "is_active": "active",
     "transferred_bytes": "transferred",
+    "idle_s": "idle_time",
 }
 """What ovirt-imageio calls the fields of a ticket, where we have another name."""
 
