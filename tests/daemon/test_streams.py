@@ -16,6 +16,7 @@ import pytest
 
 from tests.daemon.running import Furniture, Running, furnish_storage, make_id
 from tests.daemon.test_jobs import MIB, fail, make_volume, read_volume
+from vdsm.api.events import TaskChanged
 from vdsm.wire.tls import make_client_context
 
 Stored = tuple[Running, Furniture]
@@ -184,10 +185,11 @@ async def test_a_get_ends_early_when_its_reader_leaves_or_its_task_is_stopped(st
 
 
 class Glance(BaseHTTPRequestHandler):
-    """Keeps what it is sent, under an old and a new address."""
+    """Keeps what it is sent, under an old and a new address; for a slow one it waits after the first MiB."""
 
     kept: dict[str, bytes] = {}
     seen: list[str] = []
+    going_on = threading.Event()
 
     def do_HEAD(self) -> None:
         self.answer(self.path, head=True)
@@ -197,9 +199,18 @@ class Glance(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.seen.append(self.headers.get("X-Auth-Token", ""))
-        self.kept[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(204)
+        size = int(self.headers["Content-Length"])
+        if self.path == "/full":
+            self.send_error(507)
+            return
+        data = self.rfile.read(MIB) if self.path == "/slow" else b""
+        if data:
+            self.going_on.wait(30)
+        self.kept[self.path] = data + self.rfile.read(size - len(data))
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
         self.end_headers()
+        self.wfile.write(b"77.7%")
 
     def answer(self, path: str, *, head: bool = False) -> None:
         data = self.kept.get(path)
@@ -221,6 +232,7 @@ class Glance(BaseHTTPRequestHandler):
 @pytest.fixture
 def glance() -> Iterator[str]:
     Glance.kept, Glance.seen = {}, []
+    Glance.going_on.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Glance) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -249,6 +261,31 @@ async def test_out_to_a_server_and_in_again(stored: Stored, glance: str) -> None
         assert get_path(made, target).read_bytes() == DATA[: 2 * MIB]
     assert set(Glance.seen) == {'a "quoted" \\ secret'} and set(Glance.kept) == {"/plain", "/v2/images/7/file"}
     assert (await read_volume(daemon, target))["capacity"] == str(2 * MIB)
+
+
+def list_progress(daemon: Running, task_id: str) -> list[float]:
+    """What was told of a task, in order, from the first byte on."""
+    events = [event for event in daemon.told if isinstance(event, TaskChanged) and event.task_id == task_id]
+    return [event.progress_percent for event in events if event.progress_percent]
+
+
+async def test_what_goes_out_tells_how_far_it_is_and_why_it_failed(stored: Stored, glance: str) -> None:
+    daemon, made = stored
+    volume = await make_volume(daemon, made, size=str(64 * MIB), volFormat="RAW")
+    ids = {"storagepoolID": made.pool_id, "storagedomainID": made.domain_id, "imageID": volume["img_id"]}
+    place = {"method": "http", "url": f"{glance}/slow"}
+    task_id = await daemon.rpc("Image.upload", {**ids, "methodArgs": place})
+    # More than sockets hold is on its way until the server goes on.
+    await daemon.wait_until(lambda: list_progress(daemon, task_id))
+    assert list_progress(daemon, task_id)[-1] < 50
+    Glance.going_on.set()
+    assert (await end(daemon, task_id))["taskResult"] == "success"
+    assert len(Glance.kept["/slow"]) == 64 * MIB
+    told = list_progress(daemon, task_id)
+    assert told == sorted(told) and told[-1] == 100
+    task_id = await daemon.rpc("Image.upload", {**ids, "methodArgs": {"method": "http", "url": f"{glance}/full"}})
+    status = await end(daemon, task_id)
+    assert status["code"] == 261 and "507" in status["message"] and "#" not in status["message"], status
 
 
 async def test_a_server_that_has_nothing_or_cheats(stored: Stored, glance: str) -> None:

@@ -14,6 +14,10 @@ _SILENCE_S = 60
 _TIMEOUT_S = 120.0
 _SIZE = re.compile(rb"^(x-image-meta-size|content-length):\s*(\d{1,18})\s*$", re.IGNORECASE | re.MULTILINE)
 _HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+: [^\r\n\0]*", re.ASCII)
+_TELLING = ("no-silent", "progress-bar", 'stderr = "-"', 'output = "/dev/null"')
+"""What curl says, and not what the server says, goes to standard output, where it is heard at once."""
+_PERCENT = re.compile(rb"(\d{1,3}\.\d)%")
+_KEPT_BYTES = 1000
 _CONFIG_BYTES = 32768
 """More than this does not fit into the pipe that curl reads."""
 
@@ -42,9 +46,17 @@ class CurlCommand:
             run_watched(_COMMAND, stopping=watch.stopping, on_output=write, input=_format(_get_data(place), place))
 
     def put(self, place: RemotePlace, path: Path, watch: Watch) -> None:
-        words = _format(_get_data(place), place, f"upload-file = {_quote(str(path))}", 'header = "Expect:"')
-        with _failing():
-            run_watched(_COMMAND, stopping=watch.stopping, on_output=lambda _: None, input=words)
+        words = _format(_get_data(place), place, f"upload-file = {_quote(str(path))}", 'header = "Expect:"', *_TELLING)
+        said = bytearray()
+
+        def listen(piece: bytes) -> None:
+            said.extend(piece)
+            del said[:-_KEPT_BYTES]
+            if percents := _PERCENT.findall(said):
+                watch.report_progress(float(percents[-1]))
+
+        with _failing(said):
+            run_watched(_COMMAND, stopping=watch.stopping, on_output=listen, input=words)
 
 
 _COMMAND = ("curl", "--disable", "--config", "-")
@@ -77,8 +89,9 @@ def _quote(text: str) -> str:
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def _failing(said: bytes | bytearray = b"") -> Iterator[None]:
     try:
         yield
     except (CommandFailed, msgspec.MsgspecError, UnicodeError) as error:
-        raise RemoteFailed(str(error)) from error
+        reason = "".join(line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("curl: "))
+        raise RemoteFailed(f"{error}{reason}") from error
