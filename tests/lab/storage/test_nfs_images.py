@@ -1,4 +1,4 @@
-"""Operations on images on NFS: after each, guests read what they wrote. Python is slow here: few in quick runs."""
+"""Operations on images on NFS: after each, guests read what they wrote. there are few in quick runs."""
 
 import os
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from vdsm.storage.model import DomainType
 
 PLACE = 3
 IN_CHECK = 5
+FIRST = ("make_sparse-RAW-1",)  # NFS likes to be asked for 1 MiB at once
 
 
 @pytest.mark.timeout(0)  # in soak, all of the table
@@ -21,7 +22,8 @@ def test_guests_read_what_they_wrote_on_nfs(rounds: Callable[[int, int], int]) -
         os.chown(export.folder, 36, 36)
         world = open_world(folder, DomainType.NFS, export.source, NumericOwner())
         try:
-            assert list(run_cells(world, choose_cells(rounds(IN_CHECK, len(CELLS)), PLACE))) == []
+            first = [cell for cell in CELLS if str(cell) in FIRST]
+            assert list(run_cells(world, [*first, *choose_cells(rounds(IN_CHECK, len(CELLS)), PLACE)])) == []
             world.repository.spm.stop(world.pool_id)
             world.repository.pools.disconnect(world.pool_id)
         finally:
