@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vdsm.adapters.holes import BLOCK_BYTES, READ_BYTES, dig_holes
+import vdsm.adapters.sparsify
+from vdsm.adapters.holes import BLOCK_BYTES, NOT_SUPPORTED, READ_BYTES, dig_holes
+from vdsm.adapters.sparsify import sparsify
+from vdsm.storage.ports import UNWATCHED, Layer, QemuImgFailed
 
 
 def make_blocks(chance: random.Random, count: int) -> list[bytes]:
@@ -40,3 +43,14 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         [sys.executable, "-m", "vdsm.adapters.holes", tmp_path / "no"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (1, f"{tmp_path / 'no'}: {os.strerror(2)}\n")
+
+
+def test_storage_that_makes_no_holes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(BLOCK_BYTES))
+    assert sparsify(Layer(path, "raw"), UNWATCHED)
+    monkeypatch.setattr(vdsm.adapters.sparsify, "_DIG_HOLES", ("sh", "-c", f"exit {NOT_SUPPORTED}"))
+    assert not sparsify(Layer(path, "raw"), UNWATCHED)
+    monkeypatch.setattr(vdsm.adapters.sparsify, "_DIG_HOLES", ("sh", "-c", "exit 1"))
+    with pytest.raises(QemuImgFailed):
+        sparsify(Layer(path, "raw"), UNWATCHED)

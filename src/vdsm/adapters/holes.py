@@ -5,6 +5,7 @@ up to 1 MiB on NFS) for that of its blocks, and makes holes of data that lies be
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
@@ -13,6 +14,8 @@ from contextlib import suppress
 
 BLOCK_BYTES = 4096
 READ_BYTES = 1 << 20
+NOT_SUPPORTED = 95
+"""The status when the storage makes no holes, as NFS before 4.2."""
 _PUNCH_HOLE_KEEP_SIZE = 0x2 | 0x1
 _ZEROS = bytes(READ_BYTES)
 
@@ -77,4 +80,5 @@ if __name__ == "__main__":
     try:
         dig_holes(sys.argv[1])
     except OSError as error:
-        sys.exit(f"{sys.argv[1]}: {error.strerror or error}")
+        sys.stderr.write(f"{sys.argv[1]}: {error.strerror or error}\n")
+        sys.exit(NOT_SUPPORTED if error.errno == errno.EOPNOTSUPP else 1)

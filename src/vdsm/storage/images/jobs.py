@@ -237,7 +237,9 @@ class DataJobs:
             with self._operations.count(domain, target), qemu_failing_as(QemuImgFailed):
                 self._step("sparsify data")
                 if not self._sparsify(get_layer(domain, target.image_id, target.volume_id, record), watch):
-                    raise UnsupportedOperation(f"no program here sparsifies {record.format}; virt-sparsify does")
+                    raise UnsupportedOperation(
+                        f"{record.format} there: it takes virt-sparsify, or storage that makes holes"
+                    )
                 domain.backend.data.settle_data(target.image_id, target.volume_id)
 
     def add_bitmap(self, target: VolumeRef, bitmap: str) -> None:
