@@ -13,12 +13,17 @@ from vdsm.storage.model import DomainType
 
 PLACE = 3
 IN_CHECK = 5
+ROOM_BYTES = 1 << 30  # for all that the whole table leaves
 FIRST = ("make_sparse-RAW-1",)  # NFS likes to be asked for 1 MiB at once
 
 
 @pytest.mark.timeout(0)  # in soak, all of the table
 def test_guests_read_what_they_wrote_on_nfs(rounds: Callable[[int, int], int]) -> None:
-    with server() as serving, serving.export("domain", squashes_root=False) as export, scratch() as folder:
+    with (
+        server() as serving,
+        serving.export("domain", ROOM_BYTES, squashes_root=False) as export,
+        scratch(ROOM_BYTES) as folder,
+    ):
         os.chown(export.folder, 36, 36)
         world = open_world(folder, DomainType.NFS, export.source, NumericOwner())
         try:
