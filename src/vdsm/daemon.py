@@ -34,7 +34,7 @@ from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.devices import DeviceApi
-from vdsm.api.events import Event
+from vdsm.api.events import DomainStatusChanged, Event
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
@@ -305,6 +305,7 @@ class Node:
             sample_interval_s=settings.vm_sample_interval,
             command_timeout_s=settings.vm_command_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
+            pause_limit_s=8 * self.settings.sanlock.io_timeout,
             relabel_disks=self.settings.storage.relabel,
         )
         images = _Images(self.storage.images, self.storage.leases)
@@ -377,6 +378,8 @@ class Node:
 
     def _tell(self, event: Event) -> None:
         self.bus.publish(event)
+        if isinstance(event, DomainStatusChanged):
+            self.vms.on_storage(event.domain_id, event.valid)
 
     def _gate(self) -> NodeError | None:
         return None if self.vms.is_ready else NotReady()

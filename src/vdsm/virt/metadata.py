@@ -5,6 +5,7 @@ State that must survive the daemon lives here: the owner, when the VM started, h
 
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
 
@@ -29,6 +30,14 @@ register_namespace(VM_PREFIX, VM_URI)
 
 class MetadataInvalid(ValueError):
     """The metadata cannot be read; the text says where."""
+
+
+class ResumeBehavior(StrEnum):
+    """What becomes of a VM that an I/O error paused, once its storage is back."""
+
+    AUTO_RESUME = "auto_resume"
+    LEAVE_PAUSED = "leave_paused"
+    KILL = "kill"
 
 
 class VolumeRef(Struct, frozen=True):
@@ -110,6 +119,14 @@ class VmMetadata(Struct, frozen=True):
     @property
     def launch_paused(self) -> bool:
         return self.values.get("launchPaused") is True
+
+    @property
+    def resume_behavior(self) -> ResumeBehavior:
+        """What is to become of it after an I/O error; words that nobody knows count as the usual one."""
+        try:
+            return ResumeBehavior(str(self.values.get("resumeBehavior", "")))
+        except ValueError:
+            return ResumeBehavior.AUTO_RESUME
 
     @property
     def destroy_on_reboot(self) -> bool:

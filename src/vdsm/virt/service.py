@@ -12,6 +12,7 @@ from vdsm.virt.lifecycle import ExitReason, Status
 from vdsm.virt.power import Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
+from vdsm.virt.resume import Resumer
 from vdsm.virt.sampling import Sampler
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
@@ -32,6 +33,7 @@ class VmService:
         devices = Devices(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
+        self._resumer = Resumer(shared, self._power)
         self._adopter = Adopter(shared, devices)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
@@ -43,6 +45,8 @@ class VmService:
         try:
             await self._adopter.recover()
             self._watcher.replay()
+            self._resumer.look_at_all()
+            shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             interval_s = shared.settings.sample_interval_s
             await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
         finally:
@@ -56,6 +60,10 @@ class VmService:
     async def wait_ready(self) -> None:
         """Return when recovery is done."""
         await self._shared.ready.wait()
+
+    def on_storage(self, domain_id: str, is_valid: bool) -> None:
+        """A storage domain was found well, or sick: VMs may wait for it."""
+        self._resumer.on_storage(domain_id, is_valid)
 
     async def sample(self) -> None:
         """Take a sample now, beside the periodic ones."""

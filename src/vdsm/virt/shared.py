@@ -43,6 +43,8 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     announce_patience_s: float = 2.0
     """How long the caller of `create` waits for libvirt to take the VM in."""
     relabel_disks: bool = False
+    pause_limit_s: float = 80.0
+    """A VM that is to end rather than to wait for its storage ends after so long."""
     unplug_timeout_s: float = 30.0
     unplug_check_s: float = 1.0
 
