@@ -1,4 +1,4 @@
-"""An NFS server is silent for two minutes while a VM runs on another domain: only its own is hurt, and it heals."""
+"""An NFS server is silent while VMs run on its domain and on another: only its own is hurt, and it heals."""
 
 import os
 import statistics
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -103,14 +104,14 @@ class Node:
         call("StorageDomain.activate", **ids)
         return domain_id
 
-    def create_on_sick(self) -> Volume:
+    def create_on_sick(self, size_bytes: int = 1 << 20) -> Volume:
         volume = Volume(format="RAW")
         task = self.daemon.call(
             "Volume.create",
             **{**self.pool.place(volume), "storagedomainID": self.sick_id},
             srcImgUUID=BLANK_UUID,
             srcVolUUID=BLANK_UUID,
-            size=str(1 << 20),
+            size=str(size_bytes),
             volFormat="RAW",
             preallocate="SPARSE",
             diskType="DATA",
@@ -119,6 +120,19 @@ class Node:
         status = self.daemon.wait_task(task)
         assert status["code"] == 0, status
         return volume
+
+    @contextmanager
+    def running_on_sick(self, export: Export) -> Iterator[tuple[str, Path]]:
+        """A VM whose guest writes to the server: its id, and its disk as the server has it."""
+        volume = self.create_on_sick(WRITER.end_bytes)
+        disk = export.folder / self.sick_id / "images" / volume.image_id / volume.volume_id
+        WRITER.install(disk)
+        vm_id = self.daemon.create_vm(wait=False, devices=[{**self.pool.drive(volume), "domainID": self.sick_id}])
+        try:
+            wait_for(lambda: sum(read_contents(disk, WRITER).newest), "the other guest has started", START_LIMIT_S)
+            yield vm_id, disk
+        finally:
+            self.daemon.call("VM.destroy", vmID=vm_id)  # it holds a file of the server
 
     def is_sick_valid(self) -> bool:
         return bool(self.daemon.call("Host.getStorageRepoStats").get(self.sick_id, {}).get("valid"))
@@ -237,3 +251,20 @@ def test_only_the_domain_of_a_silent_server_is_hurt(node: tuple[Node, Export]) -
     assert sum(read_contents(host.disk, WRITER).newest) > written, "the VM has stopped"
     assert host.is_running()
     assert host.daemon.spawned.pid == pid
+
+
+def test_a_vm_on_a_silent_server_pauses_and_goes_on_when_it_is_back(node: tuple[Node, Export]) -> None:
+    host, export = node
+    with host.running_on_sick(export) as (vm_id, disk):
+
+        def get_status() -> str:
+            return str(host.daemon.get_stats(vm_id)["status"])
+
+        wait_for(host.is_sick_valid, "both domains are well", SICK_LIMIT_S, pause_s=0.5)
+        with export.server.hung():
+            wait_for(lambda: get_status() == "Paused", "the guest gets an error, and pauses", SICK_LIMIT_S, pause_s=0.5)
+            assert host.daemon.get_stats(vm_id)["pauseCode"] in ("EIO", "EOTHER")
+            written = sum(read_contents(disk, WRITER).newest)
+        wait_for(lambda: get_status() in ("Up", "Powering up"), "it goes on by itself", HEALED_LIMIT_S, pause_s=0.5)
+        wait_for(lambda: sum(read_contents(disk, WRITER).newest) > written, "its guest writes again", START_LIMIT_S)
+        assert host.is_running()
