@@ -7,7 +7,9 @@ This is the script of 2011 with Python 3's syntax, and nothing else changed but 
 
     VDSM_ROOT=/my/root examples/gluster.py [SERVER:VOLUME]
 
-The daemon must run and the Gluster volume must be started. What it creates stays.
+The daemon must run and the Gluster volume must be started. What it creates stays. Where the mount does not zero what it
+says it does, as Debian 12's on newer kernels, the daemon refuses it unless it is configured to accept that (`[storage]
+accept_false_zeroes`).
 """
 
 import sys

@@ -12,6 +12,10 @@ from lab.processes import Spawned
 # Whoever opens a file with O_DIRECT means the brick's disk, not a cache on the way.
 _OPTIONS = {"performance.strict-o-direct": "on", "network.remote-dio": "off", "network.ping-timeout": "5"}
 
+SETTINGS = {"accept_false_zeroes": "true"}
+"""What a daemon needs among its `storage` to use a mount of Debian 12 on a newer kernel; guests there must not rely on
+zeroed ranges."""
+
 
 def why_not() -> str | None:
     """Why there can be no volume here, or None."""

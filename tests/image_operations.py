@@ -366,7 +366,7 @@ def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, 
     """A domain there, and this process its pool's SPM. Its files and mounts are real, its leases are not: they are
     tested where several hosts are."""
     leases = LeasesInMemory(writes_files=True)
-    outside = Outside(KernelMounts(), leases, GlusterCommand(), FixedClock(), sys.exit)
+    outside = Outside(KernelMounts(), leases, GlusterCommand(), FixedClock(), sys.exit, accepts_false_zeroes=True)
     repository = Repository(
         Paths(root),
         qemu_img=QemuImgCommand(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lab.gluster
 import lab.sanlock
 from lab import processes
 from lab.commands import wait_for
@@ -15,7 +16,11 @@ from tests.system.vdsmd import Pool
 _CHILDREN = (b"qemu-img", b"vdsm.")  # tools, and parts of the daemon
 HOST_ID_LIMIT_S = 180.0
 LOOK_EVERY_S = 0.2
-SETTINGS: Settings = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "spm": {"watchdog_interval": LOOK_EVERY_S}}
+SETTINGS: Settings = {
+    "sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S},
+    "spm": {"watchdog_interval": LOOK_EVERY_S},
+    "storage": lab.gluster.SETTINGS,
+}
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ class RealMachine:
             SystemClock(),
             end_process,
             hardware_id.lower() if isinstance(hardware_id, str) else "",
+            accepts_false_zeroes=settings.storage.accept_false_zeroes,
         )
         self._qemu_user = find_usual_qemu_user()
         self.checker: PathChecker = CheckerProcess(settings.irs.sd_health_check_delay, SystemClock())

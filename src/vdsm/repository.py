@@ -20,18 +20,27 @@ from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.repository import Repository
 
 
-def open_repository(root: str | os.PathLike[str] = "/", owner: tuple[int, int] | None = None) -> Repository:
+def open_repository(
+    root: str | os.PathLike[str] = "/", owner: tuple[int, int] | None = None, *, accepts_false_zeroes: bool = False
+) -> Repository:
     """The repository under a root; files are given to the owner (user and group, 36:36 on oVirt), or kept.
 
     Nothing is connected yet, and only one process at a time can be a pool's SPM. Storage that hosts share needs
-    root, to mount it, and a running sanlock.
+    root, to mount it, and a running sanlock; FUSE with false zeroes is refused unless it is accepted (decision 19).
     """
     return Repository(
         Paths(Path(root)),
         qemu_img=QemuImgCommand(),
         ownership=choose_owner(owner),
         clock=SystemClock(),
-        shared=Outside(KernelMounts(), SanlockLeases(), GlusterCommand(), SystemClock(), end_process),
+        shared=Outside(
+            KernelMounts(),
+            SanlockLeases(),
+            GlusterCommand(),
+            SystemClock(),
+            end_process,
+            accepts_false_zeroes=accepts_false_zeroes,
+        ),
         sparsify=sparsify,
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),

@@ -158,6 +158,9 @@ class Storage:
         False, "let libvirt hand local disks to qemu's user, where that is in no group of the owner"
     )
     owner_gid: int = setting(36, "numeric group of disks; 36 is kvm on oVirt hosts", minimum=0, maximum=2**31)
+    accept_false_zeroes: bool = setting(
+        False, "use FUSE mounts that say that they zeroed a range and did not, though VMs may then read old data there"
+    )
 
 
 @dataclass(frozen=True, slots=True)

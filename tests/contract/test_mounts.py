@@ -1,10 +1,14 @@
 """What storage relies on of mounts, tried on links in memory and, in a namespace of its own, on the kernel."""
 
+import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,6 +73,33 @@ def test_what_is_mounted_is_listed_and_hides_the_folder(place: Place) -> None:
     place.mounts.unmount(place.target)
     assert place.target not in [one.target for one in place.mounts.list_mounted()]
     assert not (place.target / "inside").exists()
+
+
+def test_a_mount_is_seen_to_zero_on_a_file_that_is_gone_afterwards_also_after_a_kill(tmp_path: Path) -> None:
+    made = make_memory(tmp_path)
+    made.target.mkdir()
+    made.mount()
+    (tmp_path / f".zeroes-{os.uname().nodename}").write_text("left by one that was killed")
+    for mounts, folder in ((made.mounts, made.target), (KernelMounts(), tmp_path)):
+        before = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        assert not mounts.has_false_zeroes(folder)
+        assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "is_false"), [(0, 0, True), (-1, errno.EOPNOTSUPP, False), (-1, errno.EIO, None)]
+)
+def test_a_file_system_whose_zeroes_are_false(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int, number: int, is_false: bool | None
+) -> None:
+    def fallocate(*_: object) -> int:
+        ctypes.set_errno(number)
+        return answer
+
+    monkeypatch.setattr("vdsm.adapters.mount._libc", SimpleNamespace(fallocate=fallocate))
+    with pytest.raises(OSError) if is_false is None else nullcontext():
+        assert KernelMounts().has_false_zeroes(tmp_path) is is_false
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_cannot_be_mounted_or_is_not(place: Place) -> None:

@@ -37,6 +37,7 @@ from vdsm.storage.errors import (
     StorageDomainIllegalRemotePath,
     StorageDomainMetadataNotFound,
     StorageDomainNotEmpty,
+    StorageDomainTargetUnsupported,
     StorageDomainTypeError,
     StorageServerAccessPermissionError,
     VolumeDoesNotExist,
@@ -77,6 +78,7 @@ class Machine:
     servers: dict[str, Path]
     judge: Judge
     lost: list[str] = field(default_factory=list)
+    accepts_false_zeroes: bool = False
 
     def __post_init__(self) -> None:
         self.root.mkdir(exist_ok=True)
@@ -88,7 +90,8 @@ class Machine:
 
     def restart(self) -> None:
         """A new daemon: what it knew is forgotten, mounts stay."""
-        self.outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
+        outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
+        self.outside = replace(outside, accepts_false_zeroes=self.accepts_false_zeroes)
         self.repository = Repository(
             Paths(self.root), qemu_img=QemuImgCommand(), ownership=self.owner, clock=FixedClock(), shared=self.outside
         )
@@ -119,6 +122,60 @@ def host(hosts: list[Machine]) -> Machine:
 
 
 # Connecting.
+
+
+@pytest.mark.parametrize(
+    ("type", "filesystem"), [(DomainType.GLUSTERFS, ""), (DomainType.POSIXFS, "glusterfs"), (DomainType.POSIXFS, "xfs")]
+)
+def test_fuse_that_says_that_it_zeroed_and_did_not_is_refused(
+    host: Machine, type: DomainType, filesystem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.mounts.false_zeroes.add(GLUSTER)
+    place = ServerConnection(GLUSTER, filesystem=filesystem)
+    if filesystem == "xfs":
+        host.repository.servers.connect(type, place)
+        assert host.mounts.probes == 0, "only FUSE is tried"
+        return
+    with pytest.raises(StorageDomainTargetUnsupported, match="accept_false_zeroes"):
+        host.repository.servers.connect(type, place)
+    assert host.mounted == [] and host.mounts.probes == 1
+    host.accepts_false_zeroes = True
+    host.restart()
+    for _ in range(2):
+        host.repository.servers.connect(type, place)
+    assert host.mounts.probes == 2, "once for each mount"
+    assert caplog.text.count("Accepted: ") == 2, "at each connection"
+
+
+def test_a_fuse_mount_that_was_there_is_tried_too_and_has_no_domains_when_it_is_refused(host: Machine) -> None:
+    host.mounts.false_zeroes.add(GLUSTER)
+    host.accepts_false_zeroes = True
+    host.restart()
+    world = create(host, DomainType.GLUSTERFS, GLUSTER)
+    host.accepts_false_zeroes = False
+    host.restart()
+    assert host.repository.domains.list_domains() == [world.domain_id], "nobody has tried it yet"
+    with pytest.raises(StorageDomainTargetUnsupported):
+        host.repository.servers.connect(DomainType.GLUSTERFS, GLUSTER)
+    assert len(host.mounted) == 1, "somebody may use it"
+    host.repository.domains.refresh()
+    assert host.repository.domains.list_domains() == []
+    with pytest.raises(StorageDomainTargetUnsupported):
+        host.repository.domains.create(DomainType.GLUSTERFS, make_id(), "new", GLUSTER, DomainClass.DATA, 5)
+
+
+def test_fuse_that_cannot_be_tried_is_used_and_tried_again(host: Machine) -> None:
+    place = ServerConnection(GLUSTER)
+    host.mounts.fail_next("has_false_zeroes", OSError(errno.ENOSPC, "full"))
+    host.repository.servers.connect(DomainType.GLUSTERFS, place)
+    host.mounts.false_zeroes.add(GLUSTER)
+    with pytest.raises(StorageDomainTargetUnsupported):
+        host.repository.servers.connect(DomainType.GLUSTERFS, place)
+    host.repository.servers.disconnect(DomainType.GLUSTERFS, place)
+    host.mounts.fail_next("has_false_zeroes", TimeoutError())
+    with pytest.raises(MountFailed):
+        host.repository.servers.connect(DomainType.GLUSTERFS, place)
+    assert host.mounted == []
 
 
 @pytest.mark.parametrize(

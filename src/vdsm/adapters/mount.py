@@ -1,5 +1,9 @@
 """Mounts of this host through mount, umount and what the kernel tells; what is mounted where is left to storage."""
 
+import ctypes
+import errno
+import mmap
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +20,10 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _DELETED = " (deleted)"
 _SAFE = "nosuid,nodev,noexec"
 _SCOPE = ("systemd-run", "--scope", "--quiet", "--slice=vdsm-glusterfs")
+_ZERO_RANGE = 0x10  # a mode of fallocate, as linux/falloc.h has it
+_NOT_KNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_PROBE_BYTES = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class KernelMounts:
@@ -36,6 +44,26 @@ class KernelMounts:
 
     def unmount(self, target: Path) -> None:
         _run(["umount", "-f", "-l", "--", target], UNMOUNT_TIMEOUT_S)
+
+    def has_false_zeroes(self, target: Path) -> bool:
+        probe = target / f".zeroes-{os.uname().nodename}"
+        probe.unlink(missing_ok=True)  # left by a process that was killed
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_DIRECT | os.O_DSYNC | os.O_CLOEXEC
+        descriptor = os.open(probe, flags, 0o600)
+        try:
+            with mmap.mmap(-1, _PROBE_BYTES) as block:
+                block.write(b"\xff" * _PROBE_BYTES)
+                os.pwritev(descriptor, [block], 0)
+                if _libc.fallocate(descriptor, _ZERO_RANGE, ctypes.c_long(0), ctypes.c_long(_PROBE_BYTES)):
+                    number = ctypes.get_errno()
+                    if number in _NOT_KNOWN:
+                        return False  # who is told so writes zeros
+                    raise OSError(number, os.strerror(number))
+                os.preadv(descriptor, [block], 0)
+                return block[:] != bytes(_PROBE_BYTES)
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
 
 
 def parse_mounts(table: bytes) -> list[Mounted]:

@@ -361,8 +361,8 @@ class MixedSdVersionError(NodeError, number=398, http=409):
     master_version: int
 
 
-class StorageDomainTargetUnsupported(OfPath, number=399, http=409, text="Storage domain target is unsupported:"):
-    """The storage knows no direct I/O."""
+class StorageDomainTargetUnsupported(PathFailed, number=399, http=409, text="Storage domain target is unsupported:"):
+    """The storage knows no direct I/O, or does not do what it says it does."""
 
 
 # Servers, SPM, locks, metadata, arguments -----------------------------------------------------------------------------

@@ -357,6 +357,12 @@ class Mounts(Protocol):
     def unmount(self, target: Path) -> None:
         """Take it away also when it is used or its server does not answer. Raises MountFailed (477)."""
 
+    def has_false_zeroes(self, target: Path) -> bool:
+        """Whether the file system there says that it zeroed a range of a file, and leaves what was there.
+
+        Tried on a small hidden file, which is removed, also when an earlier call was killed. Raises OSError.
+        """
+
 
 class GlusterInfo(Struct, frozen=True):
     """What a Gluster server tells of a volume."""

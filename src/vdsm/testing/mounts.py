@@ -18,9 +18,12 @@ class MountsInMemory:
         self.servers = {} if servers is None else servers
         self.mounted: list[Mounted] = []
         self.options: dict[Path, str] = {}
-        self._failures: dict[str, MountFailed] = {}
+        self.false_zeroes: set[str] = set()
+        """Sources whose mounts say that they zeroed a range, and did not."""
+        self.probes = 0
+        self._failures: dict[str, MountFailed | OSError] = {}
 
-    def fail_next(self, call: str, error: MountFailed) -> None:
+    def fail_next(self, call: str, error: MountFailed | OSError) -> None:
         """Let the next call of that name (a method of the port) raise this."""
         self._failures[call] = error
 
@@ -44,6 +47,11 @@ class MountsInMemory:
         self.mounted.remove(mounted)
         target.unlink()
         target.mkdir()
+
+    def has_false_zeroes(self, target: Path) -> bool:
+        self._check("has_false_zeroes")
+        self.probes += 1
+        return any(one.target == target and one.source in self.false_zeroes for one in self.mounted)
 
     def _check(self, call: str) -> None:
         error = self._failures.pop(call, None)

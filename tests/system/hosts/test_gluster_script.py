@@ -17,7 +17,7 @@ from lab.vdsmd import SOURCES, HostVdsmd
 _missing = lab.sanlock.why_not() or lab.gluster.why_not()
 pytestmark = pytest.mark.skipif(_missing is not None, reason=str(_missing))
 
-SETTINGS = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}}
+SETTINGS = {"sanlock": {"io_timeout": lab.sanlock.IO_TIMEOUT_S}, "storage": lab.gluster.SETTINGS}
 SCRIPT_LIMIT_S = 100.0
 
 

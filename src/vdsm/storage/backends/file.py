@@ -171,7 +171,7 @@ def probe_block_size(folder: Path) -> int:
     except OSError as error:
         with contextlib.suppress(OSError):
             probe.unlink()
-        raise errors.StorageDomainTargetUnsupported(str(folder)) from error
+        raise errors.StorageDomainTargetUnsupported(str(folder), "no direct I/O") from error
     try:
         with mmap.mmap(-1, _PROBE_SIZES_BYTES[-1]) as aligned:
             return _probe(descriptor, aligned, folder)
@@ -185,7 +185,7 @@ def _probe(descriptor: int, aligned: mmap.mmap, folder: Path) -> int:
         with memoryview(aligned) as whole, whole[:size] as part, contextlib.suppress(OSError):
             os.pwritev(descriptor, [part], 0)
             return size
-    raise errors.StorageDomainTargetUnsupported(str(folder))
+    raise errors.StorageDomainTargetUnsupported(str(folder), "no direct I/O")
 
 
 def list_domains(mount: Path) -> list[str]:

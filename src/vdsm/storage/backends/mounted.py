@@ -34,6 +34,7 @@ from vdsm.storage.errors import (
     InvalidParameterException,
     StorageDomainFsNotMounted,
     StorageDomainIllegalRemotePath,
+    StorageDomainTargetUnsupported,
     StorageServerAccessPermissionError,
 )
 from vdsm.storage.layout import Layout
@@ -52,6 +53,10 @@ _DEAD = (errno.ENOTCONN, errno.ESTALE)  # the FUSE process died, or the server f
 _LONGEST_NAME = 255
 _TAGGED = re.compile(r"(PART)?(UUID|LABEL)=")
 """What the kernel tells by another name, as it does the monitors of Ceph; the target has no other place's name."""
+_FALSE_ZEROES = (
+    "it says that it zeroed a range of a file, and left the old data there, which VMs could read; serve it by NFS or"
+    " another FUSE client, or accept that in the configuration: [storage] accept_false_zeroes"
+)
 TYPES = (DomainType.NFS, DomainType.POSIXFS, DomainType.GLUSTERFS)
 
 
@@ -69,6 +74,8 @@ class Outside(Struct, frozen=True):
     users: dict[Path, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     """Types and ids of the connections that use a mount: one place may be connected as NFS and as POSIX."""
     locks: dict[Path, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    accepts_false_zeroes: bool = False
+    """Whether FUSE mounts are used that say that they zeroed a range, and did not (decision 19)."""
 
 
 class MountedKind:
@@ -99,17 +106,19 @@ class MountedKind:
         self._patience = Patience(OSError)
         self._found: dict[str, Path] = {}
         self._networks: dict[Path, NetworkPlace] = {}
+        self._false_zeroes: dict[Path, bool] = {}
         self._backends: dict[tuple[str, Path], Backend] = {}
 
     def connect(self, connection: ServerConnection) -> None:
-        """Mount it (477), and see that the owner of disks may use it (469), or mount nothing."""
+        """Mount it (477), and see that the owner of disks may use it (469) and it zeroes (399), or mount nothing."""
         connection = check_connection(self._type, connection)
         target = self._get_target(connection.place)
         with self._locks[target]:
             is_new = self._mount(connection, target)
             try:
                 self._check_access(connection.place, target)
-            except (MountFailed, StorageServerAccessPermissionError):
+                self._check_zeroes(connection.place, target)
+            except (MountFailed, StorageServerAccessPermissionError, StorageDomainTargetUnsupported):
                 if is_new:
                     self._unmount(target)
                 raise
@@ -154,12 +163,14 @@ class MountedKind:
         return self._backends[domain_id, path]
 
     def check_new(self, remote_path: str) -> int:
-        """It is mounted (360), usable (469), without a domain (361), with direct I/O (399); NFS has a colon (390)."""
+        """It is mounted (360), usable (469), without a domain (361), with direct I/O and, where it is FUSE, without
+        false zeroes (399); NFS has a colon (390)."""
         if self._type is DomainType.NFS and ":" not in remote_path:
             raise StorageDomainIllegalRemotePath(remote_path)
         target = self._get_target(remote_path)
         if not self._is_mounted(remote_path, target):
             raise StorageDomainFsNotMounted(remote_path)
+        self._check_zeroes(remote_path, target)
         return check_place(target, remote_path, self._ownership)
 
     def create_domain(self, plan: DomainPlan) -> None:
@@ -197,7 +208,7 @@ class MountedKind:
             if not self._is_dead(target):
                 return False
             log.warning("%s is dead and is mounted anew", connection.place)
-            mounts.unmount(target)
+            self._unmount(target)
         if target.is_symlink():
             raise MountFailed(f"{target} leads to a local folder")
         filesystem, options = self._get_options(connection)
@@ -215,6 +226,7 @@ class MountedKind:
 
     def _unmount(self, target: Path) -> None:
         self._networks.pop(target, None)
+        self._false_zeroes.pop(target, None)
         self._outside.mounts.unmount(target)
         with contextlib.suppress(OSError):
             target.rmdir()
@@ -236,6 +248,25 @@ class MountedKind:
             raise MountFailed(f"{place} does not answer: {error}") from error
         if refusal:
             raise StorageServerAccessPermissionError(place, refusal)
+
+    def _check_zeroes(self, place: str, target: Path) -> None:
+        """Refuse a FUSE mount with false zeroes, or warn of it where these are accepted; each is tried once."""
+        mounts = self._outside.mounts
+        if target not in self._false_zeroes:
+            is_fuse = any(one.target == target and one.filesystem.startswith("fuse") for one in mounts.list_mounted())
+            try:
+                is_false = is_fuse and self._ask(target, lambda: mounts.has_false_zeroes(target))
+            except TimeoutError as error:
+                raise MountFailed(f"{place} does not answer: {error}") from error
+            except OSError as error:  # one that is full, or only read, is used all the same
+                log.warning("Whether %s zeroes what it says it does is not known: %s", place, error)
+                return
+            self._false_zeroes[target] = is_false
+        if self._false_zeroes[target]:
+            refusal = StorageDomainTargetUnsupported(place, _FALSE_ZEROES)
+            if not self._outside.accepts_false_zeroes:
+                raise refusal
+            log.warning("Accepted: %s", refusal)
 
     def _is_dead(self, target: Path) -> bool:
         try:
@@ -262,7 +293,12 @@ class MountedKind:
 
     def _list_targets(self) -> list[Path]:
         mounted = self._outside.mounts.list_mounted()
-        mine = {one.target: one.filesystem for one in mounted if one.target.parent == self._folder}
+        refused = {} if self._outside.accepts_false_zeroes else self._false_zeroes
+        mine = {
+            one.target: one.filesystem
+            for one in mounted
+            if one.target.parent == self._folder and not refused.get(one.target)
+        }
         if self._is_gluster:
             return sorted(mine)
         is_nfs = self._type is DomainType.NFS
