@@ -13,7 +13,7 @@ from lab.sanlock import ALIGNMENT_BYTES, Sanlock
 from lab.vdsmd import HostVdsmd, Settings, make_id
 from tests.system.vdsmd import Pool
 
-_CHILDREN = (b"qemu-img", b"vdsm.")  # tools, and parts of the daemon
+_CHILDREN = (b"qemu-img", b"curl", b"vdsm.")  # tools, and parts of the daemon
 HOST_ID_LIMIT_S = 180.0
 LOOK_EVERY_S = 0.2
 SETTINGS: Settings = {
