@@ -42,6 +42,7 @@ from vdsm.api.storage_leases import LeaseApi, LeaseName
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
+from vdsm.api.tuning import TuningApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
 from vdsm.cli.group import CONTEXT, root_option
@@ -346,6 +347,7 @@ class Node:
                 MonitorApi: storage.monitors,
                 VmApi: self.vms,
                 DeviceApi: self.vms.devices,
+                TuningApi: self.vms.tuning,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

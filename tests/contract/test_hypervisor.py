@@ -129,8 +129,13 @@ class FakeWorld:
 Define = Callable[[], Awaitable[str]]
 
 
-class HypervisorContract:
-    """The suite. A subclass overrides `world`."""
+def make_limits(**some: int) -> dict[str, int]:
+    """All six limits of a disk, these and no others."""
+    return {f"{way}_{kind}_sec": 0 for kind in ("bytes", "iops") for way in ("total", "read", "write")} | some
+
+
+class Suite:
+    """What suites start from. A subclass overrides `world`."""
 
     @pytest.fixture
     async def world(self) -> AsyncIterator[World]:
@@ -146,6 +151,31 @@ class HypervisorContract:
             return vm_id
 
         return define
+
+
+class CpuTuneContract(Suite):
+    """The suite for hypervisors that can limit processors, for which libvirt needs control groups."""
+
+    async def test_processors_are_limited(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        with pytest.raises(HypervisorRefused, match="not running"):
+            await hypervisor.set_cpu_tune(vm_id, {"vcpu_quota": 50_000})
+        await hypervisor.start(vm_id, paused=False)
+        await hypervisor.set_cpu_tune(vm_id, {"vcpu_quota": 50_000})
+        await hypervisor.set_cpu_tune(vm_id, {"vcpu_period": 200_000})
+        await world.events.wait_for(vm_id, EventKind.TUNED, count=2)
+        for name, value in (("vcpu_quota", 999), ("vcpu_quota", 2**44), ("vcpu_period", 5), ("vcpu_period", 2**20)):
+            with pytest.raises(HypervisorRefused, match="out of range"):
+                await hypervisor.set_cpu_tune(vm_id, {name: value})
+        live = fromstring((await hypervisor.get_domain(vm_id)).xml)
+        assert (live.findtext("cputune/quota"), live.findtext("cputune/period")) == ("50000", "200000")
+        await hypervisor.set_cpu_tune(vm_id, {"vcpu_quota": -1})
+        assert fromstring((await hypervisor.get_domain(vm_id)).xml).findtext("cputune/quota") == "-1"
+
+
+class HypervisorContract(Suite):
+    """The suite of every hypervisor."""
 
     async def test_defined_domain_is_listed_and_off(self, world: World, define: Define) -> None:
         vm_id = await define()
@@ -251,6 +281,9 @@ class HypervisorContract:
             hypervisor.attach_device(vm_id, SCSI_DISK.format("/none")),
             hypervisor.detach_device(vm_id, SCSI_DISK.format("/none")),
             hypervisor.block_errors(vm_id),
+            hypervisor.set_memory(vm_id, 8192),
+            hypervisor.set_cpu_tune(vm_id, {"vcpu_quota": -1}),
+            hypervisor.set_io_tune(vm_id, "vda", make_limits()),
         ]
         for call in calls:
             with pytest.raises(NoSuchDomain) as failure:
@@ -271,6 +304,8 @@ class HypervisorContract:
             hypervisor.detach_device(vm_id, SCSI_DISK.format("/none")),
             hypervisor.update_device(vm_id, VNC.format("")),
             hypervisor.block_errors(vm_id),
+            hypervisor.set_memory(vm_id, 8192),
+            hypervisor.set_io_tune(vm_id, "vda", make_limits()),
         ]
         for call in calls:
             with pytest.raises(HypervisorRefused, match="not running"):
@@ -333,6 +368,42 @@ class HypervisorContract:
         with pytest.raises(HypervisorRefused) as refused:
             await hypervisor.detach_device(vm_id, disk)
         assert refused.value.kind == 99
+
+    async def test_memory_is_asked_for(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        await world.hypervisor.start(vm_id, paused=False)
+        for size_kib in (8192, 16384):
+            await world.hypervisor.set_memory(vm_id, size_kib)
+        for size_kib, reason in ((0, "zero"), (16385, "max memory"), (2**63 - 1, None)):
+            with pytest.raises(HypervisorRefused, match=reason):
+                await world.hypervisor.set_memory(vm_id, size_kib)
+
+    async def test_disks_are_limited(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        await hypervisor.start(vm_id, paused=False)
+
+        async def read() -> dict[str, int]:
+            live = fromstring((await hypervisor.get_domain(vm_id)).xml)
+            limits = {limit.tag: int(limit.text) for limit in live.iterfind("devices/disk[1]/iotune/*")}
+            return {name: value for name, value in limits.items() if value}
+
+        some = {"read_bytes_sec": 10**6, "write_bytes_sec": 10**15, "total_iops_sec": 1}
+        await hypervisor.set_io_tune(vm_id, "vda", make_limits(**some))
+        assert await read() == some
+        await world.events.wait_for(vm_id, EventKind.TUNED)
+        for target, limits in (
+            ("vdb", make_limits()),
+            ("vda", make_limits(total_bytes_sec=1, read_bytes_sec=1)),
+            ("vda", make_limits(read_iops_sec=10**15 + 1)),
+        ):
+            with pytest.raises(HypervisorRefused):
+                await hypervisor.set_io_tune(vm_id, target, limits)
+        assert await read() == some
+        await hypervisor.set_io_tune(vm_id, "vda", make_limits(total_bytes_sec=5))
+        assert await read() == {"total_bytes_sec": 5}
+        await hypervisor.set_io_tune(vm_id, "vda", make_limits())
+        assert await read() == {}
 
     async def test_looking_into_a_running_domain(self, world: World, define: Define) -> None:
         vm_id = await define()
@@ -412,6 +483,12 @@ class HypervisorContract:
         assert domain.findtext("domain") == "qemu"
         libvirt, qemu = await world.hypervisor.versions()
         assert libvirt > 1_000_000 and qemu > 1_000_000
+
+
+class TestFakeCpuTune(CpuTuneContract):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[World]:
+        yield FakeWorld()
 
 
 class TestFake(HypervisorContract):

@@ -52,6 +52,11 @@ PLAIN: dict[str, Any] = {
     "force": False,
     "previous_id": -1,
     "previous_lease_version": -1,
+    "target_kib": 32768,
+    "quota_us": 50_000,
+    "period_us": 100_000,
+    "disks": [{"name": "hda", "limits": {"total_bytes_per_s": 5}}],
+    "change": {"disks": [{"name": "hda", "maximum": {"total_bytes_per_s": 5}}]},
 }
 """What parameters of these names may be anywhere."""
 

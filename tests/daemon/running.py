@@ -261,6 +261,10 @@ class Furniture:
     task_id: str
     iso_id: str = ""
 
+    @property
+    def vm_ids(self) -> list[str]:
+        return [self.vm_id]
+
 
 House = tuple[Running, Furniture]
 
@@ -334,7 +338,7 @@ async def start_vm(daemon: Running, vm_id: str, **parameters: Any) -> dict[str, 
 
 
 async def furnish(daemon: Running, folder: Path) -> Furniture:
-    """Storage, a VM that runs on its volume, and a job that is done."""
+    """Storage, a VM that runs on its volume with a policy for it, and a job that is done."""
     made = await furnish_storage(daemon, folder)
     await daemon.node.storage.runner.start("copy_data", [], kind=SDM, task_id=make_id())
     drive = {
@@ -344,5 +348,7 @@ async def furnish(daemon: Running, folder: Path) -> Furniture:
         "volumeID": made.volume_id,
     }
     await start_vm(daemon, made.vm_id, drives=[drive], nicModel="rtl8139,pv", macAddr="00:16:3e:00:00:01")
+    policy = {"ioTune": [{**drive, "maximum": {"read_bytes_sec": 5}}]}
+    await daemon.rpc("VM.updateVmPolicy", {"vmID": made.vm_id, "params": policy})
     await daemon.node.vms.sample()
     return made

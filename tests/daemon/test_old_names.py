@@ -139,6 +139,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (item["vmName"], item["memSize"]) == ("vm1", 64)
     assert set((await s.ok("list"))["vmList"][0]) == {"vmId", "status", "statusTime"}
     assert (await s.ok("getVmStats", vm))["statsList"][0]["vmId"] == vm
+    await tune(s, vm)
     assert await s.ok("pause", vm) == {"output": ""}
     await daemon.wait_until(lambda: daemon.list_statuses(vm)[-1] == "Paused")
     assert await s.ok("cont", vm) == {"output": ""}
@@ -195,6 +196,23 @@ async def plug_and_unplug(s: Script, vm: str) -> None:
     assert [device["macAddr"] for device in plugged["devices"]] == ["02:00:00:00:00:01"] and vm in plugged["xml"]
     assert await s.ok("hotunplugNic", card) == {"vmList": {}}
     assert await s.ok("hotplugMemory", {"vmId": vm, "memory": {"size": "64", "node": 0}}) == {"vmList": {}}
+
+
+async def tune(s: Script, vm: str) -> None:
+    """Limits of a VM with one disk and no balloon."""
+    await s.ok("setBalloonTarget", vm, 32768)
+    await s.ok("vmSetCpuTuneQuota", vm, 50_000)
+    await s.ok("vmSetCpuTunePeriod", vm, "100000")
+    await s.ok("setIoTune", vm, [{"name": "hda", "ioTune": {"total_bytes_sec": 1_000_000}}])
+    await s.ok("updateVmPolicy", {"vmId": vm, "vcpuLimit": "50", "ioTune": [{"name": "hda", "maximum": {}}]})
+    [disk] = (await s.ok("getIoTune", vm))["ioTuneList"]
+    assert (disk["name"], disk["ioTune"]["total_bytes_sec"]) == ("hda", 1_000_000)
+    policy = (await s.ok("getIoTunePolicy", vm))["ioTunePolicyList"]
+    assert policy == [{"name": "hda", "path": disk["path"], "maximum": {}}]
+    every = (await s.ok("getAllVmIoTunePolicies"))["io_tune_policies_dict"]
+    assert every == {vm: {"policy": policy, "current_values": [disk]}}
+    stats = (await s.ok("getVmStats", vm))["statsList"][0]
+    assert (stats["vcpuQuota"], stats["vcpuPeriod"], stats["vcpuUserLimit"]) == ("50000", 100_000, 50)
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:
@@ -292,6 +310,10 @@ def _kind(volume_id: str) -> tuple[Any, ...]:
         ("create", [], 11),
         ("hotplugDisk", [{"xml": "<hotplug/>"}], 11),
         ("hotplugDisk", [{"vmId": "nobody", "xml": "<hotplug/>"}], 1),
+        ("updateVmPolicy", [{"vcpuLimit": 5}], 11),
+        ("updateVmPolicy", [{"vmId": "nobody", "vcpuLimit": 5}], 1),
+        ("setBalloonTarget", ["nobody", 1], 1),
+        ("setBalloonTarget", ["nobody", "much"], 53),
         ("getTaskStatus", [make_id()], 401),
         ("getStorageDomainInfo", [make_id()], 358),
         ("getStorageDomainInfo", ["no id"], 1000),

@@ -8,7 +8,7 @@ import pytest
 import lab.hosts
 import lab.libvirtd
 from lab.hosts import Hosts
-from tests.system.private_libvirtd import PrivateLibvirtd
+from tests.system.private_libvirtd import GROUPS, LimitingLibvirtd, PrivateLibvirtd
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,16 @@ def libvirtd(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[PrivateLibvirtd]
         _libvirtd_of_session.thaw()
     _libvirtd_of_session.start()
     _libvirtd_of_session.kill_guests()
+
+
+@pytest.fixture(scope="session")
+def limiting_libvirtd() -> Iterator[LimitingLibvirtd]:
+    """A libvirtd that can limit processors; tests leave no domains."""
+    reason = lab.libvirtd.why_not() or (None if GROUPS.is_dir() else "no control groups of version 1")
+    if reason is not None:
+        pytest.skip(reason)
+    with LimitingLibvirtd() as libvirtd:
+        yield libvirtd
 
 
 @pytest.fixture

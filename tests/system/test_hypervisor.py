@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.contract.test_hypervisor import Events, HypervisorContract, World, make_definition
-from tests.system.private_libvirtd import PrivateLibvirtd
+from tests.contract.test_hypervisor import CpuTuneContract, Events, HypervisorContract, World, make_definition
+from tests.system.private_libvirtd import LimitingLibvirtd, PrivateLibvirtd
 from vdsm.adapters.libvirt import LibvirtHypervisor
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import connect
@@ -65,6 +65,15 @@ class TestLibvirt(HypervisorContract):
         world = LibvirtWorld(libvirtd)
         async with connect(world.libvirt):
             yield world
+
+
+class TestLibvirtCpuTune(CpuTuneContract):
+    @pytest.fixture
+    async def world(self, limiting_libvirtd: LimitingLibvirtd) -> AsyncIterator[World]:
+        world = LibvirtWorld(limiting_libvirtd)
+        async with connect(world.libvirt):
+            yield world
+        limiting_libvirtd.kill_guests()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
+from vdsm.api.tuning import TuningApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
@@ -18,6 +19,7 @@ GROUPS: tuple[type, ...] = (
     MonitorApi,
     VmApi,
     DeviceApi,
+    TuningApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

@@ -100,12 +100,21 @@ class Verb(Struct, frozen=True):
 
 
 def verb(
-    ovirt: str, http: str, *, needs: Right | None = None, fails: tuple[str, ...] = (), task: bool = False
+    ovirt: str,
+    http: str,
+    *,
+    needs: Right | None = None,
+    fails: tuple[str, ...] = (),
+    task: bool = False,
+    invalid: str = "",
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """Declare a method of a group's Protocol as a verb; `http` is its HTTP method, and its path below the group's."""
+    """Declare a method of a group's Protocol as a verb; `http` is its HTTP method, and its path below the group's.
+
+    `invalid` is the code of the failure for malformed parameters where it is not the group's.
+    """
 
     def mark(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        method.__declared__ = (ovirt, http, needs, fails, task)  # type: ignore[attr-defined]
+        method.__declared__ = (ovirt, http, needs, fails, task, invalid)  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -139,8 +148,8 @@ def list_verbs(protocol: type) -> tuple[Verb, ...]:
 
 
 def _verb(protocol: Any, method: Any) -> Verb:
-    group, path, invalid, right = protocol.__group__
-    ovirt, http, needs, fails, is_task = method.__declared__
+    group, path, usual, right = protocol.__group__
+    ovirt, http, needs, fails, is_task, invalid = method.__declared__
     http_method, _, below = http.partition(" ")
     hints = get_type_hints(method, include_extras=True)
     given = [parameter for parameter in inspect.signature(method).parameters.values() if parameter.name != "self"]
@@ -151,7 +160,7 @@ def _verb(protocol: Any, method: Any) -> Verb:
         http=f"{http_method} {path}{below}",
         needs=needs or (Right.VIEW if http_method == "GET" else right),
         fails=fails,
-        invalid=invalid,
+        invalid=invalid or usual,
         is_task=is_task,
         parameters=tuple(_parameter(parameter, hints[parameter.name]) for parameter in given),
         returns=hints["return"],

@@ -126,6 +126,29 @@ class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"
     reason: str
 
 
+class _TuningFailed(NodeError):
+    """A limit of a VM was not set, or not read: `where` names the parameter."""
+
+    where: str
+    reason: str
+
+
+class BalloonFailed(_TuningFailed, number=53, http=400, text="Failed to set the balloon: {where}: {reason}"):
+    """The memory balloon's target could not be set."""
+
+
+class CpuTuneFailed(_TuningFailed, number=62, http=400, text="Failed to tune the processors: {where}: {reason}"):
+    """A limit of the VM's processors could not be set."""
+
+
+class VmPolicyFailed(_TuningFailed, number=63, http=400, text="Failed to update the VM's policy: {where}: {reason}"):
+    """What the VM may use at most could not be recorded."""
+
+
+class IoTuneFailed(_TuningFailed, number=64, http=400, text="Failed to tune disks: {where}: {reason}"):
+    """Limits of the VM's disks could not be read, or set: then they are as before."""
+
+
 class HardwareInfoFailed(NodeError, number=57, text="Failed to read hardware information: {reason}"):
     """The machine's identity could not be read."""
 

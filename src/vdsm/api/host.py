@@ -76,6 +76,13 @@ class VmListApi(Protocol):
     async def list_full(self, vm_ids: _Ids = []) -> list[VmInfo]:  # noqa: B006
         """The VMs of this host with their definitions."""
 
+    @verb("Host.dumpxmls", "GET /definitions", fails=("no-such-vm",))
+    async def list_definitions(
+        self,
+        vm_ids: Annotated[list[VmId], ovirt("vmList"), "of these VMs only, which must all be known"] = [],  # noqa: B006
+    ) -> dict[str, str]:
+        """VMs as libvirt describes them, by id, as last read; secrets are left out."""
+
     @verb("Host.getAllVmStats", "GET /stats")
     @xmlrpc("getAllVmStats", member="statsList")
     async def list_stats(self) -> list[VmStats]:

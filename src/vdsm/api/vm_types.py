@@ -107,6 +107,7 @@ class VmStats(Struct, frozen=True, kw_only=True):
     cpu_usage_ns: Annotated[Number, ovirt("cpuUsage", as_=str)] = UNSET
     cpu_actual: Annotated[bool | UnsetType, ovirt("cpuActual")] = UNSET
     cpus: Annotated[Number, ovirt("vcpuCount", as_=str)] = UNSET
+    cpu_limit_percent: Annotated[Number, ovirt("vcpuUserLimit")] = UNSET
     cpu_quota_us: Annotated[Number, ovirt("vcpuQuota", as_=str)] = UNSET
     cpu_period_us: Annotated[Number, ovirt("vcpuPeriod")] = UNSET
     memory_used_percent: Annotated[Number, ovirt("memUsage", as_=str)] = UNSET

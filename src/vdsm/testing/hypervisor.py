@@ -13,7 +13,8 @@ from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
 from vdsm.virt import ports
 
-_OPERATION_FAILED, _XML_ERROR, _INVALID, _NO_AGENT, _NO_DEVICE = 9, 27, 55, 86, 99  # libvirt's error numbers
+_INVALID_ARGUMENT, _OPERATION_FAILED, _XML_ERROR, _INVALID = 8, 9, 27, 55  # libvirt's error numbers
+_NO_AGENT, _NO_DEVICE = 86, 99
 _NO_SPACE = 2  # virDomainDiskErrorCode
 
 
@@ -146,7 +147,42 @@ class HypervisorWorld:
         return domain
 
 
-class FakeHypervisor(HypervisorWorld):
+class FakeTuning(HypervisorWorld):
+    """Fits `virt.ports.Tunable`: what is set stands in the live XML."""
+
+    async def set_memory(self, vm_id: str, size_kib: int) -> None:
+        domain = await self._find_active("set_memory", vm_id)
+        if not 0 < size_kib <= hypervisor_xml.parse_kib(domain.xml.find("memory")):
+            reason = "memory must not be zero" if size_kib == 0 else "cannot set memory higher than max memory"
+            raise ports.HypervisorRefused(f"invalid argument: {reason}", _INVALID_ARGUMENT)
+        if self.guests_obey:
+            hypervisor_xml.set_texts(domain.xml, {"currentMemory": size_kib})
+
+    async def set_cpu_tune(self, vm_id: str, limits: Mapping[str, int]) -> None:
+        domain = await self._find_active("set_cpu_tune", vm_id)
+        for name, value in limits.items():
+            if not 1000 <= value <= (1_000_000 if name == "vcpu_period" else 2**44 - 1) and value != -1:
+                raise ports.HypervisorRefused(f"value of '{name}' is out of range", _INVALID_ARGUMENT)
+        hypervisor_xml.set_texts(domain.xml, {f"cputune/{name[5:]}": value for name, value in limits.items()})
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.TUNED))
+
+    async def set_io_tune(self, vm_id: str, target: str, limits: Mapping[str, int]) -> None:
+        domain = await self._find_active("set_io_tune", vm_id)
+        disk = next((disk for disk in domain.xml.iterfind("devices/disk") if hypervisor_xml.is_at(disk, target)), None)
+        if disk is None:
+            raise ports.HypervisorRefused(f"disk '{target}' was not found in the domain config", _INVALID_ARGUMENT)
+        for kind in ("bytes", "iops"):
+            total, *parts = (limits.get(f"{way}_{kind}_sec", 0) for way in ("total", "read", "write"))
+            if total and any(parts):
+                reason = f"total and read/write of {kind}_sec cannot be set at the same time"
+                raise ports.HypervisorRefused(reason, _INVALID_ARGUMENT)
+        if max(limits.values(), default=0) > 10**15:
+            raise ports.HypervisorRefused("throttle limits are 10^15 at most", _INVALID_ARGUMENT)
+        hypervisor_xml.set_texts(disk, {f"iotune/{name}": value for name, value in limits.items()})
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.TUNED))
+
+
+class FakeHypervisor(FakeTuning):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:

@@ -1,6 +1,7 @@
 """What libvirt adds to a VM that runs: aliases, ports, tap names, figures; state is left to the fake hypervisor."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -87,6 +88,23 @@ def find_same_device(devices: Element, wanted: Element) -> Element | None:
     return None
 
 
+def is_at(disk: Element, target: str) -> bool:
+    """Whether that is the disk's name."""
+    found = disk.find("target")
+    return found is not None and found.get("dev") == target
+
+
+def set_texts(parent: Element, numbers: Mapping[str, int]) -> None:
+    """Write numbers into the elements at these paths, which are made where they are missing."""
+    for path, number in numbers.items():
+        place = parent
+        for tag in path.split("/"):
+            found = place.find(tag)
+            place = SubElement(place, tag) if found is None else found
+        place.text = str(number)
+        place.attrib.pop("unit", None)
+
+
 def list_disks(live: Element) -> list[Disk]:
     """The disks with their targets and sources, in order."""
     disks = []
@@ -101,14 +119,14 @@ def make_statistics(live: Element, state: int, reason: int, uptime_s: float) -> 
     """Counters that grow with the time that the VM has run, under libvirt's names."""
     uptime_ns = int(uptime_s * 1e9)
     vcpus = int(live.findtext("vcpu", "1"))
-    memory_kib = _parse_kib(live.find("memory"))
+    memory_kib = parse_kib(live.find("memory"))
     stats: dict[str, int | str | bool] = {
         "state.state": state,
         "state.reason": reason,
         "cpu.time": uptime_ns // 10,
         "cpu.user": uptime_ns // 50,
         "cpu.system": uptime_ns // 25,
-        "balloon.current": _parse_kib(live.find("currentMemory")) or memory_kib,
+        "balloon.current": parse_kib(live.find("currentMemory")) or memory_kib,
         "balloon.maximum": memory_kib,
         "balloon.rss": 40_000,
         "balloon.last-update": 0,
@@ -190,6 +208,7 @@ def _identify(device: Element) -> str | None:
             return device.get("type")
 
 
-def _parse_kib(memory: Element | None) -> int:
+def parse_kib(memory: Element | None) -> int:
+    """What an element of memory tells; 0 when it is not there."""
     units = {"b": 2**-10, "bytes": 2**-10, "KiB": 1, "k": 1, "MiB": 2**10, "M": 2**10, "GiB": 2**20, "G": 2**20}
     return 0 if memory is None else int(int(memory.text or "0") * units[memory.get("unit", "KiB")])

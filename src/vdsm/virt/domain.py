@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from vdsm.api.tuning import IoLimits
 from vdsm.api.vm_types import DisplayInfo
 from vdsm.virt.elements import parse_int, parse_xml
 from vdsm.virt.metadata import MetadataInvalid, VmMetadata, VolumeRef, find_metadata
+from vdsm.virt.qos import Policy, find_policy, read_limits
 
 AGENT_CHANNEL = "com.redhat.rhevm.vdsm"
 QEMU_AGENT_CHANNEL = "org.qemu.guest_agent.0"
@@ -32,6 +34,7 @@ class DiskView(Struct, frozen=True):
     alias: str
     volume: VolumeRef | None
     lun_id: str | None
+    limits: IoLimits
 
 
 class InterfaceView(Struct, frozen=True):
@@ -59,6 +62,8 @@ class DomainView(Struct, frozen=True):
     maximum_cpus: int
     cores: int
     threads: int
+    cpu_quota_us: int | UnsetType
+    cpu_period_us: int | UnsetType
     cpu_model: str
     acpi: bool
     time_offset_s: int
@@ -68,6 +73,7 @@ class DomainView(Struct, frozen=True):
     graphics: tuple[DisplayInfo, ...]
     channels: frozenset[str]
     metadata: VmMetadata | None
+    policy: Policy
     hash: str
     """Changes whenever a device does."""
 
@@ -96,6 +102,8 @@ def read_domain(domain: Element) -> DomainView:
             maximum_cpus=parse_int(domain.findtext("vcpu") or "1"),
             cores=parse_int(_attribute(domain, "cpu/topology", "cores") or "1"),
             threads=parse_int(_attribute(domain, "cpu/topology", "threads") or "1"),
+            cpu_quota_us=_number(domain, "cputune/quota"),
+            cpu_period_us=_number(domain, "cputune/period"),
             cpu_model=domain.findtext("cpu/model", ""),
             acpi=domain.find("features/acpi") is not None,
             time_offset_s=_time_offset(domain),
@@ -105,6 +113,7 @@ def read_domain(domain: Element) -> DomainView:
             graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
             channels=frozenset(target.get("name", "") for target in domain.iterfind("devices/channel/target")),
             metadata=metadata,
+            policy=find_policy(domain),
             hash=_hash(domain),
         )
     except MetadataInvalid as error:
@@ -132,6 +141,11 @@ def _kib(domain: Element, path: str) -> int | None:
     return int(parse_int(found.text or "0") * _KIB[unit])
 
 
+def _number(domain: Element, path: str) -> int | UnsetType:
+    text = domain.findtext(path)
+    return UNSET if text is None else parse_int(text)
+
+
 def _time_offset(domain: Element) -> int:
     adjustment = _attribute(domain, "clock", "adjustment")
     return parse_int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
@@ -153,6 +167,7 @@ def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[Di
             alias=_attribute(disk, "alias", "name"),
             volume=None if known is None else known.volume,
             lun_id=None if lun is None else str(lun),
+            limits=read_limits(disk.find("iotune")),
         )
 
 

@@ -185,6 +185,7 @@ class Request(Enum):
     RESET = "reset"
     TICKET = "setTicket"
     PLUG = "changing devices"
+    TUNE = "tuning"
 
 
 class Refusal(Enum):

@@ -70,6 +70,7 @@ class EventKind(Enum):
     GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type)
     WATCHDOG = "watchdog"  # detail: (action,)
     DEVICE_REMOVED = "device_removed"  # names: (alias,)
+    TUNED = "tuned"  # limits of its processors or disks changed
     CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
     DISCONNECTED = "disconnected"  # vm_id is empty
 
@@ -99,7 +100,20 @@ class ShutdownMode(Enum):
     ACPI = "acpi"
 
 
-class Hypervisor(Protocol):
+class Tunable(Protocol):
+    """The part of a hypervisor that limits a running VM. What is set shows in the live XML, and TUNED tells of it."""
+
+    async def set_memory(self, vm_id: str, size_kib: int) -> None:
+        """Let the balloon leave that much to the guest, which follows when it can."""
+
+    async def set_cpu_tune(self, vm_id: str, limits: Mapping[str, int]) -> None:
+        """`vcpu_quota` (-1 for none) and `vcpu_period`, in µs; one that is not named stays."""
+
+    async def set_io_tune(self, vm_id: str, target: str, limits: Mapping[str, int]) -> None:
+        """libvirt's `total_bytes_sec`, `read_iops_sec` and so on; of bytes, or of operations, all three or none."""
+
+
+class Hypervisor(Tunable, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.

@@ -16,6 +16,7 @@ from vdsm.virt.resume import Resumer
 from vdsm.virt.sampling import Sampler
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
+from vdsm.virt.tuning import TuningService
 from vdsm.virt.vm import Vm
 from vdsm.virt.watch import Watcher
 
@@ -37,6 +38,7 @@ class VmService:
         self._adopter = Adopter(shared, devices)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
+        self.tuning = TuningService(shared)
 
     async def run(self) -> None:
         """Recover the VMs, then watch and sample them until cancelled."""
@@ -163,6 +165,11 @@ class VmService:
     async def list_stats(self) -> list[VmStats]:
         """Figures of every VM."""
         return [self._stats(vm) for vm in self._list(None)]
+
+    async def list_definitions(self, vm_ids: list[str]) -> dict[str, str]:
+        """The XML of these VMs, as last read from libvirt."""
+        self._shared.check_ready()
+        return {vm_id: self._shared.get(vm_id).xml for vm_id in vm_ids}
 
     def list_statuses(self) -> list[Status]:
         """The statuses of all VMs, for counts."""

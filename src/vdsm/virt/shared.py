@@ -142,6 +142,15 @@ class Shared(Struct, eq=False):
         if vm.has_domain:
             await self.hypervisor.set_metadata(vm.vm_id, format_metadata(metadata), VM_PREFIX, VM_URI)
 
+    async def record(self, vm: Vm, **values: Scalar) -> None:
+        """Like `save`, for what a caller relies on: a failure is raised, and then the values are as before."""
+        before = {name: vm.metadata.values.get(name) for name in values}
+        try:
+            await self.store(vm, vm.metadata.changed(**values))
+        except NodeError:
+            vm.metadata = vm.metadata.changed(**before)
+            raise
+
     async def release_images(self, vm: Vm) -> None:
         """Tear down the VM's images, but for those that another VM uses; failures are logged."""
         vm.has_images = False

@@ -49,6 +49,8 @@ class Vm(Struct, eq=False):
     is_stale: bool = False
     """Its XML changed and has not been read again yet."""
 
+    tuning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its limits change, for what is new depends on what was."""
     announced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when libvirt knows of it, or when that came to nothing."""
     is_starting: bool = False

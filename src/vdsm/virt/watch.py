@@ -41,6 +41,7 @@ class Watcher:
             EventKind.GRAPHICS: self._on_graphics,
             EventKind.WATCHDOG: self._on_watchdog,
             EventKind.DEVICE_REMOVED: self._on_device_removed,
+            EventKind.TUNED: self._on_tuned,
         }
 
     def on_event(self, event: HypervisorEvent) -> None:
@@ -150,3 +151,6 @@ class Watcher:
         vm.is_stale = True
         vm.device_removed.set()
         self._adopter.check(vm)
+
+    def _on_tuned(self, vm: Vm, event: HypervisorEvent) -> None:
+        vm.is_stale = True

@@ -149,6 +149,9 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
         tell(domain, EventKind.DEVICE_REMOVED, names=(alias,))
 
+    def on_tuned(_: _Connection, domain: _Domain, *__: object) -> None:
+        tell(domain, EventKind.TUNED)
+
     return {
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: with_numbers(EventKind.LIFECYCLE),
         libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: with_numbers(EventKind.REBOOT),
@@ -157,4 +160,5 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
         libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: on_io_error,
         libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS: on_graphics,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
+        libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE: on_tuned,
     }

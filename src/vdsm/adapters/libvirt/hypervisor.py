@@ -16,6 +16,7 @@ from vdsm.adapters.libvirt.events import EventWatcher
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
+from vdsm.adapters.libvirt.tuning import TuningCalls
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.virt import ports
 
@@ -38,7 +39,7 @@ _REBOOT_FLAGS = {
 }
 
 
-class LibvirtHypervisor(DeviceCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail

@@ -8,6 +8,7 @@ from msgspec import Struct
 from vdsm.api.declare import Verb
 from vdsm.api.devices import MemoryModule
 from vdsm.api.storage_types import Connection
+from vdsm.api.task import TaskStatus
 from vdsm.api.vm import (
     Bandwidth,
     ChainVolume,
@@ -28,6 +29,10 @@ LOOSE = (
     *(VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection),
     *(MemoryModule, Bandwidth, ChainVolume, DiskSecret, DiskServer, FilterParameter),
 )
+
+_TELLS_DONE = {f"VM.{name}" for name in ("setBalloonTarget", "setCpuTunePeriod", "setCpuTuneQuota", "setIoTune")}
+_TELLS_DONE |= {"VM.updateVmPolicy"}
+"""Verbs whose result is the status itself (facts §1.6)."""
 
 
 class Shape(Struct, frozen=True):
@@ -98,6 +103,10 @@ _TELLS_NO_VM: Mapping[str, Encode] = {
 """Published as a VM's definition, and never more than these (facts §1.6)."""
 
 
+def _done(value: Any) -> Any:
+    return {"code": 0, "message": "Done"}
+
+
 class OvirtDialect:
     """Derives the shape of every verb; `types` gathers the named types for `schema/jsonrpc.json`."""
 
@@ -117,6 +126,8 @@ class OvirtDialect:
     def _result(self, verb: Verb) -> tuple[Encode | None, Schema | None]:
         if verb.ovirt in _TELLS_NO_VM:
             return _TELLS_NO_VM[verb.ovirt], self.forms.get(VmInfo).schema
+        if verb.ovirt in _TELLS_DONE:
+            return _done, self.forms.get(TaskStatus).schema
         if verb.returns is type(None):
             return (lambda value: True), None
         form = self.forms.get(verb.returns)
@@ -124,6 +135,8 @@ class OvirtDialect:
             return form.encode, self.forms.get(VmInfo).schema
         if verb.ovirt == "VM.getStats" and form.encode is not None:
             return _first(form.encode), [form.schema]
+        if verb.ovirt == "Host.dumpxmls":
+            return form.encode, [form.schema]  # published as a list, told as the map itself (facts §2.5)
         if verb.ovirt == "Volume.getQemuImageInfo" and form.encode is not None:
             return _with_listed_bitmaps(form.encode), form.schema
         if verb.ovirt == "Image.prepare":

@@ -184,6 +184,7 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "forcedDetachStorageDomain": _detach_forced,
     "create": partial(_take_vm_id, name="vmParams"),
     **{name: partial(_take_vm_id, name="params") for name in _PLUGS},
+    "updateVmPolicy": partial(_take_vm_id, name="params"),
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
