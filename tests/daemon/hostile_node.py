@@ -56,7 +56,6 @@ PLAIN: dict[str, Any] = {
     "quota_us": 50_000,
     "period_us": 100_000,
     "disks": [{"name": "hda", "limits": {"total_bytes_per_s": 5}}],
-    "change": {"disks": [{"name": "hda", "maximum": {"total_bytes_per_s": 5}}]},
 }
 """What parameters of these names may be anywhere."""
 
@@ -78,6 +77,7 @@ def list_good(verb: Verb, made: Furniture, other_folder: Path) -> dict[str, Any]
         "domain_ids": [made.domain_id],
         "volume_ids": [made.volume_id],
         "vm_ids": [made.vm_id],
+        "change": {"vmId": made.vm_id, "disks": [{"name": "hda", "maximum": {"total_bytes_per_s": 5}}]},
         "vms": [{"vm_id": made.vm_id, "ovf": "<Envelope/>"}],
         **dict.fromkeys(("old_domain_id", "new_domain_id"), made.domain_id),
         "domains": {made.domain_id: "Active"},

@@ -329,6 +329,10 @@ async def test_a_policy_outlives_the_daemon_and_is_told() -> None:
         [disk] = await service.tuning.get_io_policy(VM_ID)
         assert (disk.name, disk.maximum) == ("hda", maximum)
         assert (await service.tuning.list_io_policies())[VM_ID].policy == [disk]
+        world.hypervisor.end_guest(VM_ID)
+        await settle()
+        assert await service.tuning.list_io_policies() == {}
+        assert await service.tuning.get_io_policy(VM_ID) == [disk]
 
 
 async def test_the_next_reboot_is_the_end_also_for_the_next_daemon() -> None:
