@@ -177,6 +177,12 @@ def make_shared_world(
 ) -> World:
     """A world on storage that hosts share: `outside` can mount "server:/1"."""
     repository = Repository(
-        Paths(folder), qemu_img=qemu_img, ownership=ownership, clock=FixedClock(), steps=steps, shared=outside
+        Paths(folder),
+        qemu_img=qemu_img,
+        ownership=ownership,
+        clock=FixedClock(),
+        steps=steps,
+        shared=outside,
+        lease_notice_s=0,  # leases in memory are new in each process
     )
     return World(repository, "server:/1", type=DomainType.NFS)
