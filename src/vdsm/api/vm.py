@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Flag, Number, Text, group, ovirt, verb, xmlrpc
-from vdsm.api.vm_types import DisplayInfo, IoLimits, VmStats
+from vdsm.api.tuning import IoLimits
+from vdsm.api.vm_types import DisplayInfo, VmStats
 from vdsm.core.ids import VmId
 
 VmStatus = Literal[

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Figure, Number, Text, ovirt
 
@@ -128,17 +128,3 @@ class VmStats(Struct, frozen=True, kw_only=True):
     session: Literal["Active", "Locked", "LoggedOff", "Unknown", "UserLoggedOn"] | UnsetType = UNSET
     guest_applications: Annotated[list[str] | UnsetType, ovirt("appsList")] = UNSET
     jobs: Annotated[dict[str, str] | UnsetType, ovirt("vmJobs")] = UNSET
-
-
-_Rate = Annotated[int, Meta(ge=0)] | UnsetType
-
-
-class IoLimits(Struct, frozen=True, kw_only=True):
-    """What a disk may move in a second, 0 for any amount; a total excludes the two other limits of its kind."""
-
-    total_bytes_per_s: Annotated[_Rate, ovirt("total_bytes_sec")] = UNSET
-    read_bytes_per_s: Annotated[_Rate, ovirt("read_bytes_sec")] = UNSET
-    write_bytes_per_s: Annotated[_Rate, ovirt("write_bytes_sec")] = UNSET
-    total_operations_per_s: Annotated[_Rate, ovirt("total_iops_sec")] = UNSET
-    read_operations_per_s: Annotated[_Rate, ovirt("read_iops_sec")] = UNSET
-    write_operations_per_s: Annotated[_Rate, ovirt("write_iops_sec")] = UNSET
