@@ -144,10 +144,8 @@ class Devices:
         await self._refuse_folders(plug.root, prepared)
 
     async def _refuse_folders(self, root: Element, prepared: Sequence[str] = ()) -> None:
-        """libvirt would give it to qemu's user, and all in it would be lost to its owner."""
-        for path in hostedits.list_paths(root):
-            if path not in prepared and await self._shared.images.is_folder(path):
-                raise errors.VmRequestFailed(f"Not a file: {path} is a folder")
+        if (path := await self._shared.find_folder(root, prepared)) is not None:
+            raise errors.VmRequestFailed(f"Not a file: {path} is a folder")
 
     async def _attach(self, vm: Vm, device: Element) -> None:
         await self._shared.hypervisor.attach_device(vm.vm_id, format_xml(device))

@@ -94,20 +94,20 @@ def read_domain(domain: Element) -> DomainView:
             vm_id=str(UUID(domain.findtext("uuid", "").strip())),
             name=domain.findtext("name", "").strip(),
             type=domain.get("type", ""),
-            arch=_attribute(domain, "os/type", "arch"),
-            machine=_attribute(domain, "os/type", "machine"),
+            arch=get_attribute(domain, "os/type", "arch"),
+            machine=get_attribute(domain, "os/type", "machine"),
             memory_kib=_kib(domain, "memory") or 0,
             maximum_memory_kib=_kib(domain, "maxMemory"),
-            cpus=parse_int(_attribute(domain, "vcpu", "current") or domain.findtext("vcpu") or "1"),
+            cpus=parse_int(get_attribute(domain, "vcpu", "current") or domain.findtext("vcpu") or "1"),
             maximum_cpus=parse_int(domain.findtext("vcpu") or "1"),
-            cores=parse_int(_attribute(domain, "cpu/topology", "cores") or "1"),
-            threads=parse_int(_attribute(domain, "cpu/topology", "threads") or "1"),
+            cores=parse_int(get_attribute(domain, "cpu/topology", "cores") or "1"),
+            threads=parse_int(get_attribute(domain, "cpu/topology", "threads") or "1"),
             cpu_quota_us=_number(domain, "cputune/quota"),
             cpu_period_us=_number(domain, "cputune/period"),
             cpu_model=domain.findtext("cpu/model", ""),
             acpi=domain.find("features/acpi") is not None,
             time_offset_s=_time_offset(domain),
-            has_balloon=_attribute(domain, "devices/memballoon", "model") not in ("", "none"),
+            has_balloon=get_attribute(domain, "devices/memballoon", "model") not in ("", "none"),
             disks=tuple(list_disk_views(domain, metadata)),
             interfaces=tuple(_interface(card) for card in domain.iterfind("devices/interface")),
             graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
@@ -122,7 +122,8 @@ def read_domain(domain: Element) -> DomainView:
         raise DomainInvalid(f"domain XML: {error}") from error
 
 
-def _attribute(domain: Element, path: str, name: str) -> str:
+def get_attribute(domain: Element, path: str, name: str) -> str:
+    """An attribute of the first element at that path; empty when either is missing."""
     found = domain.find(path)
     return "" if found is None else found.get(name, "")
 
@@ -147,14 +148,14 @@ def _number(domain: Element, path: str) -> int | UnsetType:
 
 
 def _time_offset(domain: Element) -> int:
-    adjustment = _attribute(domain, "clock", "adjustment")
+    adjustment = get_attribute(domain, "clock", "adjustment")
     return parse_int(adjustment) if adjustment.lstrip("-").isdecimal() else 0
 
 
 def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[DiskView]:
     """The drives of a parsed domain, or of anything of its shape."""
     for disk in domain.iterfind("devices/disk"):
-        target = _attribute(disk, "target", "dev")
+        target = get_attribute(disk, "target", "dev")
         known = None if metadata is None else metadata.device(devtype="disk", name=target)
         lun = None if known is None else known.values.get("GUID")
         yield DiskView(
@@ -162,9 +163,9 @@ def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[Di
             device=disk.get("device", "disk"),
             kind=disk.get("type", ""),
             path=_path(disk),
-            format=_attribute(disk, "driver", "type"),
-            bus=_attribute(disk, "target", "bus"),
-            alias=_attribute(disk, "alias", "name"),
+            format=get_attribute(disk, "driver", "type"),
+            bus=get_attribute(disk, "target", "bus"),
+            alias=get_attribute(disk, "alias", "name"),
             volume=None if known is None else known.volume,
             lun_id=None if lun is None else str(lun),
             limits=read_limits(disk.find("iotune")),
@@ -181,11 +182,11 @@ def _path(disk: Element) -> str:
 def _interface(card: Element) -> InterfaceView:
     source = card.find("source")
     return InterfaceView(
-        mac_address=_attribute(card, "mac", "address"),
-        tap=_attribute(card, "target", "dev"),
-        model=_attribute(card, "model", "type"),
+        mac_address=get_attribute(card, "mac", "address"),
+        tap=get_attribute(card, "target", "dev"),
+        model=get_attribute(card, "model", "type"),
         network="" if source is None else source.get("bridge") or source.get("network") or source.get("dev") or "",
-        alias=_attribute(card, "alias", "name"),
+        alias=get_attribute(card, "alias", "name"),
         kind=card.get("type", ""),
     )
 

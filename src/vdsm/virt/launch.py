@@ -126,12 +126,9 @@ class Launcher:
             await self._begin(vm)
 
     async def _refuse_folders(self, wish: Wish, images: dict[str, ports.PreparedImage]) -> None:
-        """libvirt gives what a VM names to qemu's user before qemu refuses it, and to root afterwards: a folder of
-        disks would be lost to its owner."""
         prepared = {image.path for image in images.values()}
-        for path in hostedits.list_paths(wish.domain):
-            if path not in prepared and await self._shared.images.is_folder(path):
-                raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
+        if (path := await self._shared.find_folder(wish.domain, prepared)) is not None:
+            raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
 
     async def _prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
         images: dict[str, ports.PreparedImage] = {}

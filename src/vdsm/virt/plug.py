@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt import hostedits
-from vdsm.virt.domain import DiskView, list_disk_views
+from vdsm.virt.domain import DiskView, get_attribute, list_disk_views
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.metadata import DeviceMetadata, MetadataInvalid, VmMetadata, find_metadata
 
@@ -30,8 +30,7 @@ class Plug(Struct, frozen=True):
 
     @property
     def mac_address(self) -> str:
-        mac = self.device.find("mac")
-        return "" if mac is None else mac.get("address", "")
+        return get_attribute(self.device, "mac", "address")
 
     def find_metadata(self) -> DeviceMetadata | None:
         """What is told of the device itself."""
@@ -61,8 +60,7 @@ def parse_plug(xml: str, tag: str) -> Plug:
 
 def get_alias(device: Element) -> str:
     """The alias of a device, empty when it has none."""
-    alias = device.find("alias")
-    return "" if alias is None else alias.get("name", "")
+    return get_attribute(device, "alias", "name")
 
 
 def find_device(domain: Element, known: VmMetadata | None, plug: Plug) -> Element | None:
@@ -73,9 +71,10 @@ def find_device(domain: Element, known: VmMetadata | None, plug: Plug) -> Elemen
         found = [device for device in devices if get_alias(device) == plug.alias]
     elif plug.device.tag == "disk":
         targets = {disk.target for disk in list_disk_views(domain, known) if _is_same_disk(disk, plug.disk)}
-        found = [device for device in devices if _get(device, "target", "dev") in targets]
+        found = [device for device in devices if get_attribute(device, "target", "dev") in targets]
     elif plug.mac_address:
-        found = [device for device in devices if _get(device, "mac", "address").lower() == plug.mac_address.lower()]
+        wanted = plug.mac_address.lower()
+        found = [device for device in devices if get_attribute(device, "mac", "address").lower() == wanted]
     else:
         found = []
     return found[0] if len(found) == 1 else None
@@ -87,8 +86,3 @@ def _is_same_disk(disk: DiskView, wanted: DiskView) -> bool:
     if wanted.lun_id is not None:
         return disk.lun_id == wanted.lun_id
     return bool(wanted.path) and disk.path == wanted.path
-
-
-def _get(device: Element, tag: str, attribute: str) -> str:
-    child = device.find(tag)
-    return "" if child is None else child.get(attribute, "")

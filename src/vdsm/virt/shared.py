@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from xml.etree.ElementTree import Element
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -13,7 +14,7 @@ from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.domain import DomainInvalid, parse_domain
-from vdsm.virt.hostedits import HostFacts
+from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
@@ -173,6 +174,17 @@ class Shared(Struct, eq=False):
         """Whether another VM that is not down, so also one that starts, has that image."""
         others = (other for other in self.vms.values() if other is not vm and other.state.status is not Status.DOWN)
         return any(volume.image_id == used.image_id for other in others for used in list_volumes(other))
+
+    async def find_folder(self, domain: Element, prepared: Collection[str]) -> str | None:
+        """A folder among the paths that a domain, or what has its shape, gives away; prepared images are none.
+
+        libvirt gives what a VM names to qemu's user before qemu refuses it, and to root afterwards: a folder of disks
+        would be lost to its owner.
+        """
+        for path in list_paths(domain):
+            if path not in prepared and await self.images.is_folder(path):
+                return path
+        return None
 
     async def refresh(self, vm: Vm) -> DomainRecord | None:
         """Read the VM's XML again; when that fails, the VM is stale and None is returned."""
