@@ -18,6 +18,7 @@ NOT_SUPPORTED = 95
 """The status when the storage makes no holes, as NFS before 4.2."""
 _PUNCH_HOLE_KEEP_SIZE = 0x2 | 0x1
 _ZEROS = bytes(READ_BYTES)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def dig_holes(path: str) -> None:
@@ -70,8 +71,7 @@ def _list_zeros(data: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _punch(descriptor: int, start: int, size: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.fallocate64(descriptor, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)) != 0:
+    if _libc.fallocate64(descriptor, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"cannot give {size} bytes at {start} back: {os.strerror(number)}")
 
