@@ -7,11 +7,14 @@ import errno
 import mmap
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+_LOOKS = 10
+_LOOK_PAUSE_S = 0.02
 
 
 def sync(path: Path) -> None:
@@ -28,11 +31,27 @@ def opened(path: Path, flags: int = 0) -> Iterator[int]:
     """A file to read from; OSError for a link or anything else that is no file, at once."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags | _FLAGS)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(look(descriptor).st_mode):
             raise OSError(errno.EINVAL, "Not a file", str(path))
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def look(file: Path | int) -> os.stat_result:
+    """The status of a file or link, by its path or by a descriptor.
+
+    Gluster's FUSE asks by any descriptor that somebody has of the file, not by ours: one that is just being closed
+    answers EBADFD, which tells nothing of the file. So that is asked again, within a fifth of a second.
+    """
+    for _ in range(_LOOKS):
+        try:
+            return _look(file)
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise
+            time.sleep(_LOOK_PAUSE_S)
+    return _look(file)
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
@@ -101,6 +120,10 @@ def replace_link(link: Path, target: Path, temporary: Path) -> None:
     except OSError:
         temporary.unlink()
         raise
+
+
+def _look(file: Path | int) -> os.stat_result:
+    return os.fstat(file) if isinstance(file, int) else file.lstat()
 
 
 def _replace(path: Path, temporary: Path, data: bytes, mode: int, owner: Callable[[Path], None]) -> None:

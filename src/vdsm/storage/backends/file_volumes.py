@@ -204,7 +204,7 @@ class FileDataStore:
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self.get_path(image_id, volume_id), flags)
             try:
-                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                mode = stat.S_IMODE(durable.look(descriptor).st_mode)
                 wanted = mode & ~0o070 | (mode & 0o700) >> 3
                 if wanted != mode:
                     os.fchmod(descriptor, wanted)
@@ -214,14 +214,14 @@ class FileDataStore:
 
     def get_size(self, image_id: str, volume_id: str) -> VolumeSize:
         with errors.io_failing_as(lambda reason: errors.VolumeAccessError(volume_id, reason)):
-            status = self.get_path(image_id, volume_id).lstat()
+            status = durable.look(self.get_path(image_id, volume_id))
         if stat.S_ISLNK(status.st_mode):
             raise errors.VolumeAccessError(volume_id, "it is a link, which may lead anywhere")
         return VolumeSize(status.st_size, status.st_blocks * _STAT_BLOCK_BYTES)
 
     def extend(self, image_id: str, volume_id: str, size_bytes: int) -> None:
         def grow(descriptor: int) -> None:
-            if os.fstat(descriptor).st_size < size_bytes:
+            if durable.look(descriptor).st_size < size_bytes:
                 os.ftruncate(descriptor, size_bytes)
                 os.fsync(descriptor)
 
@@ -312,13 +312,13 @@ def _remove(*paths: Path) -> None:
 
 def _is(kind: Callable[[int], bool], path: Path) -> bool:
     try:
-        return kind(path.lstat().st_mode)
+        return kind(durable.look(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def _is_linked(path: Path) -> bool:
-    return _is(stat.S_ISREG, path) and path.lstat().st_nlink > 1
+    return _is(stat.S_ISREG, path) and durable.look(path).st_nlink > 1
 
 
 def _is_draft(path: Path) -> bool:

@@ -49,6 +49,6 @@ def parse_record(data: bytes, offset_bytes: int = 0) -> DiskRecord | None:
 def read_records(path: Path, begin_bytes: int, step_bytes: int, end_bytes: int) -> Iterator[DiskRecord]:
     """The records that begin at each step, up to the end of the file. Raises OSError, also for what is no file."""
     with durable.opened(path) as descriptor:
-        for offset in range(begin_bytes, min(end_bytes, os.fstat(descriptor).st_size), step_bytes):
+        for offset in range(begin_bytes, min(end_bytes, durable.look(descriptor).st_size), step_bytes):
             if (record := parse_record(os.pread(descriptor, RECORD.size, offset), offset)) is not None:
                 yield record

@@ -211,7 +211,7 @@ class LeaseVolume:
         index = Index(data.ljust(INDEX_BYTES, b"\0"))
         index.data[:HEADER_BYTES] = format_header(self._lockspace.name, int(self._clock.time()), is_updating=True)
         with self._failing():
-            size_bytes = self._path.stat().st_size
+            size_bytes = durable.look(self._path).st_size
         known = {index.get(number).lease_id for number in range(RECORDS) if index.get(number).state is State.USED}
         seen: set[str] = set()
         for number in range(RECORDS):

@@ -104,7 +104,7 @@ def _copy(source: Path, target: Path, owner: Callable[[Path], None], depth: int)
 
 def _get_mode(path: Path) -> int:
     try:
-        return path.lstat().st_mode
+        return durable.look(path).st_mode
     except FileNotFoundError:
         return 0
 
