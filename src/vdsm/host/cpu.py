@@ -3,6 +3,7 @@
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.host_types import CpuPlace
+from vdsm.core.cpu_lists import parse_cpu_list
 from vdsm.host.ports import Files
 
 _CPUS = "/sys/devices/system/cpu"
@@ -63,15 +64,6 @@ def _parse_mhz(text: str) -> float | UnsetType:
         return float(text)
     except ValueError:
         return UNSET
-
-
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """The kernel's list format, such as `0-3,8`, as ascending numbers; empty text is no CPU."""
-    cpus: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(cpus))
 
 
 def list_nodes(files: Files) -> dict[int, tuple[int, ...]]:

@@ -2,19 +2,10 @@
 
 from shutil import rmtree
 
-import pytest
 from msgspec import UNSET
 
 from vdsm.adapters.procfs import MachineFiles
-from vdsm.host.cpu import list_nodes, parse_cpu_list, parse_cpuinfo, read_cpus
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"),
-    [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("0-1,6-7\n", (0, 1, 6, 7)), ("8,2,4-5", (2, 4, 5, 8)), ("", ()), ("\n", ())],
-)
-def test_the_kernels_list_format(text: str, cpus: tuple[int, ...]) -> None:
-    assert parse_cpu_list(text) == cpus
+from vdsm.host.cpu import list_nodes, parse_cpuinfo, read_cpus
 
 
 def test_two_sockets_with_one_thread_off(machine) -> None:
