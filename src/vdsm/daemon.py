@@ -43,6 +43,7 @@ from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
 from vdsm.api.tuning import TuningApi
+from vdsm.api.updates import UpdateApi
 from vdsm.api.vm import VmApi
 from vdsm.cli.accounts import find_usual_qemu_user
 from vdsm.cli.group import CONTEXT, root_option
@@ -84,7 +85,7 @@ from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
-from vdsm.virt.ports import AcceleratorProbe, Hypervisor, NetworkDisk, PreparedImage
+from vdsm.virt.ports import AcceleratorProbe, Hypervisor, NetworkDisk, PathKind, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -171,8 +172,8 @@ class _Images:
         found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))
         return found.path, found.offset
 
-    async def is_folder(self, path: str) -> bool:
-        return await self._images.is_folder(path)
+    async def find_kind(self, path: str) -> PathKind:
+        return await self._images.find_kind(path)
 
 
 def _format_volume(volume: VolumeLocation) -> dict[str, str]:
@@ -348,6 +349,7 @@ class Node:
                 VmApi: self.vms,
                 DeviceApi: self.vms.devices,
                 TuningApi: self.vms.tuning,
+                UpdateApi: self.vms.updates,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

@@ -1,6 +1,7 @@
 """What every hypervisor keeps, run here on the fake; `tests/system` runs the same suite on libvirt with real qemus."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -284,6 +285,8 @@ class HypervisorContract(Suite):
             hypervisor.set_memory(vm_id, 8192),
             hypervisor.set_cpu_tune(vm_id, {"vcpu_quota": -1}),
             hypervisor.set_io_tune(vm_id, "vda", make_limits()),
+            hypervisor.set_cpu_count(vm_id, 1),
+            hypervisor.pin_cpu(vm_id, 0, (0,)),
         ]
         for call in calls:
             with pytest.raises(NoSuchDomain) as failure:
@@ -306,6 +309,8 @@ class HypervisorContract(Suite):
             hypervisor.block_errors(vm_id),
             hypervisor.set_memory(vm_id, 8192),
             hypervisor.set_io_tune(vm_id, "vda", make_limits()),
+            hypervisor.set_cpu_count(vm_id, 1),
+            hypervisor.pin_cpu(vm_id, 0, (0,)),
         ]
         for call in calls:
             with pytest.raises(HypervisorRefused, match="not running"):
@@ -377,6 +382,29 @@ class HypervisorContract(Suite):
         for size_kib, reason in ((0, "zero"), (16385, "max memory"), (2**63 - 1, None)):
             with pytest.raises(HypervisorRefused, match=reason):
                 await world.hypervisor.set_memory(vm_id, size_kib)
+
+    async def test_processors_are_plugged_and_pinned(self, world: World, define: Define) -> None:
+        hypervisor, vm_id = world.hypervisor, await define()
+        xml = (await hypervisor.get_domain(vm_id)).xml
+        room = re.sub("<vcpu[^>]*>1</vcpu>", "<vcpu current='1'>3</vcpu>", xml)
+        await hypervisor.define(room)
+        await hypervisor.start(vm_id, paused=True)
+
+        async def read() -> tuple[str, list[str]]:
+            domain = fromstring((await hypervisor.get_domain(vm_id)).xml)
+            count = domain.find("vcpu")
+            pins = [pin.get("cpuset", "") for pin in domain.iterfind("cputune/vcpupin")]
+            return ("" if count is None else count.get("current", count.text or "")), pins
+
+        await hypervisor.set_cpu_count(vm_id, 3)
+        assert await read() == ("3", [])
+        for cpu in range(3):
+            await hypervisor.pin_cpu(vm_id, cpu, (0,))
+        assert await read() == ("3", ["0", "0", "0"])
+        for count in (0, 4):
+            with pytest.raises(HypervisorRefused):
+                await hypervisor.set_cpu_count(vm_id, count)
+        assert (await read())[0] == "3"
 
     async def test_disks_are_limited(self, world: World, define: Define) -> None:
         vm_id = await define()

@@ -132,7 +132,10 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert await s.ok("getHostJobs", "storage", []) == {"jobs": {}}
 
     drive = {"poolID": pool, "domainID": domain, "imageID": image, "volumeID": leaf}
-    created = await s.ok("create", {"vmId": vm, "vmName": "vm1", "memSize": 64, "display": "vnc", "drives": [drive]})
+    disc = tmp_path / "disc"
+    disc.touch()
+    old = {"memSize": 64, "display": "vnc", "drives": [drive], "floppy": str(disc)}
+    created = await s.ok("create", {"vmId": vm, "vmName": "vm1", **old})
     assert (created["vmList"]["vmId"], created["vmList"]["status"]) == (vm, "WaitForLaunch")
     await daemon.wait_until(lambda: daemon.list_statuses(vm))
     ((item,),) = ((await s.ok("list", True, [vm]))["vmList"],)
@@ -146,6 +149,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("setVmTicket", vm, "secret", 120)
     await s.ok("setVmTicket", vm, "secret", "120", "keep", {"userName": "x"})
     await plug_and_unplug(s, vm)
+    await change_devices(s, vm, str(disc))
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)
@@ -196,6 +200,20 @@ async def plug_and_unplug(s: Script, vm: str) -> None:
     assert [device["macAddr"] for device in plugged["devices"]] == ["02:00:00:00:00:01"] and vm in plugged["xml"]
     assert await s.ok("hotunplugNic", card) == {"vmList": {}}
     assert await s.ok("hotplugMemory", {"vmId": vm, "memory": {"size": "64", "node": 0}}) == {"vmList": {}}
+    device = document("<hostdev mode='subsystem' type='usb'><source><vendor id='1'/></source></hostdev>")["xml"]
+    [taken] = (await s.ok("hostdevHotplug", vm, [device]))["assignedDevices"]
+    named = document("<hostdev><alias name='hostdev0'/></hostdev>")["xml"]
+    assert "hostdev0" in taken and len((await s.ok("hostdevHotunplug", vm, [named]))["unpluggedDevices"]) == 1
+
+
+async def change_devices(s: Script, vm: str, disc: str) -> None:
+    """Of a VM that has drives and a display."""
+    assert await s.ok("changeCD", vm, disc) == {"vmList": {}}
+    assert await s.ok("changeCD", vm, "") == {"vmList": {}}
+    assert await s.ok("changeFloppy", vm, {"path": disc}) == {"vmList": {}}
+    assert await s.ok("setNumberOfCpus", vm, "1") == {"vmList": {}}
+    ticket = {"deviceType": "graphics", "graphicsType": "vnc", "password": "p", "ttl": "60", "params": {}}
+    assert await s.ok("vmUpdateDevice", vm, ticket) == {"vmList": {}}
 
 
 async def tune(s: Script, vm: str) -> None:

@@ -10,6 +10,7 @@ from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
 from vdsm.api.task import TaskApi
 from vdsm.api.transfers import NbdApi, TicketApi, TransferApi
 from vdsm.api.tuning import TuningApi
+from vdsm.api.updates import UpdateApi
 from vdsm.api.vm import VmApi
 
 GROUPS: tuple[type, ...] = (
@@ -19,6 +20,7 @@ GROUPS: tuple[type, ...] = (
     MonitorApi,
     VmApi,
     DeviceApi,
+    UpdateApi,
     TuningApi,
     PoolApi,
     PoolLifeApi,

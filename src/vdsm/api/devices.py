@@ -75,6 +75,7 @@ _Disk = Annotated[DiskChange, ovirt("params"), "the disk"]
 _Nic = Annotated[NicChange, ovirt("params"), "the card"]
 _Memory = Annotated[MemoryChange, ovirt("params"), "the module"]
 _Lease = Annotated[LeaseDevice, ovirt("lease"), "the lease"]
+_HostDevices = Annotated[list[str], ovirt("devices"), "documents like those of disks, each with one hostdev"]
 
 
 @group("device", "/vms")
@@ -117,3 +118,13 @@ class DeviceApi(Protocol):
     @verb("VM.hotunplugLease", "POST /{vm_id}/hotunplug-lease", fails=(*_FAILS, "unplug-lease-failed"))
     async def unplug_lease(self, vm_id: _Vm, lease: _Lease) -> None:
         """Have the VM let go of an external lease."""
+
+    @verb("VM.hotplugHostdev", "POST /{vm_id}/hotplug-hostdev", fails=_FAILS)
+    @xmlrpc("hostdevHotplug", "vm_id devices", member="assignedDevices")
+    async def plug_host_devices(self, vm_id: _Vm, devices: _HostDevices) -> list[str]:
+        """Give devices of this host to the VM; the XML of those that libvirt took, the others are left out."""
+
+    @verb("VM.hotunplugHostdev", "POST /{vm_id}/hotunplug-hostdev", fails=_FAILS)
+    @xmlrpc("hostdevHotunplug", "vm_id devices", member="unpluggedDevices")
+    async def unplug_host_devices(self, vm_id: _Vm, devices: _HostDevices) -> list[str]:
+        """Take devices, by their aliases, back from the VM; the XML of those that it let go of."""

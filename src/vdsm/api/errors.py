@@ -120,6 +120,36 @@ class UnplugLeaseFailed(NodeError, number=87, http=409, text="Failed to unplug t
     reason: str
 
 
+class ImageIsEmpty(NodeError, number=13, http=404, text="There is no such disc: {path}"):
+    """What should be put into a drive is no file."""
+
+    path: str
+
+
+class ChangeDiskFailed(NodeError, number=41, http=409, text="Failed to change the disc: {reason}"):
+    """The drive holds what it held before."""
+
+    reason: str
+
+
+class CdImageFailed(NodeError, number=1630, http=409, text="The disc's image cannot be used: {reason}"):
+    """The image could not be prepared; the drive holds what it held before."""
+
+    reason: str
+
+
+class DeviceNotUpdatable(NodeError, number=44, http=400, text="Devices of type {type} cannot be updated"):
+    """Only network cards and displays can."""
+
+    type: str
+
+
+class UpdateDeviceFailed(NodeError, number=56, http=409, text="Failed to update the device: {reason}"):
+    """The device is as before."""
+
+    reason: str
+
+
 class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"):
     """The hypervisor refused a request on a VM."""
 
@@ -139,6 +169,10 @@ class BalloonFailed(_TuningFailed, number=53, http=400, text="Failed to set the 
 
 class CpuTuneFailed(_TuningFailed, number=62, http=400, text="Failed to tune the processors: {where}: {reason}"):
     """A limit of the VM's processors could not be set."""
+
+
+class CpuCountFailed(_TuningFailed, number=60, http=409, text="Failed to set the CPUs: {where}: {reason}"):
+    """Not all processors are there, or gone; a guest that is slow may follow later."""
 
 
 class VmPolicyFailed(_TuningFailed, number=63, http=400, text="Failed to update the VM's policy: {where}: {reason}"):

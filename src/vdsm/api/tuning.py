@@ -105,6 +105,20 @@ class TuningApi(Protocol):
     ) -> None:
         """Set the period that quotas count in."""
 
+    @verb(
+        "VM.setNumberOfCpus",
+        "PUT /{vm_id}/cpu-count",
+        fails=(*_RUNS, "migration-in-progress", "missing-parameter", "cpu-count-failed"),
+    )
+    @xmlrpc("setNumberOfCpus", "vm_id count cpu_sets", member="vmList")
+    async def set_cpu_count(
+        self,
+        vm_id: _Vm,
+        count: Annotated[int, ovirt("numberOfCpus"), "processors, up to what the VM was made for"],
+        cpu_sets: Annotated[list[str] | None, ovirt("cpusets"), "CPUs of the host for each, such as 0-3,8"] = None,
+    ) -> None:
+        """Plug processors in or out; where a VM's policy binds them, `cpu_sets` tells to which."""
+
     @verb("VM.setIoTune", "PATCH /{vm_id}/io-tune", fails=(*_RUNS, "io-tune-failed"), invalid="io-tune-failed")
     @xmlrpc("setIoTune", "vm_id disks")
     async def set_io_tune(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from defusedxml.ElementTree import fromstring
@@ -165,6 +165,24 @@ class FakeTuning(HypervisorWorld):
                 raise ports.HypervisorRefused(f"value of '{name}' is out of range", _INVALID_ARGUMENT)
         hypervisor_xml.set_texts(domain.xml, {f"cputune/{name[5:]}": value for name, value in limits.items()})
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.TUNED))
+
+    async def set_cpu_count(self, vm_id: str, count: int) -> None:
+        domain = await self._find_active("set_cpu_count", vm_id)
+        found = domain.xml.find("vcpu")
+        most = int((found.text or "1") if found is not None else "1")
+        if not 0 < count <= most:
+            reason = f"requested vcpus is greater than max allowable vcpus for the live domain: {count} > {most}"
+            raise ports.HypervisorRefused(f"invalid argument: {reason}", _INVALID_ARGUMENT)
+        if found is not None:
+            found.set("current", str(count))
+
+    async def pin_cpu(self, vm_id: str, cpu: int, host_cpus: Collection[int]) -> None:
+        domain = await self._find_active("pin_cpu", vm_id)
+        tune = domain.xml.find("cputune")
+        tune = SubElement(domain.xml, "cputune") if tune is None else tune
+        for old in [pin for pin in tune.findall("vcpupin") if pin.get("vcpu") == str(cpu)]:
+            tune.remove(old)
+        SubElement(tune, "vcpupin", vcpu=str(cpu), cpuset=",".join(map(str, sorted(host_cpus))))
 
     async def set_io_tune(self, vm_id: str, target: str, limits: Mapping[str, int]) -> None:
         domain = await self._find_active("set_io_tune", vm_id)

@@ -1,5 +1,6 @@
 """Answers the verbs on devices: reads what is wanted, and hands it to `devices`."""
 
+from collections.abc import Awaitable, Callable
 from xml.etree.ElementTree import Element
 
 from msgspec import UNSET
@@ -9,8 +10,11 @@ from vdsm.api.errors import MissingParameter
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.devices import Devices
 from vdsm.virt.elements import element
+from vdsm.virt.lifecycle import Request
 from vdsm.virt.plug import Plug, parse_plug
+from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
+from vdsm.virt.vm import Vm
 
 _LARGEST_MODULE_MIB = 1 << 24
 _MOST_NODES = 1 << 10
@@ -56,6 +60,23 @@ class DeviceService:
     async def unplug_lease(self, vm_id: str, lease: api.LeaseDevice) -> None:
         """Have the VM let go of an external lease."""
         await self._devices.unplug_lease(self._shared.get(vm_id), lease.domain_id, lease.lease_id)
+
+    async def plug_host_devices(self, vm_id: str, devices: list[str]) -> list[str]:
+        """Give devices of this host to the VM; those that libvirt took."""
+        return await self._act_on_each(vm_id, devices, self._devices.plug_host_device)
+
+    async def unplug_host_devices(self, vm_id: str, devices: list[str]) -> list[str]:
+        """Take devices of this host back; those that the VM let go of."""
+        return await self._act_on_each(vm_id, devices, self._devices.unplug_host_device)
+
+    async def _act_on_each(
+        self, vm_id: str, devices: list[str], act: Callable[[Vm, Plug], Awaitable[str | None]]
+    ) -> list[str]:
+        vm = self._shared.get(vm_id)
+        check_possible(self._shared, vm, Request.PLUG)
+        plugs = [parse_plug(xml, "hostdev") for xml in devices]  # all of them are read before one is touched
+        done = [await act(vm, plug) for plug in plugs]
+        return [xml for xml in done if xml is not None]
 
 
 def _read(change: api.DiskChange | api.NicChange | api.MemoryChange, tag: str) -> Plug:

@@ -18,6 +18,7 @@ from vdsm.virt import hostedits
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
+from vdsm.virt.media import settle_discs
 from vdsm.virt.metadata import DeviceMetadata
 from vdsm.virt.plug import Plug, find_device, get_alias
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
@@ -94,6 +95,29 @@ class Devices:
             with self._failing_as(vm, errors.UnplugLeaseFailed):
                 await self._shared.hypervisor.detach_device(vm.vm_id, format_xml(device))
                 await self._shared.refresh(vm)
+
+    async def plug_host_device(self, vm: Vm, plug: Plug) -> str | None:
+        """Give a device of this host to the VM; its XML then, or None when libvirt refuses."""
+        async with self._changing(vm):
+            before = _list_aliases(vm)
+            plug.device.set("managed", "yes")  # libvirt takes it from its driver, and gives it back in the end
+            try:
+                await self._attach(vm, plug.device)
+            except HypervisorRefused as error:
+                log.warning("VM %s: a device of this host is left out: %s", vm.vm_id, error)
+                return None
+            devices = parse_xml(vm.xml).iterfind("devices/hostdev")
+            return next((format_xml(device) for device in devices if get_alias(device) not in before), None)
+
+    async def unplug_host_device(self, vm: Vm, plug: Plug) -> str | None:
+        """Take the device of that alias back; its XML before, or None when the VM has none or keeps it."""
+        device = find_device(parse_xml(vm.xml), None, plug)
+        try:
+            await self._unplug(vm, plug, errors.VmRequestFailed)
+        except errors.VmRequestFailed as error:
+            log.warning("VM %s: a device of this host is left: %s", vm.vm_id, error)
+            return None
+        return None if device is None else format_xml(device)
 
     async def settle(self, vm: Vm) -> None:
         """Forget devices that are not there, and release their images, when nobody is changing the VM's devices."""
@@ -187,6 +211,7 @@ class Devices:
         return element("lease", *names, element("target", path=path, offset=offset_bytes))
 
     async def _settle(self, vm: Vm) -> None:
+        await settle_discs(self._shared, vm)
         if vm.view is None or vm.is_external or not vm.is_alive:
             return
         missing = [device for device in vm.metadata.devices if _is_missing(device, vm.view)]
@@ -202,6 +227,10 @@ class Devices:
             await self._shared.store(vm, left)
         except NodeError as error:
             log.warning("VM %s: its metadata tells of devices that are not there: %s", vm.vm_id, error)
+
+
+def _list_aliases(vm: Vm) -> set[str]:
+    return {get_alias(device) for device in parse_xml(vm.xml).iterfind("devices/*")}
 
 
 def _is_missing(device: DeviceMetadata, view: DomainView) -> bool:

@@ -10,7 +10,7 @@ from typing import Self
 from xml.etree.ElementTree import Element, register_namespace
 
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import check_text, element, format_xml, parse_int
@@ -22,6 +22,9 @@ ROOT_OWNER = "/"
 """The daemon of the root `/`; VMs that carry oVirt's metadata and no owner are its own."""
 
 Scalar = str | int | float | bool
+CHANGE = "change"
+"""Nested in a drive's metadata while its disc is changed."""
+VOLUME_KEYS = ("poolID", "domainID", "imageID", "volumeID")
 _NAME = "{" + VM_URI + "}"
 _XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _REASONS = {int(reason): reason for reason in ExitReason}
@@ -48,6 +51,11 @@ class VolumeRef(Struct, frozen=True):
     image_id: str
     volume_id: str
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """By the names that metadata has for them."""
+        return dict(zip(VOLUME_KEYS, astuple(self), strict=True))
+
 
 class Branch(Struct, frozen=True):
     """An element that we carry along without knowing its meaning."""
@@ -68,9 +76,29 @@ class DeviceMetadata(Struct, frozen=True):
     @property
     def volume(self) -> VolumeRef | None:
         """The volume of a disk, when all four ids are there."""
-        ids = [self.values.get(key) for key in ("poolID", "domainID", "imageID", "volumeID")]
-        pool, domain, image, volume = ids
-        return VolumeRef(str(pool), str(domain), str(image), str(volume)) if all(ids) else None
+        return _find_volume(self.values)
+
+    def find_part(self, tag: str) -> Mapping[str, str] | None:
+        """What is nested under that name, as far as it is text."""
+        found = next((branch for branch in self.nested if branch.tag == tag), None)
+        return None if found is None else {child.tag: child.text for child in found.children}
+
+    def find_part_volume(self, tag: str) -> VolumeRef | None:
+        """The volume that is nested under that name."""
+        return _find_volume(self.find_part(tag) or {})
+
+    def with_part(self, tag: str, part: Mapping[str, str] | None) -> Self:
+        """A copy with that nested under the name; None removes it. Raises InvalidArgument for what XML cannot carry."""
+        others = tuple(branch for branch in self.nested if branch.tag != tag)
+        if part is None:
+            return replace(self, nested=others)
+        children = tuple(Branch(_check_name(key), {}, check_text(key, text), ()) for key, text in part.items())
+        return replace(self, nested=(*others, Branch(tag, {}, "", children)))
+
+    def with_volume(self, volume: VolumeRef | None) -> Self:
+        """A copy that is that volume; with None it is none."""
+        others = {key: value for key, value in self.values.items() if key not in VOLUME_KEYS}
+        return replace(self, values=others if volume is None else {**others, **volume.ids})
 
 
 class VmMetadata(Struct, frozen=True):
@@ -168,6 +196,11 @@ class VmMetadata(Struct, frozen=True):
     def _float(self, key: str) -> float | None:
         value = self.values.get(key)
         return float(value) if isinstance(value, int | float) else None
+
+
+def _find_volume(values: Mapping[str, Scalar]) -> VolumeRef | None:
+    ids = [str(values.get(key, "")) for key in VOLUME_KEYS]
+    return VolumeRef(*ids) if all(ids) else None
 
 
 def find_metadata(domain: Element) -> VmMetadata | None:

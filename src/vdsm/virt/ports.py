@@ -1,8 +1,8 @@
 """What virt needs from outside: a hypervisor, prepared disk images, and somebody to tell about changes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -109,6 +109,12 @@ class Tunable(Protocol):
     async def set_cpu_tune(self, vm_id: str, limits: Mapping[str, int]) -> None:
         """`vcpu_quota` (-1 for none) and `vcpu_period`, in µs; one that is not named stays."""
 
+    async def set_cpu_count(self, vm_id: str, count: int) -> None:
+        """Plug processors in or out; out takes the guest's will."""
+
+    async def pin_cpu(self, vm_id: str, cpu: int, host_cpus: Collection[int]) -> None:
+        """Let a processor run on these CPUs of the host only."""
+
     async def set_io_tune(self, vm_id: str, target: str, limits: Mapping[str, int]) -> None:
         """libvirt's `total_bytes_sec`, `read_iops_sec` and so on; of bytes, or of operations, all three or none."""
 
@@ -207,6 +213,10 @@ class PreparedImage(Struct, frozen=True):
     network: NetworkDisk | None = None
 
 
+PathKind = Literal["folder", "file", "missing"]
+"""Whatever is there and no folder counts as a file."""
+
+
 class Images(Protocol):
     """Disk images of the repository; fails with the storage family of errors."""
 
@@ -217,5 +227,5 @@ class Images(Protocol):
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         """Path and offset in bytes of an external lease."""
 
-    async def is_folder(self, path: str) -> bool:
-        """Whether a path that a caller names in the place of an image leads to a folder."""
+    async def find_kind(self, path: str) -> PathKind:
+        """What a path leads to that a caller names in the place of an image."""

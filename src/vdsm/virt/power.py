@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vdsm.api.errors import DestroyFailed, MigrationInProgress, ResetFailed, VmIsDown, WrongState
+from vdsm.api.errors import DestroyFailed, MigrationInProgress, ResetFailed, VmIsDown, VmRequestFailed, WrongState
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Refusal, Request, Status, check_request
@@ -23,7 +23,10 @@ _MOST_GRACEFUL_ATTEMPTS = 10
 
 
 def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
-    """Raise VmIsDown (1), WrongState (16) or MigrationInProgress (51) when the request does not fit the VM's state."""
+    """Raise VmIsDown (1), WrongState (16) or MigrationInProgress (51) when the request does not fit the VM's state.
+
+    Devices of external VMs are not changed: VmRequestFailed (100).
+    """
     refusal = check_request(vm.state, request)
     if refusal is Refusal.IS_DOWN:
         raise VmIsDown(vm.vm_id)
@@ -31,6 +34,8 @@ def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
         raise MigrationInProgress(vm.vm_id)
     if refusal is Refusal.WRONG_STATE:
         raise WrongState(request.value, vm.state.effective(shared.clock.monotonic()))
+    if vm.is_external and request is Request.PLUG:
+        raise VmRequestFailed("the VM belongs to somebody else")
 
 
 class Power:

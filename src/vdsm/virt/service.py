@@ -17,6 +17,7 @@ from vdsm.virt.sampling import Sampler
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.tuning import TuningService
+from vdsm.virt.updates import UpdateService
 from vdsm.virt.vm import Vm
 from vdsm.virt.watch import Watcher
 
@@ -39,6 +40,7 @@ class VmService:
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)
+        self.updates = UpdateService(shared)
 
     async def run(self) -> None:
         """Recover the VMs, then watch and sample them until cancelled."""

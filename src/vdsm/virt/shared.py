@@ -17,7 +17,7 @@ from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
-from vdsm.virt.metadata import ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
+from vdsm.virt.metadata import CHANGE, ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
 from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event
@@ -138,10 +138,14 @@ class Shared(Struct, eq=False):
             log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
 
     async def store(self, vm: Vm, metadata: VmMetadata) -> None:
-        """Change the VM's metadata, here and in libvirt. Raises what the hypervisor does; here it is changed then."""
+        """Change the VM's metadata, here and in libvirt. Raises what the hypervisor does; here it is changed then.
+
+        Raises InvalidArgument, and changes nothing, for what XML cannot carry.
+        """
+        text = format_metadata(metadata)
         vm.metadata = metadata
         if vm.has_domain:
-            await self.hypervisor.set_metadata(vm.vm_id, format_metadata(metadata), VM_PREFIX, VM_URI)
+            await self.hypervisor.set_metadata(vm.vm_id, text, VM_PREFIX, VM_URI)
 
     async def record(self, vm: Vm, **values: Scalar) -> None:
         """Like `save`, for what a caller relies on: a failure is raised, and then the values are as before."""
@@ -182,7 +186,7 @@ class Shared(Struct, eq=False):
         would be lost to its owner.
         """
         for path in list_paths(domain):
-            if path not in prepared and await self.images.is_folder(path):
+            if path not in prepared and await self.images.find_kind(path) == "folder":
                 return path
         return None
 
@@ -212,5 +216,10 @@ class Shared(Struct, eq=False):
 
 
 def list_volumes(vm: Vm) -> list[VolumeRef]:
-    """The volumes that the VM's disks are, as its metadata tells: that is complete before the disks are defined."""
-    return [device.volume for device in vm.metadata.devices if device.volume is not None]
+    """The volumes that the VM's disks are, as its metadata tells: that is complete before the disks are defined.
+
+    A disc that is being loaded is one of them.
+    """
+    devices = vm.metadata.devices
+    found = [volume for device in devices for volume in (device.volume, device.find_part_volume(CHANGE))]
+    return [volume for volume in found if volume is not None]

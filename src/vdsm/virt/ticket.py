@@ -16,8 +16,10 @@ _LONGEST_TTL_S = 2**31 - 1
 """68 years; much more is beyond what a date can tell."""
 
 
-async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing_connection: str) -> None:
-    """Set the password of the VM's first display, for so many seconds (0: for good).
+async def set_ticket(
+    shared: Shared, vm: Vm, password: str, ttl_s: int, existing_connection: str, kind: str | None = None
+) -> None:
+    """Set the password of the VM's first display (of that kind), for so many seconds (0: for good).
 
     Raises TicketFailed (18) without a display or when its monitor does not answer, VmRequestFailed (100) when libvirt
     refuses.
@@ -28,7 +30,7 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
     expires_s = shared.clock.time() + ttl_s if ttl_s else None
     try:
         record = await shared.hypervisor.get_domain(vm.vm_id)
-        device = build_ticket(record.xml, password, expires_s, existing_connection)
+        device = build_ticket(record.xml, password, expires_s, existing_connection, kind)
         await shared.hypervisor.update_device(vm.vm_id, device)
     except HypervisorTimeout as error:
         vm.monitor_failed = True
@@ -38,9 +40,12 @@ async def set_ticket(shared: Shared, vm: Vm, password: str, ttl_s: int, existing
         raise VmRequestFailed(error.reason.replace(password, "*****") if password else error.reason) from None
 
 
-def build_ticket(domain_xml: str, password: str, expires_s: float | None, existing_connection: str) -> str:
+def build_ticket(
+    domain_xml: str, password: str, expires_s: float | None, existing_connection: str, kind: str | None = None
+) -> str:
     """The first display's element with the password in it; raises TicketFailed when there is no display."""
-    display = parse_xml(domain_xml).find("devices/graphics")
+    displays = parse_xml(domain_xml).iterfind("devices/graphics")
+    display = next((display for display in displays if kind in (None, display.get("type"))), None)
     if display is None:
         raise TicketFailed("the VM has no display")
     try:

@@ -11,10 +11,12 @@ from msgspec.structs import astuple
 
 from vdsm.api import errors
 from vdsm.api.tuning import DiskPolicy, DiskTune, IoLimits, PolicyChange, VmIoPolicy
-from vdsm.core.errors import NodeError
+from vdsm.core.cpu_lists import parse_cpu_list
+from vdsm.core.errors import InvalidArgument, NodeError
 from vdsm.core.undo import AsyncUndo
 from vdsm.virt.domain import DiskView, DomainView
 from vdsm.virt.lifecycle import Request
+from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.qos import LIBVIRT_NAMES, TUNE_PREFIX, TUNE_URI, Policy, format_policy, list_limits, merge
@@ -63,6 +65,18 @@ class TuningService:
     async def set_cpu_period(self, vm_id: str, period_us: int) -> None:
         """Set the period that quotas count in; raises CpuTuneFailed (62)."""
         await self._set_cpu(vm_id, "vcpu_period", period_us)
+
+    async def set_cpu_count(self, vm_id: str, count: int, cpu_sets: list[str] | None = None) -> None:
+        """Plug processors in or out; raises CpuCountFailed (60), MissingParameter (11), InvalidArgument (91)."""
+        vm, hypervisor = self._shared.get(vm_id), self._shared.hypervisor
+        check_possible(self._shared, vm, Request.PLUG)
+        pinning = plan_pinning(vm.metadata, count, cpu_sets)
+        async with self._changing(vm, errors.CpuCountFailed, "numberOfCpus"):
+            vm.is_stale = True
+            await hypervisor.set_cpu_count(vm_id, count)
+            for cpu, host_cpus in enumerate(pinning):
+                await hypervisor.pin_cpu(vm_id, cpu, host_cpus)
+            await self._shared.refresh(vm)
 
     async def set_io_tune(self, vm_id: str, disks: list[DiskTune]) -> None:
         """Change limits of disks, all or none; raises IoTuneFailed (64)."""
@@ -150,6 +164,25 @@ def check_cpu_limit(name: str, value_us: int) -> None:
     least, most = _CPU_BOUNDS[name]
     if not least <= value_us <= most and (name, value_us) != ("vcpu_quota", NO_QUOTA):
         raise errors.CpuTuneFailed(name, f"must be between {least} and {most} µs" + ", or -1" * (name == "vcpu_quota"))
+
+
+def plan_pinning(metadata: VmMetadata, count: int, cpu_sets: list[str] | None) -> list[tuple[int, ...]]:
+    """The CPUs of the host for each processor; none where the VM's policy lets them float."""
+    if count < 1:
+        raise InvalidArgument("numberOfCpus", "must be 1 or more")
+    if not cpu_sets:
+        if metadata.values.get("cpuPolicy", "none") not in ("none", "manual"):
+            raise errors.MissingParameter("cpusets")
+        return []
+    if len(cpu_sets) != count:
+        raise InvalidArgument("cpusets", f"{len(cpu_sets)} sets for {count} processors")
+    try:
+        pinning = [parse_cpu_list(text) for text in cpu_sets]
+    except ValueError as error:
+        raise InvalidArgument("cpusets", str(error)) from error
+    if not all(pinning):
+        raise InvalidArgument("cpusets", "a set is empty")
+    return pinning
 
 
 def list_io_tune(view: DomainView) -> list[DiskTune]:

@@ -14,7 +14,7 @@ from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import PreparedImage, ProbeResult
+from vdsm.virt.ports import PathKind, PreparedImage, ProbeResult
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 
@@ -30,6 +30,7 @@ class FakeImages:
         self.may_go_on.set()
         self.waiting = 0
         self.folders: set[str] = set()
+        self.missing: set[str] = set()
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -50,8 +51,8 @@ class FakeImages:
             raise self.failures.pop(0)
         return f"/run/{domain_id}/xleases", 1 << 20
 
-    async def is_folder(self, path: str) -> bool:
-        return path in self.folders
+    async def find_kind(self, path: str) -> PathKind:
+        return "folder" if path in self.folders else "missing" if path in self.missing else "file"
 
 
 class NoProbe:

@@ -1,6 +1,6 @@
 """The part of the port `virt.ports.Hypervisor` that limits domains that run (`virt.ports.Tunable`)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import libvirt
 
@@ -21,6 +21,13 @@ class TuningCalls:
         await self._calls.on_vm(
             vm_id, "tune CPUs", lambda domain: domain.setSchedulerParametersFlags(dict(limits), _LIVE)
         )
+
+    async def set_cpu_count(self, vm_id: str, count: int) -> None:
+        await self._calls.on_vm(vm_id, "set number of CPUs", lambda domain: domain.setVcpusFlags(count, _LIVE))
+
+    async def pin_cpu(self, vm_id: str, cpu: int, host_cpus: Collection[int]) -> None:
+        bits = tuple(number in host_cpus for number in range(max(host_cpus, default=-1) + 1))
+        await self._calls.on_vm(vm_id, "pin CPU", lambda domain: domain.pinVcpuFlags(cpu, bits, _LIVE))
 
     async def set_io_tune(self, vm_id: str, target: str, limits: Mapping[str, int]) -> None:
         await self._calls.on_vm(vm_id, "tune I/O", lambda domain: domain.setBlockIoTune(target, dict(limits), _LIVE))

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from typing import Literal
 
 from msgspec import UNSET
 
@@ -270,9 +271,9 @@ class ImageService:
     async def teardown(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None = None) -> None:
         await self._lanes.run(domain_id, self._repository.images.teardown, domain_id, image_id)
 
-    async def is_folder(self, path: str) -> bool:
-        """Whether a path, which anybody may have named, leads to a folder; AccessTimeout where it does not answer."""
-        return await self._lanes.run(path, os.path.isdir, path)
+    async def find_kind(self, path: str) -> Literal["folder", "file", "missing"]:
+        """What a path leads to, which anybody may have named; AccessTimeout where it does not answer."""
+        return await self._lanes.run(path, _find_kind, path)
 
     async def reconcile_chain(self, pool_id: str, domain_id: str, image_id: str, leaf_id: str) -> list[str]:
         reconcile = self._repository.corrections.reconcile
@@ -342,3 +343,9 @@ class ImageService:
         discard: bool = False,
     ) -> str:
         return await self._volumes.start_removal(pool_id, domain_id, image_id, volume_ids, force=force, discard=discard)
+
+
+def _find_kind(path: str) -> Literal["folder", "file", "missing"]:
+    if os.path.isdir(path):
+        return "folder"
+    return "file" if os.path.exists(path) else "missing"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from vdsm.api.declare import Ovirt
 from vdsm.core.errors import shorten
@@ -92,6 +93,10 @@ def _with_words(decode: Decode, words: Any) -> Decode:
     return translate
 
 
+def _with_short(decode: Decode, member: str) -> Decode:
+    return lambda value, where: decode({member: value} if isinstance(value, str) else value, where)
+
+
 class Forms:
     """All types met so far, with the named ones gathered for the published schema.
 
@@ -122,7 +127,9 @@ class Forms:
     def _form(self, hint: Any, note: Ovirt | None, loose: bool) -> Form:
         origin = get_origin(hint)
         if isinstance(hint, type) and issubclass(hint, Struct):
-            return self._struct(hint)
+            form = self._struct(hint)
+            short = None if note is None else note.short
+            return form if short is None else replace(form, decode=_with_short(form.decode, short))
         if origin is list:
             return self._list(self.get(get_args(hint)[0], loose=loose), note)
         if origin is dict:

@@ -9,6 +9,7 @@ from vdsm.api.declare import Verb
 from vdsm.api.devices import MemoryModule
 from vdsm.api.storage_types import Connection
 from vdsm.api.task import TaskStatus
+from vdsm.api.updates import Disc, DiscChange
 from vdsm.api.vm import (
     Bandwidth,
     ChainVolume,
@@ -27,7 +28,7 @@ from vdsm.wire.errors import InvalidParams
 
 LOOSE = (
     *(VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection),
-    *(MemoryModule, Bandwidth, ChainVolume, DiskSecret, DiskServer, FilterParameter),
+    *(MemoryModule, Disc, DiscChange, Bandwidth, ChainVolume, DiskSecret, DiskServer, FilterParameter),
 )
 
 _TELLS_DONE = {f"VM.{name}" for name in ("setBalloonTarget", "setCpuTunePeriod", "setCpuTuneQuota", "setIoTune")}
@@ -96,9 +97,10 @@ def _nothing(value: Any) -> Any:
 
 
 _PLUGS = ("hotplugDisk", "hotunplugDisk", "hotunplugNic", "hotplugMemory", "hotplugLease", "hotunplugLease")
+_UPDATES = ("changeCD", "changeFloppy", "updateDevice", "setNumberOfCpus")
 _TELLS_NO_VM: Mapping[str, Encode] = {
     **dict.fromkeys(("VM.pause", "VM.cont"), _no_vms),
-    **dict.fromkeys([f"VM.{name}" for name in _PLUGS], _nothing),
+    **dict.fromkeys([f"VM.{name}" for name in (*_PLUGS, *_UPDATES)], _nothing),
 }
 """Published as a VM's definition, and never more than these (facts §1.6)."""
 
