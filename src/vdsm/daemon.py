@@ -16,6 +16,7 @@ import click
 from vdsm import __version__, pki
 from vdsm.adapters import systemd
 from vdsm.adapters.accelerator import KvmProbe, find_closed_device
+from vdsm.adapters.channels import UnixChannels
 from vdsm.adapters.checker import CheckerProcess
 from vdsm.adapters.curl import CurlCommand
 from vdsm.adapters.files import choose_owner
@@ -35,6 +36,7 @@ from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.devices import DeviceApi
 from vdsm.api.events import DomainStatusChanged, Event
+from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
@@ -308,11 +310,13 @@ class Node:
             sample_interval_s=settings.vm_sample_interval,
             command_timeout_s=settings.vm_command_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
+            shutdown_delay_s=settings.user_shutdown_timeout,
             pause_limit_s=8 * self.settings.sanlock.io_timeout,
             relabel_disks=self.settings.storage.relabel,
         )
         images = _Images(self.storage.images, self.storage.leases)
-        return VmService(Shared(self.machine.hypervisor, images, self.accelerator, self.clock, self._tell, virt))
+        shared = Shared(self.machine.hypervisor, images, self.accelerator, self.clock, self._tell, virt)
+        return VmService(shared, UnixChannels())
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars
@@ -350,6 +354,7 @@ class Node:
                 DeviceApi: self.vms.devices,
                 TuningApi: self.vms.tuning,
                 UpdateApi: self.vms.updates,
+                GuestApi: self.vms.guests,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

@@ -142,6 +142,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (item["vmName"], item["memSize"]) == ("vm1", 64)
     assert set((await s.ok("list"))["vmList"][0]) == {"vmId", "status", "statusTime"}
     assert (await s.ok("getVmStats", vm))["statsList"][0]["vmId"] == vm
+    await ask_nobody(s, vm)
     await tune(s, vm)
     assert await s.ok("pause", vm) == {"output": ""}
     await daemon.wait_until(lambda: daemon.list_statuses(vm)[-1] == "Paused")
@@ -231,6 +232,15 @@ async def tune(s: Script, vm: str) -> None:
     assert every == {vm: {"policy": policy, "current_values": [disk]}}
     stats = (await s.ok("getVmStats", vm))["statsList"][0]
     assert (stats["vcpuQuota"], stats["vcpuPeriod"], stats["vcpuUserLimit"]) == ("50000", 100_000, 50)
+
+
+async def ask_nobody(s: Script, vm: str) -> None:
+    """A guest without an agent."""
+    words = {"desktopLock": (), "desktopLogin": ("", "me", "secret"), "desktopLogoff": (True,)}
+    for name, given in {**words, "sendHcCmdToDesktop": ("dance",)}.items():
+        refused = await s.daemon.xmlrpc(name, vm, *given)
+        assert refused["status"]["code"] == 19
+        s.used.add(name)
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:

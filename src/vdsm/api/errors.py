@@ -52,6 +52,12 @@ class TicketFailed(NodeError, number=18, http=409, text="Failed to set the displ
     reason: str
 
 
+class AgentNotResponding(NodeError, number=19, http=409, retry=True, text="Guest agent non-responsive"):
+    """No agent in the guest has spoken for a while; what was to be said was sent all the same where it could be."""
+
+    vm_id: str
+
+
 class DestroyFailed(NodeError, number=42, retry=True, text="Failed to destroy VM {vm_id}: {reason}"):
     """The VM could not be ended; its qemu may be stuck in the kernel."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Flag, Number, Text, group, ovirt, verb, xmlrpc
+from vdsm.api.guest import GuestDisk, GuestOs, GuestTimezone
 from vdsm.api.tuning import IoLimits
 from vdsm.api.vm_types import DisplayInfo, VmStats
 from vdsm.core.ids import VmId
@@ -261,30 +262,6 @@ class VmParameters(Struct, frozen=True, kw_only=True):
     elapsed_offset_s: Annotated[float | UnsetType, ovirt("elapsedTimeOffset")] = UNSET
     tpm_data: Annotated[Text, ovirt("_X_tpmdata")] = UNSET
     nvram_data: Annotated[Text, ovirt("_X_nvramdata")] = UNSET
-
-
-class GuestTimezone(Struct, frozen=True, kw_only=True):
-    """The guest's time zone as its agent tells."""
-
-    offset_min: Annotated[int, ovirt("offset")]
-    zone: str
-
-
-class GuestOs(Struct, frozen=True, kw_only=True):
-    """The guest's operating system as its agent tells."""
-
-    codename: str
-    arch: str
-    version: str
-    type: str
-    distribution: str
-    kernel: str
-
-
-class GuestDisk(Struct, frozen=True, kw_only=True):
-    """A disk's name inside the guest."""
-
-    name: str
 
 
 class DeviceInfo(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.declare import Figure, Number, Text, ovirt
+from vdsm.api.guest import GuestContainer, GuestInterface, GuestMount, GuestOs, GuestPciDevice, GuestTimezone
 
 
 class DisplayInfo(Struct, frozen=True, kw_only=True):
@@ -125,6 +126,18 @@ class VmStats(Struct, frozen=True, kw_only=True):
     guest_user: Annotated[Text, ovirt("username")] = UNSET
     guest_addresses: Annotated[Text, ovirt("guestIPs")] = UNSET
     guest_name: Annotated[Text, ovirt("guestFQDN")] = UNSET
+    guest_host_name: Annotated[Text, ovirt("guestName")] = UNSET
+    guest_os_version: Annotated[Text, ovirt("guestOs")] = UNSET
+    guest_os: Annotated[GuestOs | UnsetType, ovirt("guestOsInfo")] = UNSET
+    guest_timezone: Annotated[GuestTimezone | UnsetType, ovirt("guestTimezone")] = UNSET
+    guest_interfaces: Annotated[list[GuestInterface] | UnsetType, ovirt("netIfaces")] = UNSET
+    guest_mounts: Annotated[list[GuestMount] | UnsetType, ovirt("disksUsage")] = UNSET
+    guest_containers: Annotated[list[GuestContainer] | UnsetType, ovirt("guestContainers")] = UNSET
+    guest_pci_devices: Annotated[list[GuestPciDevice] | UnsetType, ovirt("pci_devices")] = UNSET
+    guest_cpus: Annotated[Number, ovirt("guestCPUCount")] = UNSET
+    last_login_s: Annotated[Figure, ovirt("lastLogin")] = UNSET
+    last_user: Annotated[Text, ovirt("lastUser")] = UNSET
+    last_logout_s: Annotated[Figure, ovirt("lastLogout")] = UNSET
     session: Literal["Active", "Locked", "LoggedOff", "Unknown", "UserLoggedOn"] | UnsetType = UNSET
     guest_applications: Annotated[list[str] | UnsetType, ovirt("appsList")] = UNSET
     jobs: Annotated[dict[str, str] | UnsetType, ovirt("vmJobs")] = UNSET

@@ -74,9 +74,13 @@ def complete_device(device: Element, domain_id: int, counts: Counter[str], taken
             if device.get("type") == "pty" and device.find("source") is None:
                 SubElement(device, "source", {"path": f"/dev/pts/{domain_id}"})
         case "channel":
-            target = device.find("target")
+            target, source = device.find("target"), device.find("source")
             if target is not None:
                 target.set("state", "disconnected")
+                if device.get("type") == "unix" and (source is None or source.get("path") is None):
+                    path = f"/var/lib/libvirt/qemu/channel/target/domain-{domain_id}/{target.get('name')}"
+                    source = SubElement(device, "source", {"mode": "bind"}) if source is None else source
+                    source.set("path", path)
     _add_alias(device, counts, taken)
 
 

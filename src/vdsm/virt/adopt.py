@@ -149,6 +149,8 @@ class Adopter:
             has_images=True,
             state=plan.state,
             first_offset_s=0 if view is None else view.time_offset_s,
+            agent_version=metadata.agent_version,
+            agent_connected=view is not None and view.qemu_agent_connected,
         )
         if metadata.started_at_s is not None:
             vm.started_s = shared.clock.monotonic() - max(0.0, shared.clock.time() - metadata.started_at_s)

@@ -1,7 +1,7 @@
 """What a domain's XML tells of a VM, parsed once into values; what it does now is left to `lifecycle` and `stats`."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
@@ -14,6 +14,7 @@ from vdsm.virt.metadata import MetadataInvalid, VmMetadata, VolumeRef, find_meta
 from vdsm.virt.qos import Policy, find_policy, read_limits
 
 AGENT_CHANNEL = "com.redhat.rhevm.vdsm"
+NEW_AGENT_CHANNEL = "ovirt-guest-agent.0"
 QEMU_AGENT_CHANNEL = "org.qemu.guest_agent.0"
 GUESTFS_CHANNEL = "org.libguestfs.channel.0"
 
@@ -34,6 +35,7 @@ class DiskView(Struct, frozen=True):
     alias: str
     volume: VolumeRef | None
     lun_id: str | None
+    serial: str
     limits: IoLimits
 
 
@@ -71,11 +73,19 @@ class DomainView(Struct, frozen=True):
     disks: tuple[DiskView, ...]
     interfaces: tuple[InterfaceView, ...]
     graphics: tuple[DisplayInfo, ...]
-    channels: frozenset[str]
+    channels: Mapping[str, str]
+    """Target name to the path of the socket at which qemu listens; empty for channels of other kinds."""
+    qemu_agent_connected: bool
+    """Whether the guest has opened the qemu agent's channel."""
     metadata: VmMetadata | None
     policy: Policy
     hash: str
     """Changes whenever a device does."""
+
+    @property
+    def agent_socket(self) -> str:
+        """Where the oVirt agent's messages come and go; empty when there is no such channel."""
+        return self.channels.get(NEW_AGENT_CHANNEL) or self.channels.get(AGENT_CHANNEL, "")
 
 
 def parse_domain(xml: str) -> DomainView:
@@ -111,7 +121,11 @@ def read_domain(domain: Element) -> DomainView:
             disks=tuple(list_disk_views(domain, metadata)),
             interfaces=tuple(_interface(card) for card in domain.iterfind("devices/interface")),
             graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
-            channels=frozenset(target.get("name", "") for target in domain.iterfind("devices/channel/target")),
+            channels=dict(_channel(channel) for channel in domain.iterfind("devices/channel")),
+            qemu_agent_connected=any(
+                (target.get("name"), target.get("state")) == (QEMU_AGENT_CHANNEL, "connected")
+                for target in domain.iterfind("devices/channel/target")
+            ),
             metadata=metadata,
             policy=find_policy(domain),
             hash=_hash(domain),
@@ -168,6 +182,7 @@ def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[Di
             alias=get_attribute(disk, "alias", "name"),
             volume=None if known is None else known.volume,
             lun_id=None if lun is None else str(lun),
+            serial=disk.findtext("serial", "").strip(),
             limits=read_limits(disk.find("iotune")),
         )
 
@@ -189,6 +204,13 @@ def _interface(card: Element) -> InterfaceView:
         alias=get_attribute(card, "alias", "name"),
         kind=card.get("type", ""),
     )
+
+
+def _channel(channel: Element) -> tuple[str, str]:
+    source = channel.find("source")
+    listens = channel.get("type") == "unix" and source is not None and source.get("mode") != "connect"
+    path = source.get("path", "") if listens and source is not None else ""
+    return get_attribute(channel, "target", "name"), path
 
 
 def _graphics(display: Element) -> DisplayInfo:

@@ -111,6 +111,7 @@ MOVES: Mapping[tuple[Status, Happening], Status] = {
 
 POWERING_DOWN_SEEN_S = 300
 GUEST_EVENT_SEEN_S = 60
+RESPONSIVE_S = 120
 
 
 class VmState(Struct, frozen=True):
@@ -123,7 +124,11 @@ class VmState(Struct, frozen=True):
     guest_event: Status | None = None
     guest_event_at_s: float = 0.0
     agent_state: Status | None = None
-    """What a responsive guest agent says; None when there is none."""
+    """What an agent in the guest made of it last; None when none ever spoke."""
+    heard_at_s: float | None = None
+    """When the oVirt agent said something last."""
+    qemu_agent_answers: bool = False
+    """Whether the qemu agent answered when it was last asked."""
     post_copy: bool = False
 
     def after(
@@ -155,8 +160,27 @@ class VmState(Struct, frozen=True):
         )
 
     def seen(self, guest_event: Status, now_s: float) -> Self:
-        """The state after the guest was seen to power up, reboot or power down."""
-        return replace(self, guest_event=guest_event, guest_event_at_s=now_s)
+        """The state after the guest was seen to power up, reboot or power down; agents know of a reboot no sooner."""
+        seen = replace(self, guest_event=guest_event, guest_event_at_s=now_s)
+        if guest_event is not Status.REBOOTING or self.agent_state is None:
+            return seen
+        return replace(seen, agent_state=guest_event, qemu_agent_answers=False)
+
+    def heard(self, now_s: float, agent_state: Status | None = None) -> Self:
+        """The state after a message of the oVirt agent, which may say that the guest is up."""
+        return replace(self, heard_at_s=now_s, agent_state=agent_state or self.agent_state)
+
+    def asked(self, answers: bool) -> Self:
+        """The state after the qemu agent answered, or did not; the same object when that changes nothing."""
+        if not answers:
+            return replace(self, qemu_agent_answers=False) if self.qemu_agent_answers else self
+        if self.qemu_agent_answers and self.agent_state is Status.UP:
+            return self
+        return replace(self, qemu_agent_answers=True, agent_state=Status.UP)
+
+    def is_responsive(self, now_s: float) -> bool:
+        """Whether the oVirt agent speaks."""
+        return self.heard_at_s is not None and now_s - self.heard_at_s < RESPONSIVE_S
 
     def effective(self, now_s: float) -> Status:
         """The status that callers see (facts §2.6)."""
@@ -169,7 +193,7 @@ class VmState(Struct, frozen=True):
         age_s = now_s - self.guest_event_at_s
         if self.guest_event is Status.POWERING_DOWN and age_s < POWERING_DOWN_SEEN_S:
             return Status.POWERING_DOWN
-        if self.agent_state is not None:
+        if self.agent_state is not None and (self.qemu_agent_answers or self.is_responsive(now_s)):
             return self.agent_state
         if self.guest_event is not None and age_s < GUEST_EVENT_SEEN_S:
             return self.guest_event

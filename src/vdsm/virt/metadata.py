@@ -175,6 +175,12 @@ class VmMetadata(Struct, frozen=True):
         return value if isinstance(value, int) else None
 
     @property
+    def agent_version(self) -> int:
+        """The API version of the oVirt agent, as last agreed on."""
+        value = self.values.get("guestAgentAPIVersion")
+        return value if isinstance(value, int) else 0
+
+    @property
     def exit(self) -> ExitInfo | None:
         """How the VM ended, when it has."""
         code, reason = self.values.get("exitCode"), self.values.get("exitReason")

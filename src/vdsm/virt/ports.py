@@ -179,6 +179,25 @@ class Hypervisor(Tunable, Protocol):
         """Deliver every later event to listener, on the daemon's loop."""
 
 
+class Channel(Protocol):
+    """A connection to a program inside a VM."""
+
+    async def read(self) -> bytes:
+        """What came, 64 KiB at most; empty at the end. Nothing is read ahead of who reads. Raises OSError."""
+
+    def send(self, data: bytes) -> bool:
+        """Whether it was taken; refused while the other side leaves 64 KiB unread, or when it is gone."""
+
+    def close(self) -> None: ...
+
+
+class Channels(Protocol):
+    """The sockets at which qemu listens for who wants to talk to a VM's inside."""
+
+    async def connect(self, path: str) -> Channel:
+        """Raises OSError."""
+
+
 class ProbeResult(Enum):
     """What the measurement found of KVM."""
 

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+from msgspec import Struct
 
 from vdsm.api.errors import DestroyFailed, MigrationInProgress, ResetFailed, VmIsDown, VmRequestFailed, WrongState
 from vdsm.core.children import wait_until
@@ -38,11 +42,28 @@ def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
         raise VmRequestFailed("the VM belongs to somebody else")
 
 
+class Farewell(Struct, frozen=True, kw_only=True):
+    """How a guest is to end, or to begin anew; `delay_s` and `message` are for its users, when its agent tells them."""
+
+    reboot: bool
+    delay_s: int
+    timeout_s: int
+    message: str = ""
+    force: bool = False
+
+
+class Say(Protocol):
+    """Tells a VM's oVirt agent something; whether it listens."""
+
+    def __call__(self, vm: Vm, name: str, arguments: Mapping[str, object] | None = None) -> bool: ...
+
+
 class Power:
     """Acts on the power of VMs."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, say: Say) -> None:
         self._shared = shared
+        self._say = say
 
     async def pause(self, vm: Vm) -> None:
         """Stop the VM's processors."""
@@ -68,13 +89,12 @@ class Power:
             raise ResetFailed(vm.vm_id, str(error)) from error
         self._shared.see(vm, Status.REBOOTING)
 
-    def shutdown(self, vm: Vm, *, reboot: bool, timeout_s: float, force: bool) -> None:
+    def shutdown(self, vm: Vm, wish: Farewell) -> None:
         """Begin to shut down or reboot; a sequence that is under way is replaced by this one."""
         check_possible(self._shared, vm, Request.SHUTDOWN)
         if vm.power is not None:
             vm.power.cancel()
-        work = self._reboot(vm, timeout_s, force) if reboot else self._shut_down(vm, timeout_s, force)
-        vm.power = self._shared.children.spawn(work, f"shut down VM {vm.vm_id}")
+        vm.power = self._shared.children.spawn(self._run(vm, wish), f"shut down VM {vm.vm_id}")
 
     async def destroy(self, vm: Vm, graceful_attempts: int, reason: ExitReason) -> None:
         """Cut the VM's power, whatever it does; raises DestroyFailed (42) or HypervisorDown, and then it lives on."""
@@ -149,28 +169,36 @@ class Power:
                 return
             raise DestroyFailed(vm.vm_id, str(error)) from error
 
-    async def _shut_down(self, vm: Vm, timeout_s: float, force: bool) -> None:
-        for mode in self._modes(vm):
-            if not await self._ask(vm, mode, reboot=False):
+    async def _run(self, vm: Vm, wish: Farewell) -> None:
+        done = vm.rebooted if wish.reboot else vm.stopped
+        vm.rebooted.clear()
+        for ask, wait_s in self._list_ways(vm, wish):
+            if not await ask():
                 continue
-            vm.shutdown_requested = True
-            self._shared.see(vm, Status.POWERING_DOWN)
-            if await wait_until(vm.stopped, timeout_s, self._shared.clock):
+            vm.shutdown_requested = vm.shutdown_requested or not wish.reboot
+            self._shared.see(vm, Status.REBOOTING if wish.reboot else Status.POWERING_DOWN)
+            if await wait_until(done, wait_s, self._shared.clock):
                 return
-        if force:
+        if wish.force and wish.reboot and vm.is_alive:
+            await self.reset(vm)
+        elif wish.force and not wish.reboot:
             await self._kill(vm, 1)
             self._shared.end(vm, ExitInfo.of(ExitReason.SHUT_DOWN_BY_ADMINISTRATOR))
 
-    async def _reboot(self, vm: Vm, timeout_s: float, force: bool) -> None:
-        vm.rebooted.clear()
-        for mode in self._modes(vm):
-            if not await self._ask(vm, mode, reboot=True):
-                continue
-            self._shared.see(vm, Status.REBOOTING)
-            if await wait_until(vm.rebooted, timeout_s, self._shared.clock):
-                return
-        if force and vm.is_alive:
-            await self.reset(vm)
+    def _list_ways(self, vm: Vm, wish: Farewell) -> list[tuple[Callable[[], Awaitable[bool]], float]]:
+        """How to ask the guest, the best way first, and how long each is waited for."""
+        words = {"timeout": wish.delay_s, "message": wish.message, "reboot": str(wish.reboot)}
+
+        async def tell_agent() -> bool:
+            return self._say(vm, "shutdown", words)
+
+        ways: list[tuple[Callable[[], Awaitable[bool]], float]] = [
+            (partial(self._ask, vm, ShutdownMode.AGENT, reboot=wish.reboot), wish.timeout_s),
+            (tell_agent, wish.delay_s + wish.timeout_s),
+        ]
+        if vm.view is None or vm.view.acpi:
+            ways.append((partial(self._ask, vm, ShutdownMode.ACPI, reboot=wish.reboot), wish.timeout_s))
+        return ways
 
     async def _ask(self, vm: Vm, mode: ShutdownMode, *, reboot: bool) -> bool:
         """Whether the guest was asked; one that cannot be reached this way is tried the next way."""
@@ -185,10 +213,6 @@ class Power:
             log.info("VM %s cannot be shut down by %s: %s", vm.vm_id, mode.value, error)
             return False
         return True
-
-    def _modes(self, vm: Vm) -> list[ShutdownMode]:
-        has_acpi = vm.view is None or vm.view.acpi
-        return [ShutdownMode.AGENT, ShutdownMode.ACPI] if has_acpi else [ShutdownMode.AGENT]
 
     @asynccontextmanager
     async def _watched(self, vm: Vm) -> AsyncIterator[None]:

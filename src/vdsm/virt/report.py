@@ -3,10 +3,12 @@
 from typing import get_args
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict, replace
 
 from vdsm.api.events import IoError, VmStatusChanged
+from vdsm.api.guest import GuestDisk
 from vdsm.api.vm import DeviceInfo, VmInfo, VmStatus
-from vdsm.api.vm_types import BalloonInfo, VmStats
+from vdsm.api.vm_types import BalloonInfo, GuestMemory, VmStats
 from vdsm.core.clock import Clock
 from vdsm.virt import stats
 from vdsm.virt.domain import DomainView
@@ -29,10 +31,10 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         return _build_exit_stats(vm, now_s)
     view, window = vm.view, vm.window
     cpu = stats.get_cpu(window)
-    guest_memory = stats.get_guest_memory(window)
+    guest_memory = _guest_memory(vm, now_s)
     cpus = None if window.last is None else window.last.number("vcpu.current")
     first = view.graphics[0] if view is not None and view.graphics else None
-    return VmStats(
+    figures = VmStats(
         vm_id=vm.vm_id,
         name=vm.name,
         status=vm.state.effective(now_s),
@@ -54,7 +56,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         cpu_limit_percent=UNSET if view is None else view.policy.cpu_limit_percent,
         cpu_quota_us=UNSET if view is None else view.cpu_quota_us,
         cpu_period_us=UNSET if view is None else view.cpu_period_us,
-        memory_used_percent=UNSET if view is None else stats.get_memory_used_percent(guest_memory, view.memory_kib),
+        memory_used_percent=_memory_used(vm, guest_memory),
         balloon=UNSET if view is None else _balloon(vm, view),
         guest_memory=guest_memory,
         network=UNSET if view is None else stats.list_networks(window, view),
@@ -67,10 +69,70 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         hash=UNSET if view is None or not vm.is_alive else view.hash,
         watchdog=vm.watchdog,
     )
+    return _with_guest(figures, vm)
+
+
+def build_guest_stats(vm: Vm, clock: Clock) -> VmStats:
+    """What is known of the VM's inside (facts §3.4), and nothing else."""
+    now_s = clock.monotonic()
+    memory = _guest_memory(vm, now_s)
+    figures = VmStats(
+        vm_id=vm.vm_id,
+        status=vm.state.effective(now_s),
+        status_time_ms=format_time(now_s),
+        memory_used_percent=_memory_used(vm, memory),
+        guest_memory=memory,
+    )
+    return _with_guest(figures, vm)
+
+
+def _with_guest(figures: VmStats, vm: Vm) -> VmStats:
+    """With what agents told; where they did not, clients get the words that facts §2.20 name."""
+    guest = vm.guest_figures
+    return replace(
+        figures,
+        guest_user=guest.user if guest.user is not UNSET else "Unknown",
+        guest_addresses=guest.addresses if guest.addresses is not UNSET else "",
+        guest_name=guest.fqdn if guest.fqdn is not UNSET else "",
+        guest_applications=guest.applications if guest.applications is not UNSET else [],
+        guest_cpus=guest.cpus if guest.cpus is not UNSET else -1,
+        session=guest.session if guest.session is not UNSET else "Unknown",
+        guest_host_name=guest.host_name,
+        guest_os_version=guest.os_version,
+        guest_os=guest.os,
+        guest_timezone=guest.timezone,
+        guest_interfaces=guest.interfaces,
+        guest_mounts=guest.mounts,
+        guest_containers=guest.containers,
+        guest_pci_devices=guest.pci_devices,
+        last_login_s=guest.last_login_s,
+        last_user=guest.last_user,
+        last_logout_s=guest.last_logout_s,
+    )
+
+
+def _guest_memory(vm: Vm, now_s: float) -> GuestMemory | UnsetType:
+    """The guest's memory as its agent tells, while it does, and as its balloon tells, which counts more."""
+    told = vm.guest.memory if vm.state.is_responsive(now_s) else UNSET
+    if told is UNSET and vm.state.is_responsive(now_s):
+        told = GuestMemory()
+    balloon = stats.get_guest_memory(vm.window)
+    if balloon is UNSET or told is UNSET:
+        return told if balloon is UNSET else balloon
+    return replace(told, **{name: value for name, value in asdict(balloon).items() if value is not UNSET})
+
+
+def _memory_used(vm: Vm, memory: GuestMemory | UnsetType) -> int:
+    """In percent; 0 while nobody knows (facts §3.2)."""
+    size_kib = 0 if vm.view is None else vm.view.memory_kib
+    if vm.guest.free_mib is not UNSET:
+        memory = GuestMemory(free_kib=vm.guest.free_mib * 1024)
+    percent = stats.get_memory_used_percent(memory, size_kib)
+    return 0 if percent is UNSET else percent
 
 
 def build_event(
-    vm: Vm, clock: Clock, command_timeout_s: float, *, whole: bool = False, io_error: IoError | UnsetType = UNSET
+    vm: Vm, clock: Clock, figures: VmStats | UnsetType = UNSET, *, io_error: IoError | UnsetType = UNSET
 ) -> VmStatusChanged:
     """The event that tells of the VM's status (facts §1.8)."""
     now_s = clock.monotonic()
@@ -84,7 +146,7 @@ def build_event(
         exit_message=UNSET if end is None else end.message,
         exit_reason=UNSET if end is None else int(end.reason),
         time_offset_s=UNSET if end is None else vm.time_offset_s,
-        stats=build_stats(vm, clock, command_timeout_s) if whole else UNSET,
+        stats=figures,
     )
 
 
@@ -103,6 +165,7 @@ def build_info(vm: Vm, clock: Clock) -> VmInfo:
     first = view.graphics[0] if view.graphics else None
     maximum_kib = view.maximum_memory_kib
     guaranteed_mib = vm.metadata.guaranteed_memory_mib
+    guest = vm.guest_figures
     return VmInfo(
         vm_id=vm.vm_id,
         status=_STATUSES[vm.state.effective(now_s)],
@@ -135,6 +198,12 @@ def build_info(vm: Vm, clock: Clock) -> VmInfo:
         exit_code=UNSET if end is None else end.code,
         exit_message=UNSET if end is None else end.message,
         exit_reason=UNSET if end is None else int(end.reason),
+        guest_name=guest.fqdn,
+        guest_addresses=guest.addresses,
+        guest_user=guest.user,
+        guest_timezone=guest.timezone,
+        guest_os=guest.os,
+        guest_disks={serial: GuestDisk(name=name) for serial, name in guest.disk_names.items()} or UNSET,
     )
 
 

@@ -7,9 +7,11 @@ from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
+from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
-from vdsm.virt.power import Power
+from vdsm.virt.ports import Channels
+from vdsm.virt.power import Farewell, Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
 from vdsm.virt.resume import Resumer
@@ -28,10 +30,12 @@ class VmService:
     Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, channels: Channels) -> None:
         self._shared = shared
         self._launcher = Launcher(shared)
-        self._power = Power(shared)
+        self.guests = GuestService(shared, channels)
+        """Fits `api.guest.GuestApi`."""
+        self._power = Power(shared, self.guests.channels.say)
         devices = Devices(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
@@ -51,6 +55,7 @@ class VmService:
             self._watcher.replay()
             self._resumer.look_at_all()
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
+            shared.children.spawn(self.guests.run(), "listen to guests")
             interval_s = shared.settings.sample_interval_s
             await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
         finally:
@@ -119,8 +124,15 @@ class VmService:
     ) -> None:
         """Ask the guest to power off or to reboot, in the background; agents that can show delay and message."""
         vm = self._shared.get(vm_id)
-        limit_s = self._shared.settings.shutdown_timeout_s if timeout_s is None else timeout_s
-        self._power.shutdown(vm, reboot=reboot, timeout_s=limit_s, force=force)
+        settings = self._shared.settings
+        wish = Farewell(
+            reboot=reboot,
+            delay_s=settings.shutdown_delay_s if delay_s is None else max(0, delay_s),
+            timeout_s=settings.shutdown_timeout_s if timeout_s is None else timeout_s,
+            message=message or "",
+            force=force,
+        )
+        self._power.shutdown(vm, wish)
 
     async def reset(self, vm_id: str) -> None:
         """Press the VM's reset button."""

@@ -20,7 +20,7 @@ from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import CHANGE, ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
 from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
-from vdsm.virt.report import build_event
+from vdsm.virt.report import build_event, build_guest_stats, build_stats
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     sample_interval_s: float = 15.0
     command_timeout_s: float = 60.0
     shutdown_timeout_s: int = 120
+    shutdown_delay_s: int = 30
     retry_s: float = 5.0
     launches: int = 4
     announce_patience_s: float = 2.0
@@ -76,10 +77,17 @@ class Shared(Struct, eq=False):
         except KeyError:
             raise NoSuchVm(vm_id) from None
 
-    def notify(self, vm: Vm, *, whole: bool = False, io_error: IoError | UnsetType = UNSET) -> None:
-        """Tell the world of the VM's status; `whole` adds its figures. Nothing is told before recovery is done."""
+    def notify(
+        self, vm: Vm, *, whole: bool = False, guest: bool = False, io_error: IoError | UnsetType = UNSET
+    ) -> None:
+        """Tell the world of the VM's status; `whole` adds its figures, `guest` those of its inside alone.
+
+        Nothing is told before recovery is done.
+        """
         if self.ready.is_set():
-            self.publish(build_event(vm, self.clock, self.settings.command_timeout_s, whole=whole, io_error=io_error))
+            stats = build_stats(vm, self.clock, self.settings.command_timeout_s) if whole else UNSET
+            stats = build_guest_stats(vm, self.clock) if guest else stats
+            self.publish(build_event(vm, self.clock, stats, io_error=io_error))
 
     def apply(
         self,
@@ -207,6 +215,7 @@ class Shared(Struct, eq=False):
         vm.xml, vm.is_stale = record.xml, False
         try:
             vm.view = parse_domain(record.xml)
+            vm.agent_connected = vm.view.qemu_agent_connected
         except DomainInvalid as error:
             log.warning("VM %s: its definition cannot be understood: %s", vm.vm_id, error)
 

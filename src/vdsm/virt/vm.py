@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
+from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.stats import Window
@@ -38,6 +39,17 @@ class Vm(Struct, eq=False):
     """What the caller wants added to the offsets that libvirt tells."""
     told_offset_s: int | None = None
     """The offset after the guest's last change of its clock."""
+    guest: GuestFigures = field(default_factory=GuestFigures)
+    """What the oVirt agent told."""
+    qemu_guest: GuestFigures = field(default_factory=GuestFigures)
+    """What the qemu agent told."""
+    guest_news: tuple[object, ...] = ()
+    """What was told of the guest last, to know when there is news."""
+    guest_told_at_s: float = float("-inf")
+    agent_version: int = 0
+    """The highest API version that the oVirt agent and we know."""
+    agent_connected: bool = False
+    """Whether the guest has opened the qemu agent's channel, as libvirt tells."""
     client_address: str = ""
     watchdog: WatchdogEvent | UnsetType = UNSET
     io_error: IoError | UnsetType = UNSET
@@ -70,6 +82,11 @@ class Vm(Struct, eq=False):
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None
+
+    @property
+    def guest_figures(self) -> GuestFigures:
+        """What both agents told."""
+        return merge(self.guest, self.qemu_guest)
 
     @property
     def time_offset_s(self) -> int:

@@ -8,6 +8,7 @@ from msgspec import UNSET
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.adopt import Adopter
+from vdsm.virt.guest.figures import note_reboot
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status, exit_of_event, pause_code_of
 from vdsm.virt.ports import EventKind, HypervisorEvent
 from vdsm.virt.power import Power
@@ -116,6 +117,7 @@ class Watcher:
             shared.children.spawn(work, f"destroy VM {vm.vm_id} on reboot")
             return
         vm.started_s = shared.clock.monotonic()
+        vm.guest = note_reboot(vm.guest, shared.clock.time())
         shared.see(vm, Status.REBOOTING)
         shared.children.spawn(shared.save(vm, startTime=shared.clock.time()), f"remember the reboot of VM {vm.vm_id}")
 

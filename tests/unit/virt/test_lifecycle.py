@@ -70,7 +70,7 @@ def test_only_a_running_vm_is_told_apart_by_its_guest(
     ],
 )
 def test_effective_status(event: Status | None, age_s: float, agent: Status | None, effective: Status) -> None:
-    state = VmState(Status.UP, guest_event=event, guest_event_at_s=100.0, agent_state=agent)
+    state = VmState(Status.UP, guest_event=event, guest_event_at_s=100.0, agent_state=agent, qemu_agent_answers=True)
     assert state.effective(100.0 + age_s) is effective
 
 

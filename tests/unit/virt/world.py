@@ -9,6 +9,7 @@ from vdsm.api.events import VmStatusChanged
 from vdsm.api.vm import VmInfo
 from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
+from vdsm.testing.channels import FakeChannels
 from vdsm.testing.clock import VirtualClock
 from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
@@ -67,12 +68,14 @@ class World:
         self.clock = VirtualClock()
         self.hypervisor = FakeHypervisor(self.clock)
         self.images = FakeImages()
+        self.channels = FakeChannels()
         self.events: list[VmStatusChanged] = []
 
     def make(self, **settings: object) -> VmService:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
-        return VmService(Shared(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen))
+        shared = Shared(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen)
+        return VmService(shared, self.channels)
 
     @asynccontextmanager
     async def running(self, **settings: object) -> AsyncIterator[VmService]:
