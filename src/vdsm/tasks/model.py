@@ -132,10 +132,17 @@ class TaskKind(Struct, frozen=True):
     recovery: Policy = Policy.AUTO
     priority: Priority = Priority.LOW
 
+    @property
+    def is_job(self) -> bool:
+        return self.tag in JOB_TYPES
+
 
 SPM = TaskKind("spm", persist=Policy.AUTO, clean=Policy.MANUAL)
 HSM = TaskKind("hsm", persist=Policy.NONE, clean=Policy.AUTO)
 SDM = TaskKind("sdm", persist=Policy.NONE, clean=Policy.AUTO)
+VIRT = TaskKind("virt", persist=Policy.NONE, clean=Policy.AUTO)
+JOB_TYPES = {SDM.tag: "storage", VIRT.tag: "virt"}
+"""The kinds of tasks that are jobs: their callers chose the ids."""
 
 
 class JobRecord(Struct, frozen=True):

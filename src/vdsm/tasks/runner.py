@@ -10,7 +10,7 @@ from vdsm.core.clock import Clock
 from vdsm.tasks import errors
 from vdsm.tasks.engine import Engine
 from vdsm.tasks.entry import TaskEntry, TaskSnapshot
-from vdsm.tasks.model import HSM, SDM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
+from vdsm.tasks.model import HSM, VIRT, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
 from vdsm.tasks.ports import Recover, TaskStore
 from vdsm.tasks.work import Job
 
@@ -25,7 +25,7 @@ class TaskRunner:
     Persisted tasks then wait on disk for the next SPM, others are gone. `recover` runs one rollback. At most
     `worker_count` tasks of a kind and owner work at once, and `queue_length` of an owner may wait, less when others do.
     `on_change` hears, on the loop, of every change that can be seen. Of done tasks that live in memory only, the last
-    `kept_count` are remembered, done jobs (tasks of the kind SDM, under an id of their caller's) for `job_kept_s` at
+    `kept_count` are remembered, done jobs (under an id of their caller's) for `job_kept_s` at
     most; a negative one keeps them.
     """
 
@@ -126,10 +126,12 @@ class TaskRunner:
     async def stop(self, task_id: str) -> bool:
         """Ask a task to stop: its work is cancelled and undone; a recovery ends in `failed` after the rollback at hand.
 
-        False when the task is done already, or past all taking back; it goes on as it was. Stopping twice is stopping
-        once.
+        False when the task is done already, or past all taking back, as the work of VMs is; it goes on as it was.
+        Stopping twice is stopping once.
         """
         entry = self._entry(task_id)
+        if entry.record.kind is VIRT:
+            return False
         try:
             await self._engine.change(entry, TaskRecord.request_stop)
         except errors.TaskStateTransition:
@@ -147,7 +149,7 @@ class TaskRunner:
         Tasks without a store that are no jobs go in any state and then run on unlisted.
         """
         entry = self._entry(task_id)
-        if not entry.record.state.is_done and (entry.store is not None or entry.record.kind is SDM):
+        if not entry.record.state.is_done and (entry.store is not None or entry.record.kind.is_job):
             raise errors.TaskStateError(request="clear", state=entry.record.state)
         if entry.store is not None:
             await entry.settled.wait()
@@ -162,7 +164,7 @@ class TaskRunner:
         """
         entry = self._entry(task_id)
         state = entry.record.state
-        if entry.record.kind is SDM:
+        if entry.record.kind.is_job:
             raise errors.TaskStateError(request="revert", state=state)
         if state is not TaskState.WAIT_RECOVER and not state.is_done:
             raise errors.TaskNotFinished(task_id=task_id)
@@ -264,7 +266,7 @@ class TaskRunner:
             return
         kept_since_s = self._clock.monotonic() - self._job_kept_s
         for entry in list(self._entries.values()):
-            if entry.record.kind is SDM and entry.ended_s is not None and entry.ended_s <= kept_since_s:
+            if entry.record.kind.is_job and entry.ended_s is not None and entry.ended_s <= kept_since_s:
                 self._forget(entry)
 
     def _forget_oldest(self) -> None:

@@ -7,10 +7,20 @@ import msgspec
 from msgspec import UNSET
 
 from vdsm.api.events import Event, JobEnded, TaskChanged
-from vdsm.api.task import JobError, JobInfo, JobStatus, ResultWord, StateWord, TaskDetails, TaskInfo, TaskStatus
+from vdsm.api.task import (
+    JobError,
+    JobInfo,
+    JobStatus,
+    JobType,
+    ResultWord,
+    StateWord,
+    TaskDetails,
+    TaskInfo,
+    TaskStatus,
+)
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.errors import TaskAborted
-from vdsm.tasks.model import SDM, TaskState
+from vdsm.tasks.model import JOB_TYPES, VIRT, TaskState
 from vdsm.tasks.runner import TaskRunner
 
 SPM_TAG = "spm"
@@ -52,7 +62,8 @@ class TaskService:
         return {task.task_id: _format_details(task) for task in self._runner.list_tasks()}
 
     async def list_jobs(self, job_type: str | None = None, job_ids: Sequence[str] | None = None) -> dict[str, JobInfo]:
-        tasks = self._runner.list_tasks(SDM.tag) if job_type in (None, "storage") else []
+        types = [job_type] if job_type else JOB_TYPES.values()
+        tasks = [task for task in self._runner.list_tasks() if JOB_TYPES.get(task.tag) in types]
         wanted = set(job_ids or ())
         return {task.task_id: format_job(task) for task in tasks if not wanted or task.task_id in wanted}
 
@@ -88,7 +99,7 @@ def format_job(task: TaskSnapshot) -> JobInfo:
         job_id=task.task_id,
         status=status,
         description=task.name,
-        job_type="storage",
+        job_type=cast(JobType, JOB_TYPES[task.tag]),
         progress_percent=UNSET if task.progress_percent is UNSET else int(task.progress_percent),
         error=JobError(code=task.code, message=task.failure) if status == "failed" else UNSET,
     )
@@ -106,11 +117,11 @@ def _get_job_status(task: TaskSnapshot) -> JobStatus:
 
 
 def format_events(task: TaskSnapshot) -> list[Event]:
-    """The events that tell of a change: the end of a job is one for its callers, too."""
-    change = _format_change(task)
-    if task.tag != SDM.tag or not task.is_done:
-        return [change]
-    return [change, JobEnded(**msgspec.structs.asdict(format_job(task)))]
+    """The events that tell of a change: the end of a job is one for its callers, too, and the only one of a VM's."""
+    events: list[Event] = [] if task.tag == VIRT.tag else [_format_change(task)]
+    if task.tag in JOB_TYPES and task.is_done:
+        events.append(JobEnded(**msgspec.structs.asdict(format_job(task))))
+    return events
 
 
 def _format_change(task: TaskSnapshot) -> TaskChanged:
