@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -35,6 +35,7 @@ from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.devices import DeviceApi
+from vdsm.api.disks import DiskApi
 from vdsm.api.events import DomainStatusChanged, Event
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
@@ -80,9 +81,11 @@ from vdsm.storage.services.streams import StreamService
 from vdsm.storage.services.transfers import NbdService, TicketService
 from vdsm.storage.services.volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
+from vdsm.tasks.model import VIRT
 from vdsm.tasks.pool import PoolTasks
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.service import TaskService, format_events
+from vdsm.tasks.work import Job, JobContext
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
@@ -183,6 +186,19 @@ def _format_volume(volume: VolumeLocation) -> dict[str, str]:
     lease = volume.lease
     place = {"leasePath": str(lease.path), "leaseOffset": str(lease.offset_bytes)} if lease else {}
     return {**ids, "path": str(volume.path), **place}
+
+
+class _Jobs:
+    """Jobs of virt, among those of storage."""
+
+    def __init__(self, runner: TaskRunner) -> None:
+        self._runner = runner
+
+    async def start(self, job_id: str, name: str, vm_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def run(_context: JobContext) -> None:
+            await work()
+
+        await self._runner.start(name, [Job(name, run)], owner=vm_id, kind=VIRT, task_id=job_id)
 
 
 class _VmCounter:
@@ -315,7 +331,9 @@ class Node:
             relabel_disks=self.settings.storage.relabel,
         )
         images = _Images(self.storage.images, self.storage.leases)
-        shared = Shared(self.machine.hypervisor, images, self.accelerator, self.clock, self._tell, virt)
+        jobs = _Jobs(self.storage.runner)
+        hypervisor = self.machine.hypervisor
+        shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)
         return VmService(shared, UnixChannels())
 
     def _make_host(self) -> HostService:
@@ -352,6 +370,7 @@ class Node:
                 MonitorApi: storage.monitors,
                 VmApi: self.vms,
                 DeviceApi: self.vms.devices,
+                DiskApi: self.vms.disks,
                 TuningApi: self.vms.tuning,
                 UpdateApi: self.vms.updates,
                 GuestApi: self.vms.guests,

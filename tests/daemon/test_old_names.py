@@ -151,6 +151,9 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("setVmTicket", vm, "secret", "120", "keep", {"userName": "x"})
     await plug_and_unplug(s, vm)
     await change_devices(s, vm, str(disc))
+    daemon.machine.fake.agents.add(vm)
+    for name, more in (("freeze", []), ("snapshot", [[], "", True]), ("thaw", [])):
+        await s.ok(name, vm, *more)
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)

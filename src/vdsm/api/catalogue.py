@@ -2,6 +2,7 @@
 
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.devices import DeviceApi
+from vdsm.api.disks import DiskApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.sdm import SdmApi
@@ -22,6 +23,7 @@ GROUPS: tuple[type, ...] = (
     VmApi,
     DeviceApi,
     UpdateApi,
+    DiskApi,
     TuningApi,
     GuestApi,
     PoolApi,

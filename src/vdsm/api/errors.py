@@ -53,7 +53,7 @@ class TicketFailed(NodeError, number=18, http=409, text="Failed to set the displ
 
 
 class AgentNotResponding(NodeError, number=19, http=409, retry=True, text="Guest agent non-responsive"):
-    """No agent in the guest has spoken for a while; what was to be said was sent all the same where it could be."""
+    """No agent in the guest listens; what was to be said was sent all the same where it could be."""
 
     vm_id: str
 
@@ -76,6 +76,37 @@ class MigrationInProgress(NodeError, number=51, http=409, retry=True, text="Not 
     """The VM is on its way to another host, or comes from one."""
 
     vm_id: str
+
+
+class SnapshotFailed(NodeError, number=48, http=409, text="Snapshot failed: {reason}"):
+    """The disks are as they were, or as libvirt tells."""
+
+    reason: str
+
+
+class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
+    """Only disks can be part of a snapshot."""
+
+
+class UnsupportedByAgent(NodeError, number=75, http=409, text="The agent of VM {vm_id} cannot do that: {reason}"):
+    """The guest's agent, or this libvirt, does not know the command."""
+
+    vm_id: str
+    reason: str
+
+
+class FreezeFailed(NodeError, number=76, http=409, text="Failed to freeze VM {vm_id}: {reason}"):
+    """The guest's file systems are not frozen, as far as anybody can tell."""
+
+    vm_id: str
+    reason: str
+
+
+class ThawFailed(NodeError, number=77, http=409, retry=True, text="Failed to thaw VM {vm_id}: {reason}"):
+    """The guest's file systems may be frozen still."""
+
+    vm_id: str
+    reason: str
 
 
 class PlugDiskFailed(NodeError, number=45, http=409, text="Failed to plug the disk: {reason}"):

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
+from vdsm.testing.hypervisor_blocks import FakeBlocks
 from vdsm.virt import ports
 
 _INVALID_ARGUMENT, _OPERATION_FAILED, _XML_ERROR, _INVALID = 8, 9, 27, 55  # libvirt's error numbers
@@ -55,6 +56,7 @@ class HypervisorWorld:
         self.clock = clock or SystemClock()
         self.domains: dict[str, FakeDomain] = {}
         self.agents: set[str] = set()  # VMs whose qemu guest agent answers
+        self.held: set[str] = set()  # VMs whose file systems are frozen
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
         self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
@@ -120,6 +122,7 @@ class HypervisorWorld:
         domain.errors.clear()
         self._frozen.discard(domain.vm_id)
         self.agents.discard(domain.vm_id)
+        self.held.discard(domain.vm_id)
         self.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (5, detail)))
         if not domain.is_persistent:
             del self.domains[domain.vm_id]
@@ -200,7 +203,7 @@ class FakeTuning(HypervisorWorld):
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.TUNED))
 
 
-class FakeHypervisor(FakeTuning):
+class FakeHypervisor(FakeBlocks, FakeTuning):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:

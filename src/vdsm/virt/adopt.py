@@ -6,11 +6,13 @@ import logging
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.devices import Devices
+from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
 from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery
 from vdsm.virt.shared import Shared, list_volumes
+from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -22,8 +24,9 @@ _REPREPARE_EVERY_S = 10.0
 class Adopter:
     """Keeps the list of VMs as libvirt has it."""
 
-    def __init__(self, shared: Shared, devices: Devices) -> None:
+    def __init__(self, shared: Shared, devices: Devices, snapshots: Snapshots) -> None:
         self._shared = shared
+        self._snapshots = snapshots
         self._devices = devices
         self._connected = asyncio.Event()
         self._seen: set[str] = set()
@@ -143,7 +146,7 @@ class Adopter:
             name=record.name,
             xml=record.xml,
             view=view,
-            metadata=metadata,
+            metadata=metadata if plan.is_external else correct_volumes(view, metadata),
             is_external=plan.is_external,
             has_domain=True,
             has_images=True,
@@ -169,6 +172,7 @@ class Adopter:
         shared.notify(vm, whole=True)
         if vm.is_external:
             return
+        self._snapshots.recover(vm)
         if plan.writes_exit and vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
             vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")

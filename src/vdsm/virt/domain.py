@@ -23,6 +23,13 @@ class DomainInvalid(ValueError):
     """The domain XML cannot be understood; the text says why."""
 
 
+class DiskLayer(Struct, frozen=True):
+    """One layer of a drive that runs: where it is, and by which number qemu knows it (`vda[3]`)."""
+
+    path: str
+    index: str
+
+
 class DiskView(Struct, frozen=True):
     """One drive: `target` names it, `format` is libvirt's (qcow2, raw)."""
 
@@ -37,6 +44,13 @@ class DiskView(Struct, frozen=True):
     lun_id: str | None
     serial: str
     limits: IoLimits
+    is_transient: bool = False
+    layers: tuple[DiskLayer, ...] = ()
+    """Top first; the lower ones only while it runs."""
+    mirror: str = ""
+    """The job that fills a mirror, `active-commit` or `copy`; empty without one."""
+    is_mirrored: bool = False
+    """Whether the mirror has all that the disk has."""
 
 
 class InterfaceView(Struct, frozen=True):
@@ -77,6 +91,8 @@ class DomainView(Struct, frozen=True):
     """Target name to the path of the socket at which qemu listens; empty for channels of other kinds."""
     qemu_agent_connected: bool
     """Whether the guest has opened the qemu agent's channel."""
+    leases: frozenset[str]
+    """The ids of what leases are held on: volumes, and external leases."""
     metadata: VmMetadata | None
     policy: Policy
     hash: str
@@ -126,6 +142,7 @@ def read_domain(domain: Element) -> DomainView:
                 (target.get("name"), target.get("state")) == (QEMU_AGENT_CHANNEL, "connected")
                 for target in domain.iterfind("devices/channel/target")
             ),
+            leases=frozenset(lease.findtext("key", "").strip() for lease in domain.iterfind("devices/lease")),
             metadata=metadata,
             policy=find_policy(domain),
             hash=_hash(domain),
@@ -172,6 +189,7 @@ def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[Di
         target = get_attribute(disk, "target", "dev")
         known = None if metadata is None else metadata.device(devtype="disk", name=target)
         lun = None if known is None else known.values.get("GUID")
+        mirror = disk.find("mirror")
         yield DiskView(
             target=target,
             device=disk.get("device", "disk"),
@@ -184,7 +202,19 @@ def list_disk_views(domain: Element, metadata: VmMetadata | None) -> Iterator[Di
             lun_id=None if lun is None else str(lun),
             serial=disk.findtext("serial", "").strip(),
             limits=read_limits(disk.find("iotune")),
+            is_transient=known is not None and known.values.get("shared") == "transient",
+            layers=tuple(_list_layers(disk)),
+            mirror="" if mirror is None else mirror.get("job", "copy"),
+            is_mirrored=mirror is not None and mirror.get("ready") == "yes",
         )
+
+
+def _list_layers(disk: Element) -> Iterator[DiskLayer]:
+    index = get_attribute(disk, "source", "index")
+    layer: Element | None = disk
+    while layer is not None and (path := _path(layer)):
+        yield DiskLayer(path, layer.get("index") or index)
+        layer = layer.find("backingStore")
 
 
 def _path(disk: Element) -> str:

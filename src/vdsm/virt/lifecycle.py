@@ -209,6 +209,8 @@ class Request(Enum):
     RESET = "reset"
     TICKET = "setTicket"
     PLUG = "changing devices"
+    SNAPSHOT = "snapshot"
+    AGENT = "asking the guest"
     TUNE = "tuning"
 
 
@@ -230,7 +232,10 @@ def check_request(state: VmState, request: Request) -> Refusal | None:
         return None
     if state.status is Status.DOWN:
         return Refusal.IS_DOWN
-    if request is Request.PLUG and state.status in (Status.MIGRATION_SOURCE, Status.MIGRATION_DESTINATION):
+    if request in (Request.PLUG, Request.SNAPSHOT) and state.status in (
+        Status.MIGRATION_SOURCE,
+        Status.MIGRATION_DESTINATION,
+    ):
         return Refusal.MIGRATES
     if state.status in _STARTING:
         return Refusal.WRONG_STATE

@@ -1,6 +1,6 @@
 """What virt needs from outside: a hypervisor, prepared disk images, and somebody to tell about changes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from enum import Enum
 from typing import Literal, Protocol
 
@@ -119,7 +119,21 @@ class Tunable(Protocol):
         """libvirt's `total_bytes_sec`, `read_iops_sec` and so on; of bytes, or of operations, all three or none."""
 
 
-class Hypervisor(Tunable, Protocol):
+class BlockChanger(Protocol):
+    """The part of a hypervisor that changes what is below the disks of a running VM."""
+
+    async def snapshot(self, vm_id: str, xml: str) -> None:
+        """Put the tops that a `domainsnapshot` names on its disks, all at one moment or none of them; what is to stay
+        has to be named, too. The tops are there already and stay what they are; libvirt remembers nothing of it."""
+
+    async def freeze_filesystems(self, vm_id: str) -> None:
+        """Have the guest's agent write all through and hold back writes."""
+
+    async def thaw_filesystems(self, vm_id: str) -> None:
+        """Let the guest write again."""
+
+
+class Hypervisor(Tunable, BlockChanger, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
@@ -234,6 +248,14 @@ class PreparedImage(Struct, frozen=True):
 
 PathKind = Literal["folder", "file", "missing"]
 """Whatever is there and no folder counts as a file."""
+
+
+class HostJobs(Protocol):
+    """Work that its caller follows by the id that it chose (facts §4.8)."""
+
+    async def start(self, job_id: str, name: str, vm_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin the work, on this loop; the job ends with it, and fails with what it raises. An id that is in use is
+        refused. Nobody but the end of the daemon stops it."""
 
 
 class Images(Protocol):

@@ -7,6 +7,7 @@ from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
+from vdsm.virt.disk_service import DiskService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
@@ -17,6 +18,7 @@ from vdsm.virt.request import plan_request
 from vdsm.virt.resume import Resumer
 from vdsm.virt.sampling import Sampler
 from vdsm.virt.shared import Shared
+from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.tuning import TuningService
 from vdsm.virt.updates import UpdateService
@@ -39,8 +41,10 @@ class VmService:
         devices = Devices(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
+        snapshots = Snapshots(shared)
+        self.disks = DiskService(shared, snapshots)
         self._resumer = Resumer(shared, self._power)
-        self._adopter = Adopter(shared, devices)
+        self._adopter = Adopter(shared, devices, snapshots)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)

@@ -14,11 +14,12 @@ from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.virt.accelerator import Accelerator
 from vdsm.virt.domain import DomainInvalid, parse_domain
+from vdsm.virt.drives import correct_volumes
 from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import CHANGE, ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
-from vdsm.virt.ports import DomainRecord, Hypervisor, HypervisorTimeout, Images
+from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
 from vdsm.virt.vm import Vm
@@ -56,6 +57,7 @@ class Shared(Struct, eq=False):
 
     hypervisor: Hypervisor
     images: Images
+    jobs: HostJobs
     accelerator: Accelerator
     clock: Clock
     publish: Callable[[VmStatusChanged], None]
@@ -218,6 +220,9 @@ class Shared(Struct, eq=False):
             vm.agent_connected = vm.view.qemu_agent_connected
         except DomainInvalid as error:
             log.warning("VM %s: its definition cannot be understood: %s", vm.vm_id, error)
+            return
+        if not vm.is_external:
+            vm.metadata = correct_volumes(vm.view, vm.metadata)
 
     async def _clean_up(self, vm: Vm) -> None:
         await self.save(vm)

@@ -102,7 +102,8 @@ def test_requests_that_do_not_fit_are_refused(status: Status) -> None:
     starting = status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING, Status.MIGRATION_DESTINATION)
     for request in set(Request) - {Request.RESUME}:
         expected = Refusal.IS_DOWN if status is Status.DOWN else Refusal.WRONG_STATE if starting else None
-        if request is Request.PLUG and status in (Status.MIGRATION_SOURCE, Status.MIGRATION_DESTINATION):
+        moves = (Request.PLUG, Request.SNAPSHOT)
+        if request in moves and status in (Status.MIGRATION_SOURCE, Status.MIGRATION_DESTINATION):
             expected = Refusal.MIGRATES
         assert check_request(state, request) is expected
     refused = starting or status in (Status.SAVING, Status.DOWN, Status.MIGRATION_SOURCE)

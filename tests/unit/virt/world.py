@@ -1,13 +1,13 @@
 """A VM service on fakes, with what it tells the world and what it does to images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from tests.unit.virt.builders import HOST, VM_ID, parameters
 from vdsm.api.events import VmStatusChanged
 from vdsm.api.vm import VmInfo
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import GeneralFailure, NodeError
 from vdsm.testing import hypervisor_xml
 from vdsm.testing.channels import FakeChannels
 from vdsm.testing.clock import VirtualClock
@@ -24,6 +24,7 @@ class FakeImages:
     """Prepares any image; counts who is prepared, and waits or fails when told to."""
 
     def __init__(self) -> None:
+        self.format = "cow"
         self.prepared: list[str] = []
         self.failures: list[NodeError] = []
         self.teardown_failures: list[NodeError] = []
@@ -32,6 +33,8 @@ class FakeImages:
         self.waiting = 0
         self.folders: set[str] = set()
         self.missing: set[str] = set()
+        self.parents: dict[str, str] = {}
+        """What each volume lies on; those that are not there lie on none."""
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -40,7 +43,12 @@ class FakeImages:
         if self.failures:
             raise self.failures.pop(0)
         self.prepared.append(image_id)
-        return PreparedImage(f"/run/{domain_id}/{image_id}/{volume_id}", "file", "cow")
+        chain = [volume_id]
+        while (parent := self.parents.get(chain[-1])) is not None:
+            chain.append(parent)
+        folder, ids = f"/run/{domain_id}/{image_id}", {"domainID": domain_id, "imageID": image_id}
+        nodes = ({**ids, "volumeID": one, "path": f"{folder}/{one}"} for one in reversed(chain))
+        return PreparedImage(f"{folder}/{volume_id}", "file", self.format, tuple(nodes))
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         if self.teardown_failures:
@@ -56,6 +64,42 @@ class FakeImages:
         return "folder" if path in self.folders else "missing" if path in self.missing else "file"
 
 
+class FakeJobs:
+    """Runs each job at once; tells what became of it: None while it goes on, then its failure or an empty text."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, str | None] = {}
+        self.numbers: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, job_id: str, name: str, vm_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        if job_id in self.ends:
+            raise GeneralFailure(f"job {job_id} exists")
+        self.ends[job_id] = None
+        task = asyncio.create_task(self._run(job_id, work))
+        self._tasks.add(task)
+
+    async def _run(self, job_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+            self.ends[job_id] = ""
+        except NodeError as error:
+            self.ends[job_id], self.numbers[job_id] = str(error), error.number
+
+    async def close(self) -> None:
+        """The daemon ends: so do its jobs, wherever they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self.ends.clear()
+
+    async def wait(self, job_id: str) -> str:
+        """How the job ended."""
+        await until(lambda: self.ends.get(job_id) is not None)
+        return self.ends[job_id] or ""
+
+
 class NoProbe:
     async def measure(self) -> ProbeResult:
         raise AssertionError("nobody should measure")
@@ -69,13 +113,14 @@ class World:
         self.hypervisor = FakeHypervisor(self.clock)
         self.images = FakeImages()
         self.channels = FakeChannels()
+        self.jobs = FakeJobs()
         self.events: list[VmStatusChanged] = []
 
     def make(self, **settings: object) -> VmService:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
-        shared = Shared(self.hypervisor, self.images, accelerator, self.clock, self.events.append, chosen)
-        return VmService(shared, self.channels)
+        ports = (self.hypervisor, self.images, self.jobs, accelerator, self.clock)
+        return VmService(Shared(*ports, self.events.append, chosen), self.channels)
 
     @asynccontextmanager
     async def running(self, **settings: object) -> AsyncIterator[VmService]:
@@ -86,6 +131,7 @@ class World:
             yield service
         finally:
             task.cancel()
+            await self.jobs.close()
             await asyncio.wait({task})
             self.hypervisor._listeners.clear()
             if not task.cancelled() and (error := task.exception()) is not None:

@@ -9,6 +9,7 @@ import libvirt
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
+from vdsm.adapters.libvirt.blocks import BlockCalls
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Connector, Link
 from vdsm.adapters.libvirt.devices import DeviceCalls
@@ -39,7 +40,7 @@ _REBOOT_FLAGS = {
 }
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail

@@ -1,0 +1,65 @@
+"""The surface of disks of VMs that run: snapshots of them, and what guests write through before one is taken."""
+
+from typing import Annotated, Protocol
+
+from msgspec import UNSET, Meta, Struct
+
+from vdsm.api.declare import Text, group, ovirt, verb, xmlrpc
+from vdsm.core.ids import Uuid, VmId
+
+
+class SnapshotDrive(Struct, frozen=True, kw_only=True):
+    """A disk's volume now, and the one that was made to become its top; both of the same image.
+
+    Disks that are named by the ids of LUNs, or by ids of their own, are not found.
+    """
+
+    domain_id: Annotated[Text, ovirt("domainID")] = UNSET
+    image_id: Annotated[Text, ovirt("imageID")] = UNSET
+    base_volume_id: Annotated[Text, ovirt("baseVolumeID")] = UNSET
+    volume_id: Annotated[Text, ovirt("volumeID")] = UNSET
+    base_lun_id: Annotated[Text, ovirt("baseGUID")] = UNSET
+    lun_id: Annotated[Text, ovirt("GUID")] = UNSET
+    base_disk_id: Annotated[Text, ovirt("baseUUID")] = UNSET
+    disk_id: Annotated[Text, ovirt("UUID")] = UNSET
+
+
+_Minutes = Annotated[int, Meta(ge=1, le=1 << 20)]
+_FAILS = ("no-such-vm", "vm-is-down", "wrong-state")
+_AGENT = ("agent-not-responding", "unsupported-by-agent")
+_Vm = Annotated[VmId, ovirt("vmID"), "the VM's id"]
+
+
+@group("disk", "/vms")
+class DiskApi(Protocol):
+    """Disks of a VM that runs. What a daemon that is killed meanwhile leaves half done, the next one ends."""
+
+    @verb(
+        "VM.snapshot",
+        "POST /{vm_id}/snapshot",
+        fails=(*_FAILS, "migration-in-progress", "job-exists", "memory-not-supported"),
+    )
+    @xmlrpc("snapshot", "vm_id drives memory frozen")
+    async def snapshot(
+        self,
+        vm_id: _Vm,
+        drives: Annotated[list[SnapshotDrive], ovirt("snapDrives"), "the disks, all at the same moment"],
+        memory: Annotated[str | None, ovirt("snapMemory"), "volumes for the memory: not supported yet"] = None,
+        frozen: Annotated[bool, "the caller froze the guest's file systems, and thaws them"] = False,
+        job_id: Annotated[Uuid | None, ovirt("jobUUID"), "the job's id; without one it gets any"] = None,
+        timeout_minutes: Annotated[_Minutes, ovirt("timeout"), "for the memory"] = 30,
+        freeze_timeout_minutes: Annotated[
+            _Minutes, ovirt("freeze_timeout"), "how long file systems may be frozen before it is given up"
+        ] = 8,
+    ) -> None:
+        """Begin to put new tops on disks: a job, which fails with 48. Disks that have their new top already stay."""
+
+    @verb("VM.freeze", "POST /{vm_id}/freeze", fails=(*_FAILS, *_AGENT, "freeze-failed"))
+    @xmlrpc("freeze", "vm_id")
+    async def freeze(self, vm_id: _Vm) -> None:
+        """Have the guest's agent write all through, and hold back further writes."""
+
+    @verb("VM.thaw", "POST /{vm_id}/thaw", fails=(*_FAILS, *_AGENT, "thaw-failed"))
+    @xmlrpc("thaw", "vm_id")
+    async def thaw(self, vm_id: _Vm) -> None:
+        """Let the guest write again."""

@@ -1,0 +1,234 @@
+"""Takes snapshots of the disks of VMs that run (facts §2.14); which disks, and what is noted, `snapshot_plan` tells.
+
+The note of a snapshot is in the VM's metadata before libvirt is asked. What came of it is read from libvirt's XML, also
+by the next daemon: libvirt does what it was asked for whoever is there to hear of it.
+"""
+
+import logging
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from xml.etree.ElementTree import Element
+
+from msgspec import Struct
+
+from vdsm.api import errors
+from vdsm.api.disks import SnapshotDrive
+from vdsm.core.children import wait_until
+from vdsm.core.errors import NodeError
+from vdsm.virt.domain import get_attribute
+from vdsm.virt.drives import build_disk, list_drives, set_volume
+from vdsm.virt.elements import element, format_xml, parse_xml
+from vdsm.virt.lifecycle import Request
+from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
+from vdsm.virt.power import check_possible
+from vdsm.virt.shared import Shared
+from vdsm.virt.snapshot_plan import (
+    KEY,
+    CannotSnapshot,
+    NewTop,
+    SnapshotRecord,
+    check_image,
+    find_record,
+    plan_snapshot,
+)
+from vdsm.virt.vm import Vm
+
+log = logging.getLogger(__name__)
+
+JOB_NAME = "snapshot_vm"
+# libvirt's error numbers: no support, unsupported argument (no channel), silent agent, unsupported, out of step.
+_AGENT_ABSENT, _AGENT_LACKS = (74, 86, 97), (3, 84)
+
+
+class SnapshotOrder(Struct, frozen=True, kw_only=True):
+    """A snapshot as its caller wants it."""
+
+    job_id: str
+    drives: Sequence[SnapshotDrive]
+    frozen: bool
+    timeout_s: int
+    freeze_timeout_s: int
+
+
+class Snapshots:
+    """Snapshots of disks, one at a time of each VM."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    async def begin(self, vm: Vm, order: SnapshotOrder) -> None:
+        """Begin, as a job. Raises what `check_possible` does, and for a job id that is in use."""
+        check_possible(self._shared, vm, Request.SNAPSHOT)
+        await self._shared.jobs.start(order.job_id, JOB_NAME, vm.vm_id, lambda: self._run(vm, order))
+
+    def recover(self, vm: Vm) -> None:
+        """Go on with what an earlier daemon began, in the background, and tell its end under the same id."""
+        if KEY not in vm.metadata.values:
+            return
+        record = find_record(vm.metadata)
+        work = self._shared.save(vm, **{KEY: None}) if record is None else self._recover(vm, record)
+        self._shared.children.spawn(work, f"end the snapshot of VM {vm.vm_id}")
+
+    async def freeze(self, vm: Vm) -> None:
+        """Raises AgentNotResponding (19), UnsupportedByAgent (75), FreezeFailed (76)."""
+        with self._asking_agent(vm, errors.FreezeFailed):
+            await self._shared.hypervisor.freeze_filesystems(vm.vm_id)
+
+    async def thaw(self, vm: Vm) -> None:
+        """Raises AgentNotResponding (19), UnsupportedByAgent (75), ThawFailed (77)."""
+        with self._asking_agent(vm, errors.ThawFailed):
+            await self._shared.hypervisor.thaw_filesystems(vm.vm_id)
+
+    @contextmanager
+    def _asking_agent(self, vm: Vm, failure: type[errors.FreezeFailed | errors.ThawFailed]) -> Iterator[None]:
+        check_possible(self._shared, vm, Request.AGENT)
+        try:
+            yield
+        except HypervisorTimeout as error:
+            vm.monitor_failed = True
+            raise failure(vm.vm_id, str(error)) from error
+        except HypervisorRefused as error:
+            if error.kind in _AGENT_ABSENT:
+                raise errors.AgentNotResponding(vm.vm_id) from error
+            if error.kind in _AGENT_LACKS:
+                raise errors.UnsupportedByAgent(vm.vm_id, error.reason) from error
+            raise failure(vm.vm_id, error.reason) from error
+
+    async def _run(self, vm: Vm, order: SnapshotOrder) -> None:
+        try:
+            async with vm.changing:
+                check_possible(self._shared, vm, Request.SNAPSHOT)
+                await self._take(vm, order)
+        except CannotSnapshot as error:
+            raise errors.SnapshotFailed(str(error)) from error
+        except NodeError as error:
+            raise errors.SnapshotFailed(str(error)) from error
+
+    async def _take(self, vm: Vm, order: SnapshotOrder) -> None:
+        if vm.is_external:
+            raise CannotSnapshot("the VM is somebody else's")
+        plan = plan_snapshot(vm.view, vm.metadata, order.drives)
+        if not plan:
+            return
+        record = make_record(order, self._shared.clock.monotonic())
+        failure: CannotSnapshot | NodeError | None = None
+        is_thawed = True
+        await self._note(vm, record)
+        try:
+            tops = [(top, await self._prepare(top)) for top in plan]
+            disks = [self._build_disk(*top) for top in tops]
+            record = record.with_drives(tops, _list_disks(vm))
+            await self._note(vm, record)
+            if not record.frozen:
+                is_thawed = False
+                await self._try(vm, "freeze", self._shared.hypervisor.freeze_filesystems(vm.vm_id))
+            check_possible(self._shared, vm, Request.SNAPSHOT)
+            await self._ask(vm, disks, record)
+        except (CannotSnapshot, NodeError) as error:
+            failure = error
+        is_thawed = is_thawed or await self._thaw(vm)
+        is_done = await self._settle(vm, record)
+        if not is_thawed:
+            await self._thaw(vm)
+        if not is_done:
+            raise failure or CannotSnapshot("libvirt did not do it")
+
+    async def _prepare(self, top: NewTop) -> PreparedImage:
+        volume = top.volume
+        image = await self._shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
+        check_image(top, image)
+        return image
+
+    def _build_disk(self, top: NewTop, image: PreparedImage) -> Element:
+        disk = build_disk(top.drive, image, relabel=self._shared.settings.relabel_disks)
+        return element("disk", *disk, name=top.drive.target, snapshot="external", type=disk.get("type"))
+
+    async def _note(self, vm: Vm, record: SnapshotRecord) -> None:
+        await self._shared.record(vm, **{KEY: record.encode()})
+
+    async def _ask(self, vm: Vm, disks: Sequence[Element], record: SnapshotRecord) -> None:
+        if self._shared.clock.monotonic() > record.freeze_deadline_s:
+            raise CannotSnapshot(f"it took more than {record.freezeTimeout} s to come so far")
+        named = {disk.get("name") for disk in disks}
+        all_disks = () if vm.view is None else vm.view.disks
+        others = [element("disk", name=disk.target, snapshot="no") for disk in all_disks if disk.target not in named]
+        xml = format_xml(element("domainsnapshot", element("disks", *disks, *others)))
+        await self._shared.hypervisor.snapshot(vm.vm_id, xml)
+
+    async def _thaw(self, vm: Vm) -> bool:
+        return await self._try(vm, "thaw", self._shared.hypervisor.thaw_filesystems(vm.vm_id))
+
+    async def _try(self, vm: Vm, what: str, asked: Awaitable[None]) -> bool:
+        """Whether there was an answer: most guests have no agent, and get by."""
+        try:
+            await asked
+        except NodeError as error:
+            log.info("VM %s: its guest could not %s for a snapshot: %s", vm.vm_id, what, error)
+            return isinstance(error, HypervisorRefused)
+        return True
+
+    async def _settle(self, vm: Vm, record: SnapshotRecord) -> bool:
+        """Ask until libvirt tells what came of it, and let the metadata tell so; whether all disks have their tops."""
+        shared = self._shared
+        while await shared.refresh(vm) is None and vm.is_alive:
+            await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
+        metadata, wanted = vm.metadata.changed(**{KEY: None}), record.list_tops()
+        drives = [
+            drive for drive in list_drives(vm.view, metadata) if wanted.get(drive.target) == drive.volume.volume_id
+        ]
+        for drive in drives:
+            volume = drive.volume
+            try:
+                image = await shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
+                metadata = set_volume(metadata, drive.target, volume, image.chain)
+            except NodeError as error:
+                log.warning("VM %s: the new chain of %s is not known: %s", vm.vm_id, drive.target, error)
+        try:
+            await shared.store(vm, metadata)
+        except NodeError as error:
+            log.warning("VM %s: its metadata does not tell that its snapshot ended: %s", vm.vm_id, error)
+        await shared.refresh(vm)
+        return bool(wanted) and len(drives) == len(wanted)
+
+    async def _recover(self, vm: Vm, record: SnapshotRecord) -> None:
+        work = partial(self._go_on, vm, record)
+        try:
+            await self._shared.jobs.start(record.jobUUID, JOB_NAME, vm.vm_id, work)
+        except NodeError as error:
+            log.warning("VM %s: its snapshot ends unseen: %s", vm.vm_id, error)
+            await work()
+
+    async def _go_on(self, vm: Vm, record: SnapshotRecord) -> None:
+        shared = self._shared
+        async with vm.changing:
+            while vm.is_alive:
+                try:
+                    await shared.store(vm, vm.metadata)  # This waits for what libvirt does for the VM just now.
+                    break
+                except NodeError:
+                    await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
+            if vm.is_alive and record.newDrives and not record.frozen:
+                await self._thaw(vm)
+            is_done = await self._settle(vm, record)
+        if vm.is_alive:
+            shared.notify(vm)
+        if not is_done:
+            raise errors.SnapshotFailed("the daemon ended before it asked libvirt")
+
+
+def make_record(order: SnapshotOrder, now_s: float) -> SnapshotRecord:
+    """The note of a snapshot that begins now."""
+    return SnapshotRecord(
+        startTime=str(now_s),
+        timeout=str(order.timeout_s),
+        freezeTimeout=str(order.freeze_timeout_s),
+        jobUUID=order.job_id,
+        frozen=order.frozen,
+    )
+
+
+def _list_disks(vm: Vm) -> dict[str, str]:
+    """The XML of the VM's disks, by target name."""
+    disks = parse_xml(vm.xml).iterfind("devices/disk")
+    return {get_attribute(disk, "target", "dev"): format_xml(disk) for disk in disks}

@@ -1,0 +1,131 @@
+"""Disks of VMs over every dialect: what changed and what was refused looks as clients of each know it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.daemon.running import Furniture, House, Running, describe_volume, furnish, make_id, on_the_shared_loop
+from tests.daemon.test_told import listening
+from vdsm.api.events import JobEnded
+from vdsm.wire.client import CallFailed
+
+
+async def add_top(daemon: Running, made: Furniture, base_id: str) -> str:
+    """A new volume on the VM's."""
+    top = describe_volume(made, volumeID=make_id(), srcImgUUID=made.image_id, srcVolUUID=base_id)
+    await daemon.finish(await daemon.rpc("Volume.create", top))
+    return str(top["volumeID"])
+
+
+def wish(made: Furniture, base_id: str, top_id: str) -> dict[str, str]:
+    ids = {"domainID": made.domain_id, "imageID": made.image_id}
+    return {**ids, "baseVolumeID": base_id, "volumeID": top_id}
+
+
+async def end(daemon: Running, job_id: str) -> dict[str, Any]:
+    """Wait for a job's end, and what Host.getJobs tells then."""
+    await daemon.wait_until(lambda: any(isinstance(e, JobEnded) and e.job_id == job_id for e in daemon.told))
+    jobs: dict[str, dict[str, Any]] = await daemon.rpc("Host.getJobs", {"job_type": "virt", "job_ids": [job_id]})
+    assert list(jobs) == [job_id]
+    return jobs[job_id]
+
+
+async def test_snapshots_as_each_dialect_has_them(daemon: Running, tmp_path: Any) -> None:
+    made = await furnish(daemon, tmp_path / "storage")
+    daemon.machine.fake.agents.add(made.vm_id)
+    chain = [made.volume_id]
+    for _ in range(3):
+        chain.append(await add_top(daemon, made, chain[-1]))
+    job_id = make_id()
+    done = {"id": job_id, "status": "done", "description": "snapshot_vm", "job_type": "virt"}
+    async with listening(daemon) as visitor:
+        given = {"vmID": made.vm_id, "snapDrives": [wish(made, *chain[:2])], "jobUUID": job_id}
+        assert await daemon.rpc("VM.snapshot", given) is True
+        assert await end(daemon, job_id) == done
+        told = json.loads((await visitor.get()).body)
+        assert told["method"] == f"|jobs|status|{job_id}" and done.items() <= told["params"].items()
+    for job_type, found in (("storage", False), ("virt", True), (None, True)):
+        jobs = await daemon.rpc("Host.getJobs", {} if job_type is None else {"job_type": job_type})
+        assert (job_id in jobs) is found
+    assert await daemon.rpc("VM.freeze", {"vmID": made.vm_id}) is True
+    assert await daemon.rpc("VM.thaw", {"vmID": made.vm_id}) is True
+
+    for name, parameters in (("freeze", []), ("snapshot", [[wish(made, *chain[1:3])], "", True]), ("thaw", [])):
+        answer = await daemon.xmlrpc(name, made.vm_id, *parameters)
+        assert answer["status"]["code"] == 0
+    vm, view = f"/api/v1/vms/{made.vm_id}", daemon.node.vms._shared.vms[made.vm_id]
+    await daemon.wait_until(lambda: view.metadata.devices[0].values["volumeID"] == chain[2])
+
+    drive = {"domain_id": made.domain_id, "image_id": made.image_id}
+    drive |= {"base_volume_id": chain[2], "volume_id": chain[3]}
+    answer = await daemon.rest("POST", f"{vm}/snapshot", {"drives": [drive], "job_id": (job_id := make_id())})
+    assert answer.status == 204, answer
+    assert (await end(daemon, job_id))["status"] == "done"
+    for verb in ("freeze", "thaw"):
+        assert (await daemon.rest("POST", f"{vm}/{verb}")).status == 204
+    jobs = (await daemon.rest("GET", "/api/v1/jobs", query={"job_type": "virt"})).json
+    assert {job["description"] for job in jobs.values()} == {"snapshot_vm"} and len(jobs) == 3
+
+
+async def test_nobody_stops_what_a_vm_is_at(daemon: Running, tmp_path: Any) -> None:
+    made, fake = await furnish(daemon, tmp_path / "storage"), daemon.machine.fake
+    top_id, take, may_go_on = await add_top(daemon, made, made.volume_id), fake.snapshot, asyncio.Event()
+
+    async def wait(vm_id: str, xml: str) -> None:
+        await may_go_on.wait()
+        await take(vm_id, xml)
+
+    fake.snapshot = wait  # type: ignore[method-assign]
+    given = {"vmID": made.vm_id, "snapDrives": [wish(made, made.volume_id, top_id)], "jobUUID": (job_id := make_id())}
+    await daemon.rpc("VM.snapshot", given)
+    await daemon.rpc("Task.stop", {"taskID": job_id})
+    jobs = await daemon.rpc("Host.getJobs", {"job_ids": [job_id]})
+    assert jobs[job_id]["status"] == "running"
+    with pytest.raises(CallFailed) as refused:
+        await daemon.rpc("Task.clear", {"taskID": job_id})
+    assert refused.value.code == 410
+    may_go_on.set()
+    assert (await end(daemon, job_id))["status"] == "done"
+
+
+async def test_a_failed_job_tells_why_and_cannot_be_stopped(daemon: Running, tmp_path: Any) -> None:
+    made = await furnish(daemon, tmp_path / "storage")
+    job_id = make_id()
+    given = {"vmID": made.vm_id, "snapDrives": [wish(made, make_id(), make_id())], "jobUUID": job_id}
+    await daemon.rpc("VM.snapshot", given)
+    job = await end(daemon, job_id)
+    assert (job["status"], job["error"]["code"]) == ("failed", 48) and "no disk" in job["error"]["message"]
+    assert await daemon.rpc("Task.stop", {"taskID": job_id}) is True
+    assert await end(daemon, job_id) == job
+    with pytest.raises(CallFailed) as refused:
+        await daemon.rpc("VM.snapshot", given)
+    assert refused.value.code == 100
+    await daemon.rpc("Task.clear", {"taskID": job_id})
+    assert await daemon.rpc("Host.getJobs", {"job_ids": [job_id]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "code"),
+    [
+        ("VM.snapshot", {}, 91),
+        ("VM.snapshot", {"snapDrives": {}}, 91),
+        ("VM.snapshot", {"snapDrives": ["disk"]}, 91),
+        ("VM.snapshot", {"snapDrives": [], "timeout": 0}, 91),
+        ("VM.snapshot", {"snapDrives": [], "timeout": "soon"}, 91),
+        ("VM.snapshot", {"snapDrives": [], "freeze_timeout": -8}, 91),
+        ("VM.snapshot", {"snapDrives": [], "jobUUID": "../../etc"}, 91),
+        ("VM.snapshot", {"snapDrives": [], "snapMemory": "a,b,c,d,e,f"}, 44),
+        ("VM.snapshot", {"snapDrives": [], "vmID": make_id()}, 1),
+        ("VM.freeze", {}, 19),
+        ("VM.thaw", {}, 19),
+        ("VM.thaw", {"vmID": make_id()}, 1),
+    ],
+)
+@on_the_shared_loop
+async def test_what_does_not_fit(house: House, method: str, parameters: dict[str, Any], code: int) -> None:
+    daemon, made = house
+    with pytest.raises(CallFailed) as refused:
+        await daemon.rpc(method, {"vmID": made.vm_id, **parameters})
+    assert refused.value.code == code
