@@ -5,6 +5,7 @@ times as fast as emulated. Both kernels are built from the same source of Debian
 networks need. Both see this machine's file system, read-only, and get their disks and their script alike.
 """
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lab.images import PROJECT, VENV
+from lab.commands import run
+from lab.images import CACHE, PROJECT, VENV
+from lab.scratch import Scratch
 
 MEMORY_MIB = 5120
 SHARED = "/run/turns"
@@ -72,6 +75,7 @@ class UserMode:
         # Words that the kernel does not know become the environment of its first program.
         words = [f"LAB_SCRIPT={boot.script}", f"LAB_SHARED={boot.shared}", f"LAB_TALKS={boot.is_interactive:d}"]
         return [
+            *("env", f"LD_PRELOAD={_build_xstate()}"),
             *(str(self._PROGRAM), f"mem={MEMORY_MIB}M", f"uml_dir={boot.folder}/", "umid=lab", *disks),
             *("rootfstype=hostfs", "rootflags=/", "ro", f"init={PROJECT / 'lab/user-init.sh'}"),
             *(["quiet"] if boot.is_interactive else []),
@@ -85,6 +89,18 @@ class UserMode:
                 command = f"sysrq {key}".encode()
                 console.send(self._REQUEST.pack(self._MAGIC, self._VERSION, len(command), command))
                 time.sleep(STACKS_S / 3)  # nobody says when all has gone over the terminal
+
+
+def _build_xstate() -> Path:
+    """What lets that kernel run on processors that have more state than it knows; compiled once."""
+    source = Path(__file__).with_name("xstate.c")
+    library = CACHE / f"xstate-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    if not library.exists():
+        with Scratch(CACHE) as scratch:
+            new = scratch.path / library.name
+            run("gcc", "-O2", "-shared", "-fPIC", "-o", new, source)
+            new.rename(library)
+    return library
 
 
 class Emulated:
