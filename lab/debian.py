@@ -22,7 +22,9 @@ from lab.processes import DIES_WITH_PARENT
 CACHE = Path(__file__).parent.parent / ".cache/lab"
 SUITE = "bookworm"
 # Without dbus the agent's shutdown never ends: systemd is asked through it.
-PACKAGES = ("linux-image-cloud-amd64", "qemu-guest-agent", "dbus", "systemd-sysv", "udev")
+PACKAGES = ("linux-image-cloud-amd64", "qemu-guest-agent", "dbus", "systemd-sysv", "udev", "python3", "iproute2")
+PROGRAM_SERIAL = "program"
+"""A disk of that serial is run as a Python program, from its first byte to its last; root's, and again when it ends."""
 HOSTNAME = "lab-guest"
 _IMAGE_BYTES = 2**30
 _BUILD_TIMEOUT_S = 900.0
@@ -50,6 +52,16 @@ rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/va
 mkdir -p "$1/etc/systemd/system/qemu-guest-agent.service.d"
 printf '[Unit]\\nWants=systemd-logind.service\\nAfter=systemd-logind.service\\n' \\
   >"$1/etc/systemd/system/qemu-guest-agent.service.d/lab.conf"
+cat >"$1/etc/systemd/system/program.service" <<'X'
+[Service]
+ExecStart=/usr/bin/python3 /dev/disk/by-id/virtio-{PROGRAM_SERIAL}
+StandardError=journal+console
+Restart=always
+RestartSec=2
+X
+cat >"$1/etc/udev/rules.d/99-program.rules" <<'X'
+SUBSYSTEM=="block", ENV{{ID_SERIAL}}=="{PROGRAM_SERIAL}", TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="program.service"
+X
 ln -sf /lib/systemd/system/multi-user.target "$1/etc/systemd/system/default.target"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \\
   e2scrub_reap.service systemd-journal-flush.service systemd-update-utmp.service \\

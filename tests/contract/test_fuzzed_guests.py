@@ -7,9 +7,10 @@ import msgspec
 
 from tests.fuzzing import fuzz
 from tests.rounds import SOAK_FACTOR
-from vdsm.virt.guest import figures, messages
+from vdsm.virt.guest import figures, messages, qemu_agent
 from vdsm.virt.guest.figures import GuestFigures
 from vdsm.virt.guest.messages import BadMessage, Lines, clean, decode
+from vdsm.virt.guest.qemu_agent import BadAnswer
 
 NUMBER = random.randrange(1 << 32) if SOAK_FACTOR else 0
 """The same inputs every time in quick runs; others in soak."""
@@ -48,3 +49,33 @@ def hear(data: bytes) -> None:
 def test_the_ovirt_agent(rounds: Rounds) -> None:
     new_ways = fuzz(hear, TALK, under=(messages, figures), count=rounds(3000, 300_000), words=WORDS, number=NUMBER)
     assert new_ways > 5
+
+
+ANSWERS = [
+    b'{"return": {"version": "7", "supported_commands": [{"name": "guest-get-users", "enabled": true}]}}',
+    b'{"return": [{"online": true}, {"online": false, "logical-id": 1}]}',
+    b'{"return": [{"driver-name": "d", "driver-date": 1600000000000, "id": {"device-id": 1, "vendor-id": 2}}]}',
+    b'{"return": [{"name": "e", "ip-addresses": [{"ip-address": "fe80::1%e", "ip-address-type": "ipv6"}]}]}',
+    b'{"return": {"host-name": "h", "id": "mswindows", "machine": "i686", "kernel-release": "6", "offset": -5}}',
+    b'{"return": [{"user": "u", "domain": "d"}, {"user": "\\ud800"}]}',
+    b'{"return": [{"mountpoint": "/", "total-bytes": 9, "used-bytes": 3, "disk": [{"serial": "s", "dev": "/a1"}]}]}',
+    b'{"return": [{"name": "/dev/a", "partition": false, "address": {"serial": "s"}}]}',
+]
+
+
+def ask(data: bytes) -> None:
+    """Whatever was asked, that is the answer."""
+    known = GuestFigures()
+    for command in qemu_agent.PERIODS:
+        try:
+            known = qemu_agent.read(known, command, data.decode("utf-8", "surrogateescape"))
+        except BadAnswer as error:
+            assert len(str(error)) <= 300
+    qemu_agent.has_address(known)
+    text = msgspec.json.encode(figures.merge(GuestFigures(applications=["a"]), known)).decode()
+    assert clean(text, len(text)) == text, "what is passed on is harmless"
+
+
+def test_the_qemu_agent(rounds: Rounds) -> None:
+    new_ways = fuzz(ask, ANSWERS, under=(qemu_agent, figures), count=rounds(2000, 200_000), words=WORDS, number=NUMBER)
+    assert new_ways > 3

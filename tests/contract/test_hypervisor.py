@@ -287,6 +287,8 @@ class HypervisorContract(Suite):
             hypervisor.set_io_tune(vm_id, "vda", make_limits()),
             hypervisor.set_cpu_count(vm_id, 1),
             hypervisor.pin_cpu(vm_id, 0, (0,)),
+            hypervisor.ask_agent(vm_id, "guest-ping"),
+            hypervisor.take_screenshot(vm_id),
         ]
         for call in calls:
             with pytest.raises(NoSuchDomain) as failure:
@@ -311,6 +313,7 @@ class HypervisorContract(Suite):
             hypervisor.set_io_tune(vm_id, "vda", make_limits()),
             hypervisor.set_cpu_count(vm_id, 1),
             hypervisor.pin_cpu(vm_id, 0, (0,)),
+            hypervisor.ask_agent(vm_id, "guest-ping"),
         ]
         for call in calls:
             with pytest.raises(HypervisorRefused, match="not running"):
@@ -441,12 +444,24 @@ class HypervisorContract(Suite):
         await hypervisor.reset(vm_id)
         await world.events.wait_for(vm_id, EventKind.REBOOT)
 
+    async def test_what_a_display_shows(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        with pytest.raises(HypervisorRefused, match="not running"):
+            await world.hypervisor.take_screenshot(vm_id)
+        await world.hypervisor.start(vm_id, paused=False)
+        picture = await world.hypervisor.take_screenshot(vm_id)
+        magic = {"image/png": b"\x89PNG\r\n", "image/x-portable-pixmap": b"P6\n"}[picture.mime_type]
+        assert picture.data.startswith(magic)
+
     async def test_a_guest_without_agent_cannot_be_asked_through_it(self, world: World, define: Define) -> None:
         vm_id = await define()
         await world.hypervisor.start(vm_id, paused=False)
         for call in (world.hypervisor.shutdown, world.hypervisor.reboot):
             with pytest.raises(HypervisorRefused, match="agent"):
                 await call(vm_id, ShutdownMode.AGENT)
+        with pytest.raises(HypervisorRefused, match="agent") as refused:
+            await world.hypervisor.ask_agent(vm_id, "guest-info")
+        assert refused.value.kind == 86
         assert (await world.hypervisor.get_domain(vm_id)).state is DomainState.RUNNING
 
     async def test_sample(self, world: World, define: Define) -> None:

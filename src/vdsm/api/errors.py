@@ -21,6 +21,12 @@ class VmIsDown(NodeError, number=1, http=409, text="Virtual machine is down: {{'
     vm_id: str
 
 
+class VmIsNotRunning(NodeError, number=6, http=409, text="Virtual machine is not running: {{'vmId': '{vm_id}'}}"):
+    """The VM is down, or does not run yet."""
+
+    vm_id: str
+
+
 class CreateFailed(NodeError, number=9, http=400, text="Error creating the requested VM: {reason}"):
     """The VM cannot be created as described."""
 

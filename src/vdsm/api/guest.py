@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 from msgspec import UNSET, Struct
 
 from vdsm.api.declare import Text, group, ovirt, verb, xmlrpc
+from vdsm.core.context import Right
 from vdsm.core.ids import VmId
 
 
@@ -70,13 +71,26 @@ class GuestPciDevice(Struct, frozen=True, kw_only=True):
     driver_date: Text = UNSET
 
 
+class Screenshot(Struct, frozen=True, kw_only=True):
+    """What a VM's first display shows; `data` is the picture in base64."""
+
+    data: str
+    encoding: str
+    mime_type: str
+
+
 _Vm = Annotated[VmId, ovirt("vmID"), "the VM's id"]
+_SHOWS = ("no-such-vm", "vm-is-not-running", "hypervisor-down", "hypervisor-timeout", "hypervisor-refused")
 _FAILS = ("no-such-vm", "vm-is-down", "agent-not-responding")
 
 
 @group("guest", "/vms")
 class GuestApi(Protocol):
     """What the oVirt agent inside a VM can be asked to do. It is told even when it seems not to listen."""
+
+    @verb("VM.screenshot", "GET /{vm_id}/screenshot", needs=Right.OPERATE, fails=_SHOWS)
+    async def take_screenshot(self, vm_id: _Vm) -> Screenshot:
+        """A picture of what the VM shows now, as PNG or PPM."""
 
     @verb("VM.desktopLock", "POST /{vm_id}/desktop/lock", fails=_FAILS)
     @xmlrpc("desktopLock", "vm_id")

@@ -1,6 +1,7 @@
 """A hypervisor that is only memory: VMs with live XML, events, figures, failing on demand; it runs no guest."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
@@ -57,6 +58,7 @@ class HypervisorWorld:
         self.domains: dict[str, FakeDomain] = {}
         self.agents: set[str] = set()  # VMs whose qemu guest agent answers
         self.held: set[str] = set()  # VMs whose file systems are frozen
+        self.agent_answers: dict[str, object] = {}  # to the agents' commands; others are refused
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
         self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
@@ -203,7 +205,35 @@ class FakeTuning(HypervisorWorld):
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.TUNED))
 
 
-class FakeHypervisor(FakeBlocks, FakeTuning):
+class FakeAgents(HypervisorWorld):
+    """Fits `virt.ports.GuestAgents`."""
+
+    async def ask_agent(self, vm_id: str, command: str) -> str:
+        await self._find_active("ask_agent", vm_id)
+        if vm_id not in self.agents:
+            raise ports.HypervisorRefused("Guest agent is not responding: QEMU guest agent is not connected", _NO_AGENT)
+        if command not in self.agent_answers:
+            raise ports.HypervisorRefused(f"unable to execute QEMU agent command '{command}'", ports.AGENT_REFUSED)
+        return json.dumps({"return": self.agent_answers[command]})
+
+    def connect_agent(self, vm_id: str, *, answers: bool = True) -> None:
+        """The guest opens the agent's channel; who then answers is another question."""
+        self._set_agent(vm_id, "connected", 1)
+        if answers:
+            self.agents.add(vm_id)
+
+    def disconnect_agent(self, vm_id: str) -> None:
+        """The guest closes the agent's channel."""
+        self._set_agent(vm_id, "disconnected", 2)
+        self.agents.discard(vm_id)
+
+    def _set_agent(self, vm_id: str, state: str, number: int) -> None:
+        for target in self.domains[vm_id].xml.iterfind("devices/channel/target[@name='org.qemu.guest_agent.0']"):
+            target.set("state", state)
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.AGENT, (number, 2)))
+
+
+class FakeHypervisor(FakeBlocks, FakeTuning, FakeAgents):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:
@@ -339,6 +369,12 @@ class FakeHypervisor(FakeBlocks, FakeTuning):
             raise ports.HypervisorRefused("device not found", _NO_DEVICE)
         if self.guests_obey:
             self.remove_device(vm_id, device)
+
+    async def take_screenshot(self, vm_id: str) -> ports.Picture:
+        domain = await self._find_active("take_screenshot", vm_id)
+        if domain.xml.find("devices/video/model") is None:
+            raise ports.HypervisorRefused("no screens to take screenshot from", _INVALID_ARGUMENT)
+        return ports.Picture("image/x-portable-pixmap", b"P6\n1 1\n255\n\0\0\0")
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         return dict((await self._find_active("block_errors", vm_id)).errors)

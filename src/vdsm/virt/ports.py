@@ -70,6 +70,7 @@ class EventKind(Enum):
     GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type)
     WATCHDOG = "watchdog"  # detail: (action,)
     DEVICE_REMOVED = "device_removed"  # names: (alias,)
+    AGENT = "agent"  # detail: (1 for a channel that the guest opened, 2 for one that it closed, reason)
     TUNED = "tuned"  # limits of its processors or disks changed
     CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
     DISCONNECTED = "disconnected"  # vm_id is empty
@@ -133,7 +134,28 @@ class BlockChanger(Protocol):
         """Let the guest write again."""
 
 
-class Hypervisor(Tunable, BlockChanger, Protocol):
+AGENT_REFUSED = 112
+"""libvirt's error number for an agent that answered that it cannot."""
+
+
+class Picture(Struct, frozen=True):
+    """What a display shows."""
+
+    mime_type: str
+    data: bytes
+
+
+class GuestAgents(Protocol):
+    """The part of a hypervisor that reaches the qemu agents inside VMs, beside whatever else is asked of a VM."""
+
+    async def ask_agent(self, vm_id: str, command: str) -> str:
+        """What the agent answers to a command without arguments: the JSON object that has it as `return`.
+
+        One at a time for a VM, seconds at most. A refusal of the agent itself has the number AGENT_REFUSED.
+        """
+
+
+class Hypervisor(Tunable, BlockChanger, GuestAgents, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
@@ -182,6 +204,9 @@ class Hypervisor(Tunable, BlockChanger, Protocol):
 
     async def detach_device(self, vm_id: str, xml: str) -> None:
         """Ask the guest to let go of the device, as its XML is now. When it does, DEVICE_REMOVED is told."""
+
+    async def take_screenshot(self, vm_id: str) -> Picture:
+        """What the first display shows; HypervisorRefused when there is none."""
 
     async def block_errors(self, vm_id: str) -> Mapping[str, int]:
         """virDomainGetDiskErrors: target name to error number (2 is no space)."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Protocol
 
@@ -204,7 +204,8 @@ class Power:
         """Whether the guest was asked; one that cannot be reached this way is tried the next way."""
         hypervisor = self._shared.hypervisor
         try:
-            async with self._watched(vm):
+            # An agent that does not answer says nothing of the VM's monitor.
+            async with self._watched(vm) if mode is ShutdownMode.ACPI else nullcontext():
                 if reboot:
                     await hypervisor.reboot(vm.vm_id, mode)
                 else:

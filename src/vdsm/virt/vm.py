@@ -50,6 +50,8 @@ class Vm(Struct, eq=False):
     """The highest API version that the oVirt agent and we know."""
     agent_connected: bool = False
     """Whether the guest has opened the qemu agent's channel, as libvirt tells."""
+    agent_epoch: int = 0
+    """How often it did, as far as we were told."""
     client_address: str = ""
     watchdog: WatchdogEvent | UnsetType = UNSET
     io_error: IoError | UnsetType = UNSET

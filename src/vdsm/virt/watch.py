@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
@@ -22,6 +23,7 @@ _DEFINED, _STARTED, _SUSPENDED, _RESUMED, _STOPPED, _SHUTDOWN = 0, 2, 3, 4, 5, 6
 _SUSPENDED_IO_ERROR = 2
 _STOPPED_SHUTDOWN = 0
 _SHUTDOWN_BY_HOST = 2
+_AGENT_CONNECTED = 1
 _GRAPHICS_INITIALIZE, _GRAPHICS_DISCONNECT = 1, 2
 _WATCHDOG_ACTIONS = {0: "ignore", 1: "pause", 2: "reset", 3: "destroy", 4: "shutdown", 5: "log"}
 
@@ -43,6 +45,7 @@ class Watcher:
             EventKind.WATCHDOG: self._on_watchdog,
             EventKind.DEVICE_REMOVED: self._on_device_removed,
             EventKind.TUNED: self._on_tuned,
+            EventKind.AGENT: self._on_agent,
         }
 
     def on_event(self, event: HypervisorEvent) -> None:
@@ -117,7 +120,8 @@ class Watcher:
             shared.children.spawn(work, f"destroy VM {vm.vm_id} on reboot")
             return
         vm.started_s = shared.clock.monotonic()
-        vm.guest = note_reboot(vm.guest, shared.clock.time())
+        vm.guest = note_reboot(replace(vm.guest, user=vm.guest_figures.user), shared.clock.time())
+        vm.qemu_guest = replace(vm.qemu_guest, user=UNSET)
         shared.see(vm, Status.REBOOTING)
         shared.children.spawn(shared.save(vm, startTime=shared.clock.time()), f"remember the reboot of VM {vm.vm_id}")
 
@@ -153,6 +157,13 @@ class Watcher:
         vm.is_stale = True
         vm.device_removed.set()
         self._adopter.check(vm)
+
+    def _on_agent(self, vm: Vm, event: HypervisorEvent) -> None:
+        vm.agent_connected = event.detail[:1] == (_AGENT_CONNECTED,)
+        if vm.agent_connected:
+            vm.agent_epoch += 1
+        else:
+            vm.state = vm.state.asked(False)
 
     def _on_tuned(self, vm: Vm, event: HypervisorEvent) -> None:
         vm.is_stale = True

@@ -28,6 +28,7 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
         HypervisorEvent(VM, EventKind.GRAPHICS, (0,), names=("192.0.2.7", "vnc")),
     ),
     ("DEVICE_REMOVED", ("net1",), HypervisorEvent(VM, EventKind.DEVICE_REMOVED, names=("net1",))),
+    ("AGENT_LIFECYCLE", (1, 2), HypervisorEvent(VM, EventKind.AGENT, (1, 2))),
     ("TUNABLE", ({"blkdeviotune.disk": "vda"},), HypervisorEvent(VM, EventKind.TUNED)),
 ]
 

@@ -23,6 +23,8 @@ class CallSettings(Struct, frozen=True):
     slow_timeout_s: float = 600.0  # a start may allocate hundreds of GiB, a definition make libvirt probe its qemus
     starts_limit: int = 4
     definitions_limit: int = 2
+    questions_limit: int = 4  # to agents inside VMs, of which any may be silent
+    farewells_limit: int = 2  # shutdowns by agents, each of which may take a minute
     destroy_patience_s: float = 1.0  # how long destroy waits for a call in flight before it goes beside it
 
 
@@ -35,6 +37,9 @@ class Calls:
         self._settings = settings
         self._lanes = Lanes()
         self._destroy_lanes = Lanes()
+        self._agent_lanes = Lanes()
+        self.questions = Turnstile(settings.questions_limit)
+        self.farewells = Turnstile(settings.farewells_limit)
         self.starts = Turnstile(settings.starts_limit)
         self.definitions = Turnstile(settings.definitions_limit)
 
@@ -72,6 +77,20 @@ class Calls:
                 await turnstile.enter(vm_id, what, timeout_s)
                 holds.add(turnstile)
         return await self._make(what, function, timeout_s, holds)
+
+    async def on_agent(
+        self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T], turnstile: Turnstile, timeout_s: float
+    ) -> T:
+        """A call on the agent inside a VM: libvirt makes it beside calls on the VM, after others on that agent."""
+        self._check(vm_id)
+        with _Holds(vm_id) as holds:
+            await self._agent_lanes.enter(vm_id, what, timeout_s)
+            holds.add(self._agent_lanes)
+            await turnstile.enter(vm_id, what, timeout_s)
+            holds.add(turnstile)
+        return await self._make(
+            what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, holds
+        )
 
     async def destroy(self, vm_id: str, function: Callable[[libvirt.virDomain], T]) -> T:
         """The call that reaches a VM whose other call is stuck; one at a time, beyond the pool's limits."""

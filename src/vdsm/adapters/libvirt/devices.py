@@ -3,6 +3,9 @@
 import libvirt
 
 from vdsm.adapters.libvirt.calls import Calls
+from vdsm.virt.ports import HypervisorRefused, Picture
+
+_CHUNK, _LARGEST_PICTURE = 1 << 18, 64 << 20
 
 
 class DeviceCalls:
@@ -18,6 +21,23 @@ class DeviceCalls:
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
         await self._calls.on_vm(vm_id, "attach device", lambda domain: domain.attachDeviceFlags(xml, live))
 
+    async def take_screenshot(self, vm_id: str) -> Picture:
+        calls = self._calls
+        return await calls.for_vm(vm_id, "screenshot", lambda connection: _take_screenshot(connection, vm_id))
+
     async def detach_device(self, vm_id: str, xml: str) -> None:
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
         await self._calls.on_vm(vm_id, "detach device", lambda domain: domain.detachDeviceFlags(xml, live))
+
+
+def _take_screenshot(connection: libvirt.virConnect, vm_id: str) -> Picture:
+    stream = connection.newStream()
+    mime_type = connection.lookupByUUIDString(vm_id).screenshot(stream, 0)
+    picture = bytearray()
+    while chunk := stream.recv(_CHUNK):
+        picture += chunk
+        if len(picture) > _LARGEST_PICTURE:
+            stream.abort()
+            raise HypervisorRefused(f"a picture of more than {_LARGEST_PICTURE} bytes")
+    stream.finish()
+    return Picture(mime_type, bytes(picture))

@@ -161,4 +161,5 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
         libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS: on_graphics,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
         libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE: on_tuned,
+        libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: with_numbers(EventKind.AGENT),
     }

@@ -9,6 +9,7 @@ import libvirt
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
+from vdsm.adapters.libvirt.agents import AgentCalls
 from vdsm.adapters.libvirt.blocks import BlockCalls
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Connector, Link
@@ -30,17 +31,9 @@ _UNDEFINE_FLAGS = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
-_SHUTDOWN_FLAGS = {
-    ports.ShutdownMode.AGENT: libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
-    ports.ShutdownMode.ACPI: libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
-}
-_REBOOT_FLAGS = {
-    ports.ShutdownMode.AGENT: libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT,
-    ports.ShutdownMode.ACPI: libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
-}
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, AgentCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail
@@ -115,12 +108,6 @@ class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls):
     async def destroy(self, vm_id: str, *, graceful: bool) -> None:
         flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL if graceful else 0
         await self._calls.destroy(vm_id, lambda domain: domain.destroyFlags(flags))
-
-    async def shutdown(self, vm_id: str, mode: ports.ShutdownMode) -> None:
-        await self._calls.on_vm(vm_id, "shutdown", lambda domain: domain.shutdownFlags(_SHUTDOWN_FLAGS[mode]))
-
-    async def reboot(self, vm_id: str, mode: ports.ShutdownMode) -> None:
-        await self._calls.on_vm(vm_id, "reboot", lambda domain: domain.reboot(_REBOOT_FLAGS[mode]))
 
     async def reset(self, vm_id: str) -> None:
         await self._calls.on_vm(vm_id, "reset", lambda domain: domain.reset())

@@ -1,12 +1,16 @@
 """Listens to the insides of VMs, and tells their agents what callers want (`api.guest.GuestApi`)."""
 
+import asyncio
+import base64
 from collections.abc import Mapping
 
-from vdsm.api.errors import AgentNotResponding, VmIsDown
+from vdsm.api.errors import AgentNotResponding, VmIsDown, VmIsNotRunning
+from vdsm.api.guest import Screenshot
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.periodic import repeat
 from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.guest.news import GuestNews
+from vdsm.virt.guest.poller import POLL_EVERY_S, AgentPoller
 from vdsm.virt.ports import Channels
 from vdsm.virt.shared import Shared
 
@@ -21,6 +25,7 @@ class GuestService:
         self._shared = shared
         self._news = GuestNews(shared)
         self.channels = AgentChannels(shared, channels, self._news)
+        self._poller = AgentPoller(shared, self._news)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -29,7 +34,19 @@ class GuestService:
             await self.channels.look()
             await self._news.look()
 
-        await repeat(look, every_s=LOOK_EVERY_S, clock=self._shared.clock, name="look at guests")
+        clock = self._shared.clock
+        async with asyncio.TaskGroup() as group:
+            group.create_task(repeat(look, every_s=LOOK_EVERY_S, clock=clock, name="look at guests"))
+            group.create_task(repeat(self._poller.look, every_s=POLL_EVERY_S, clock=clock, name="ask agents"))
+
+    async def take_screenshot(self, vm_id: str) -> Screenshot:
+        """A picture of what the VM shows."""
+        vm = self._shared.get(vm_id)
+        if not vm.is_alive:
+            raise VmIsNotRunning(vm_id)
+        picture = await self._shared.hypervisor.take_screenshot(vm_id)
+        text = base64.b64encode(picture.data).decode()
+        return Screenshot(data=text, encoding="base64", mime_type=picture.mime_type)
 
     async def lock(self, vm_id: str) -> None:
         """Lock the screen."""

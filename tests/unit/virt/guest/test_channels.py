@@ -1,6 +1,7 @@
 """Channels to agents: what is said and heard on them, and that a guest that babbles hurts nobody."""
 
 import asyncio
+import base64
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from msgspec import UNSET
 
 from tests.unit.virt.builders import VM_ID, VOLUME
 from tests.unit.virt.world import World, create, settle, status
-from vdsm.api.errors import AgentNotResponding, NoSuchVm, VmIsDown
+from vdsm.api.errors import AgentNotResponding, NoSuchVm, VmIsDown, VmIsNotRunning
 from vdsm.core.errors import InvalidArgument
 from vdsm.testing.channels import GuestEnd
 from vdsm.virt.domain import parse_domain
@@ -269,3 +270,16 @@ async def test_shutdown_asks_the_agent_with_delay_and_message() -> None:
         await settle()
         assert end.heard[-1] == {"__name__": "shutdown", "timeout": 30, "message": "", "reboot": "True"}
         assert json.dumps(end.heard)
+
+
+async def test_a_picture_of_what_a_vm_shows() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service)
+        picture = await service.guests.take_screenshot(VM_ID)
+        assert (picture.encoding, picture.mime_type) == ("base64", "image/x-portable-pixmap")
+        assert base64.b64decode(picture.data).startswith(b"P6")
+        world.hypervisor.end_guest(VM_ID)
+        await settle()
+        with pytest.raises(VmIsNotRunning):
+            await service.guests.take_screenshot(VM_ID)
