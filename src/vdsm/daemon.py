@@ -39,6 +39,7 @@ from vdsm.api.disks import DiskApi
 from vdsm.api.events import DomainStatusChanged, Event
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.migration import MigrationApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi, LeaseName
@@ -60,7 +61,8 @@ from vdsm.host.service import HostPorts, HostService, HostSettings
 from vdsm.host.system import read_hardware, read_operating_system
 from vdsm.logs import LogOutput, open_logs
 from vdsm.network.service import NetworkService
-from vdsm.settings import LoadedSettings, Settings, format_settings, load_settings
+from vdsm.peers import HostPeers
+from vdsm.settings import LoadedSettings, Settings, Vars, format_settings, load_settings
 from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.lanes import Lanes
 from vdsm.storage.leases.host_ids import LaneHostIds
@@ -90,6 +92,7 @@ from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
+from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import AcceleratorProbe, Hypervisor, NetworkDisk, PathKind, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
@@ -292,6 +295,23 @@ class _Storage:
         repository.pools.on_change = follow
 
 
+def _choose_migration(settings: Vars) -> MigrationSettings:
+    return MigrationSettings(
+        bandwidth_mib_per_s=settings.migration_max_bandwidth,
+        downtime_ms=settings.migration_downtime,
+        downtime_steps=settings.migration_downtime_steps,
+        outgoing_limit=min(settings.max_outgoing_migrations, os.cpu_count() or 1),
+        incoming_limit=settings.max_incoming_migrations,
+        retry_s=settings.migration_retry_timeout,
+        monitor_interval_s=settings.migration_monitor_interval,
+        destination_timeout_s=settings.migration_destination_timeout,
+        listener_timeout_s=settings.migration_listener_timeout,
+        listener_disk_timeout_s=settings.migration_listener_prepare_disk_timeout,
+        longest_listener_timeout_s=settings.max_migration_listener_timeout,
+        uses_tls=settings.ssl,
+    )
+
+
 class Node:
     """One running daemon, without its process: `serve` runs it until cancelled."""
 
@@ -329,12 +349,15 @@ class Node:
             shutdown_delay_s=settings.user_shutdown_timeout,
             pause_limit_s=8 * self.settings.sanlock.io_timeout,
             relabel_disks=self.settings.storage.relabel,
+            migration=_choose_migration(self.settings.vars),
         )
         images = _Images(self.storage.images, self.storage.leases)
         jobs = _Jobs(self.storage.runner)
         hypervisor = self.machine.hypervisor
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)
-        return VmService(shared, UnixChannels())
+        pki = self.paths.pki if settings.ssl else None
+        peers = HostPeers(pki, create_timeout_s=settings.migration_create_timeout)
+        return VmService(shared, UnixChannels(), peers)
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars
@@ -374,6 +397,7 @@ class Node:
                 TuningApi: self.vms.tuning,
                 UpdateApi: self.vms.updates,
                 GuestApi: self.vms.guests,
+                MigrationApi: self.vms.migration,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

@@ -64,6 +64,18 @@ class Vars:
     host_mem_reserve: int = setting(256, "MiB kept for the host", minimum=0)
     extra_mem_reserve: int = setting(65, "MiB kept for other programs", minimum=0)
     guest_ram_overhead: int = setting(65, "MiB that a VM takes beside its own memory", minimum=0)
+    migration_max_bandwidth: int = setting(52, "MiB/s of one migration; 0: as much as it can get", minimum=0)
+    migration_downtime: int = setting(500, "ms that a guest may stand still when it migrates", minimum=1)
+    migration_downtime_steps: int = setting(5, "steps up to that, as long as a migration finds no end", minimum=1)
+    max_outgoing_migrations: int = setting(2, "VMs on their way out at once", minimum=0)
+    max_incoming_migrations: int = setting(2, "VMs on their way here at once", minimum=0)
+    migration_retry_timeout: float = setting(10.0, "s between two tries at a host that has no room", minimum=0.1)
+    migration_monitor_interval: float = setting(10.0, "s between looks at a migration; 0: none", minimum=0)
+    migration_create_timeout: float = setting(600.0, "s that another host gets to prepare for a VM", minimum=1)
+    migration_destination_timeout: float = setting(21600.0, "s that a VM may take to come here", minimum=1)
+    migration_listener_timeout: float = setting(30.0, "s to prepare for a VM, more with many VMs", minimum=0.1)
+    migration_listener_prepare_disk_timeout: float = setting(2.0, "s more for each mapped disk of it", minimum=0)
+    max_migration_listener_timeout: float = setting(600.0, "s to prepare for a VM at most", minimum=0.1)
     report_host_threads_as_cores: bool = setting(False, "count threads as cores")
 
 

@@ -20,11 +20,13 @@ from vdsm.virt.ports import (
     HypervisorDown,
     HypervisorEvent,
     HypervisorRefused,
+    Move,
     NoSuchDomain,
     ShutdownMode,
 )
 
 EVENT_TIMEOUT_S = 30.0
+NOWHERE = Move(uri="qemu+tcp://127.0.0.1:9/system", memory_uri="tcp://127.0.0.1", xml="<domain/>")
 METADATA_URI = "http://ovirt.org/vm/1.0"
 VNC = "<graphics type='vnc' autoport='yes' listen='127.0.0.1'{}><listen type='address' address='127.0.0.1'/></graphics>"
 SCSI_DISK = (
@@ -289,6 +291,13 @@ class HypervisorContract(Suite):
             hypervisor.pin_cpu(vm_id, 0, (0,)),
             hypervisor.ask_agent(vm_id, "guest-ping"),
             hypervisor.take_screenshot(vm_id),
+            hypervisor.get_migratable_xml(vm_id),
+            hypervisor.migrate(vm_id, NOWHERE),
+            hypervisor.get_move(vm_id),
+            hypervisor.abort_move(vm_id),
+            hypervisor.set_move_downtime(vm_id, 100),
+            hypervisor.set_move_bandwidth(vm_id, 1),
+            hypervisor.start_post_copy(vm_id),
         ]
         for call in calls:
             with pytest.raises(NoSuchDomain) as failure:
@@ -314,11 +323,31 @@ class HypervisorContract(Suite):
             hypervisor.set_cpu_count(vm_id, 1),
             hypervisor.pin_cpu(vm_id, 0, (0,)),
             hypervisor.ask_agent(vm_id, "guest-ping"),
+            hypervisor.migrate(vm_id, NOWHERE),
+            hypervisor.abort_move(vm_id),
+            hypervisor.start_post_copy(vm_id),
         ]
         for call in calls:
             with pytest.raises(HypervisorRefused, match="not running"):
                 await call
         assert (await hypervisor.sample()).stats == {}
+
+    async def test_a_domain_that_goes_nowhere(self, world: World, define: Define) -> None:
+        vm_id = await define()
+        hypervisor = world.hypervisor
+        assert await hypervisor.get_move(vm_id) is None
+        await hypervisor.start(vm_id, paused=False)
+        assert fromstring(await hypervisor.get_migratable_xml(vm_id)).findtext("uuid") == vm_id
+        assert await hypervisor.get_move(vm_id) is None
+        for call in (hypervisor.abort_move(vm_id), hypervisor.start_post_copy(vm_id)):
+            with pytest.raises(HypervisorRefused) as refused:
+                await call
+            assert refused.value.kind == 55
+        with pytest.raises(HypervisorRefused) as refused:
+            await hypervisor.migrate(vm_id, NOWHERE)
+        assert refused.value.kind == 38
+        record = await hypervisor.get_domain(vm_id)
+        assert (record.state, await hypervisor.get_move(vm_id)) == (DomainState.RUNNING, None)
 
     async def test_metadata_is_replaced_and_stays(self, world: World, define: Define) -> None:
         vm_id = await define()

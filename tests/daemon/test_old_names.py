@@ -150,6 +150,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     await s.ok("setVmTicket", vm, "secret", 120)
     await s.ok("setVmTicket", vm, "secret", "120", "keep", {"userName": "x"})
     await plug_and_unplug(s, vm)
+    await move(s, vm)
     await change_devices(s, vm, str(disc))
     daemon.machine.fake.agents.add(vm)
     for name, more in (("freeze", []), ("snapshot", [[], "", True]), ("thaw", [])):
@@ -235,6 +236,22 @@ async def tune(s: Script, vm: str) -> None:
     assert every == {vm: {"policy": policy, "current_values": [disk]}}
     stats = (await s.ok("getVmStats", vm))["statsList"][0]
     assert (stats["vcpuQuota"], stats["vcpuPeriod"], stats["vcpuUserLimit"]) == ("50000", 100_000, 50)
+
+
+async def move(s: Script, vm: str) -> None:
+    """To a host that is none, and from one."""
+    await s.ok("migrateCancel", vm)
+    await s.ok("migrate", {"vmId": vm, "dst": "nobody.invalid", "mode": "remote", "method": "online"})
+    refused = await s.daemon.xmlrpc("migrateChangeParams", vm, {"maxBandwidth": "5"})
+    assert refused["status"]["code"] == 81
+    s.used.add("migrateChangeParams")
+    await s.daemon.wait_until(lambda: s.daemon.list_statuses(vm)[-1] != "Migration Source")
+    assert (await s.ok("migrateStatus", vm))["migrationStats"]["status"]["code"] == 12
+    xml = f"<domain type='qemu'><name>guest</name><uuid>{(other := make_id())}</uuid><memory>1024</memory></domain>"
+    made = await s.ok("migrationCreate", {"vmId": other, "_srcDomXML": xml, "migrationDest": "libvirt"}, 5)
+    assert (made["migrationPort"], made["params"]["vmId"]) == (0, other)
+    assert made["params"]["status"] == "Migration Destination"
+    await s.ok("destroy", other)
 
 
 async def ask_nobody(s: Script, vm: str) -> None:

@@ -28,6 +28,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "vm.get_info": (VM,),
     "vms.list_definitions": ("vm_ids",),
     "vm.get_stats": (VM,),
+    "migration.get_status": (VM,),
     "tuning.list_io_policies": (),
     "tuning.get_io_tune": (VM,),
     "tuning.get_io_policy": (VM,),
@@ -102,7 +103,7 @@ async def ask_jsonrpc(daemon: Running, verb: Verb, arguments: Mapping[str, Any])
 async def ask_xmlrpc(daemon: Running, verb: Verb, call: XmlRpc, arguments: Mapping[str, Any]) -> Any:
     positional = [arguments.get(name, "") for name in call.parameters]
     answer = await daemon.xmlrpc(call.name, *positional)
-    message = "Done" if verb.name.split(".")[0] in ("host", "vms", "vm", "tuning") else "OK"
+    message = "Done" if verb.name.split(".")[0] in ("host", "vms", "vm", "tuning", "migration") else "OK"
     assert answer.pop("status") == {"code": 0, "message": message}
     if verb.returns is type(None):
         assert answer == {}

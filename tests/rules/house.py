@@ -16,6 +16,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "wire": frozenset({"core", "api", "settings"}),
     "local": frozenset({"core", "settings", "wire"}),
     "client": frozenset({"core", "api", "wire", "local"}),
+    "peers": frozenset({"core", "wire", "local"}),
     "cli": frozenset({"core", "api", "wire", "settings", "pki", "local", "client"}),
     "helper": frozenset(),
     "testing": frozenset({"core", "api", *DOMAINS}),
@@ -37,6 +38,7 @@ VALUES_FOR_ADAPTERS = {
 # In storage/, which stands alone as a library, only this folder knows the API.
 STORAGE_API_USERS = "vdsm.storage.services."
 ALLOWED_IMPORTS = {
+    ("vdsm.peers", "vdsm.virt.ports"): "it fits a port as adapters do, and speaks our own wire, which those do not see",
     ("vdsm.storage", "vdsm.repository"): "re-exported lazily, so that scripts write `from vdsm.storage import …`",
 }
 

@@ -5,6 +5,7 @@ from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
+from vdsm.api.migration import MigrationApi
 from vdsm.api.sdm import SdmApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
@@ -26,6 +27,7 @@ GROUPS: tuple[type, ...] = (
     DiskApi,
     TuningApi,
     GuestApi,
+    MigrationApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

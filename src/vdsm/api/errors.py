@@ -84,6 +84,37 @@ class MigrationInProgress(NodeError, number=51, http=409, retry=True, text="Not 
     vm_id: str
 
 
+class MigrationFailed(NodeError, number=12, http=409, text="Fatal error during migration: {reason}"):
+    """The VM stays where it is; `failure` is the number that its migration's status tells."""
+
+    reason: str
+    failure: int = 12
+
+
+class MigrationCancelFailed(NodeError, number=47, http=409, text="Migration not in progress: {reason}"):
+    """There is no migration to cancel, or it cannot be taken back any more."""
+
+    reason: str
+
+
+class NotMigrating(NodeError, number=81, http=409, text="Migration of VM {vm_id} is not in progress"):
+    """The VM does not migrate."""
+
+    vm_id: str
+
+
+class MigrationLimit(NodeError, number=82, http=409, retry=True, text="Incoming migration limit exceeded: {limit}"):
+    """So many VMs are on their way to this host already."""
+
+    limit: int
+
+
+class TransientDisks(NodeError, number=59, http=409, text="Not possible with transient disks: {disks}"):
+    """What a guest wrote to a transient disk is on this host only."""
+
+    disks: str
+
+
 class SnapshotFailed(NodeError, number=48, http=409, text="Snapshot failed: {reason}"):
     """The disks are as they were, or as libvirt tells."""
 

@@ -31,6 +31,16 @@ class VmStatusChanged(Struct, frozen=True, kw_only=True, tag_field="event", tag=
     stats: VmStats | UnsetType = UNSET
 
 
+class MigrationProgressed(Struct, frozen=True, kw_only=True, tag_field="event", tag="vm.migration"):
+    """How far a migration out of this host is; `downtime_ms`, once it is done, is how long the guest stood still."""
+
+    vm_id: Annotated[str, ovirt("vmId")]
+    progress: int
+    """Percent."""
+    post_copy: Annotated[bool, ovirt("postcopy")] = False
+    downtime_ms: Annotated[int | UnsetType, ovirt("downtime")] = UNSET
+
+
 class TaskChanged(Struct, frozen=True, kw_only=True, tag_field="event", tag="task.changed"):
     """A task moved on."""
 
@@ -57,10 +67,12 @@ class JobEnded(JobInfo, frozen=True, kw_only=True, tag_field="event", tag="job.e
     """A job is done, failed or aborted (facts: storage §8.6)."""
 
 
-Event = VmStatusChanged | TaskChanged | DomainStatusChanged | JobEnded
+VmEvent = VmStatusChanged | MigrationProgressed
+Event = VmEvent | TaskChanged | DomainStatusChanged | JobEnded
 
 OVIRT_NAMES: dict[type[Event], str] = {
     VmStatusChanged: "|virt|VM_status|",
+    MigrationProgressed: "|virt|VM_migration_status|",
     TaskChanged: "|storage|task_status|",
     DomainStatusChanged: "|storage|domain_status|",
     JobEnded: "|jobs|status|",

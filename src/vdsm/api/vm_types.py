@@ -102,6 +102,7 @@ class VmStats(Struct, frozen=True, kw_only=True):
     client_address: Annotated[Text, ovirt("clientIp")] = UNSET
     time_offset_s: Annotated[Number, ovirt("timeOffset", as_=str)] = UNSET
     pause_code: Annotated[Text, ovirt("pauseCode")] = UNSET
+    migration_progress: Annotated[Number, ovirt("migrationProgress")] = UNSET
     pid: Annotated[Number, ovirt("pid", as_=str)] = UNSET
     cpu_user_percent: Annotated[Figure, ovirt("cpuUser", as_=str, format="%.2f")] = UNSET
     cpu_system_percent: Annotated[Figure, ovirt("cpuSys", as_=str, format="%.2f")] = UNSET

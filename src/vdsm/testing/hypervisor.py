@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from defusedxml.ElementTree import fromstring
@@ -16,6 +17,7 @@ from vdsm.testing.hypervisor_blocks import FakeBlocks
 from vdsm.virt import ports
 
 _INVALID_ARGUMENT, _OPERATION_FAILED, _XML_ERROR, _INVALID = 8, 9, 27, 55  # libvirt's error numbers
+_SYSTEM_ERROR, _ABORTED = 38, 78
 _NO_AGENT, _NO_DEVICE = 86, 99
 _NO_SPACE = 2  # virDomainDiskErrorCode
 
@@ -233,7 +235,78 @@ class FakeAgents(HypervisorWorld):
         self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.AGENT, (number, 2)))
 
 
-class FakeHypervisor(FakeBlocks, FakeTuning, FakeAgents):
+class FakeMove(Struct, eq=False):
+    """A VM on its way: a test says how far it is, when it may arrive, and hears what was asked of it."""
+
+    move: ports.Move
+    job: ports.MoveJob = field(default_factory=lambda: ports.MoveJob(1, 1000, 1000))
+    downtimes_ms: list[int] = field(default_factory=list)
+    bandwidths: list[int] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: ports.HypervisorRefused | None = None
+    there: FakeDomain | None = None
+
+    leaves_it: bool = False
+
+    def fail(self, failure: ports.HypervisorRefused, *, leaves_it: bool = False) -> None:
+        """End it; the VM stays, and what is on the other host goes, unless nobody sees to that."""
+        self.failure, self.leaves_it = failure, leaves_it
+        self.ended.set()
+
+
+class FakeMoving(FakeTuning):
+    """Fits `virt.ports.Movable`. `neighbours` are the other hosts by name; VMs arrive at once if `moves_end`."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(clock)
+        self.neighbours: dict[str, FakeMoving] = {}
+        self.moves: dict[str, FakeMove] = {}
+        self.moves_end = True
+        self._carriers: set[asyncio.Task[None]] = set()
+
+    async def get_migratable_xml(self, vm_id: str) -> str:
+        return hypervisor_xml.format_xml((await self._find_active("get_migratable_xml", vm_id)).xml)
+
+    async def migrate(self, vm_id: str, move: ports.Move) -> None:
+        domain = await self._find_active("migrate", vm_id)
+        if vm_id in self.moves:
+            raise _invalid("another migration job is already running for the domain")
+        neighbour = self.neighbours.get(urlsplit(move.uri).hostname or "")
+        if neighbour is None:
+            raise ports.HypervisorRefused(f"unable to connect to server at {move.uri!r}", _SYSTEM_ERROR)
+        moving = self.moves[vm_id] = FakeMove(move)
+        if self.moves_end:
+            moving.ended.set()
+        carrying = asyncio.create_task(_carry(domain, moving, self, neighbour))
+        self._carriers.add(carrying)
+        carrying.add_done_callback(self._carriers.discard)
+        await asyncio.shield(carrying)
+
+    async def get_move(self, vm_id: str) -> ports.MoveJob | None:
+        await self._find("get_move", vm_id)
+        moving = self.moves.get(vm_id)
+        return None if moving is None else moving.job
+
+    async def abort_move(self, vm_id: str) -> None:
+        moving = await _find_move(self, "abort_move", vm_id)
+        moving.fail(ports.HypervisorRefused("operation aborted: job 'migration out' canceled by client", _ABORTED))
+
+    async def set_move_downtime(self, vm_id: str, downtime_ms: int) -> None:
+        (await _find_move(self, "set_move_downtime", vm_id)).downtimes_ms.append(downtime_ms)
+
+    async def set_move_bandwidth(self, vm_id: str, mib_per_s: int) -> None:
+        (await _find_move(self, "set_move_bandwidth", vm_id)).bandwidths.append(mib_per_s)
+
+    async def start_post_copy(self, vm_id: str) -> None:
+        await _find_move(self, "start_post_copy", vm_id)
+        domain, there = self.domains[vm_id], self.moves[vm_id].there
+        domain.state, domain.reason = ports.DomainState.PAUSED, 12
+        self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (3, 7)))
+        if there is not None:
+            there.state, there.reason = ports.DomainState.RUNNING, 10
+
+
+class FakeHypervisor(FakeBlocks, FakeMoving, FakeAgents):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:
@@ -403,6 +476,64 @@ class FakeHypervisor(FakeBlocks, FakeTuning, FakeAgents):
             reason = "Guest agent is not responding: QEMU guest agent is not connected"
             raise ports.HypervisorRefused(reason, _NO_AGENT)
         return domain
+
+
+async def _carry(domain: FakeDomain, moving: FakeMove, here: "FakeMoving", there: "FakeMoving") -> None:
+    vm_id = domain.vm_id
+    was_running = domain.state is ports.DomainState.RUNNING
+    try:
+        moving.there = _receive(vm_id, moving, there)
+        await moving.ended.wait()
+        if moving.failure is not None:
+            if not moving.leaves_it:
+                _drop(vm_id, there)
+            raise moving.failure
+        if domain.live is None:
+            _drop(vm_id, there)
+            raise ports.HypervisorRefused("domain is not running", _OPERATION_FAILED)
+        if was_running:
+            here.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, (3, 1)))
+        _accept(moving, there, is_running=was_running)
+        here._stop(domain, 4, 3)
+        here.emit(ports.HypervisorEvent(vm_id, ports.EventKind.MOVED, (42,)))
+    finally:
+        del here.moves[vm_id]
+
+
+def _receive(vm_id: str, moving: FakeMove, there: "FakeMoving") -> FakeDomain:
+    arriving: Element = fromstring(moving.move.xml)
+    domain = there.domains.setdefault(vm_id, FakeDomain(arriving, is_persistent=False))
+    if domain.live is not None:
+        raise _invalid("domain is already active")
+    domain.live = arriving
+    domain.pid, domain.started_s = 2_000_000, there.clock.monotonic()
+    domain.state, domain.reason = ports.DomainState.PAUSED, 2
+    there.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (2, 1)))
+    return domain
+
+
+def _accept(moving: FakeMove, there: "FakeMoving", *, is_running: bool) -> None:
+    domain = moving.there
+    assert domain is not None
+    if ports.MoveFlag.PERSIST in moving.move.flags:
+        domain.definition, domain.is_persistent = fromstring(moving.move.xml), True
+        there.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (0, 1)))
+    state = (ports.DomainState.RUNNING, 2) if is_running else (ports.DomainState.PAUSED, 1)
+    domain.state, domain.reason = state
+    there.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (4, 1) if is_running else (3, 0)))
+
+
+def _drop(vm_id: str, there: "FakeMoving") -> None:
+    domain = there.domains.get(vm_id)
+    if domain is not None and domain.live is not None:
+        there._stop(domain, 6, 5)
+
+
+async def _find_move(here: "FakeMoving", method: str, vm_id: str) -> FakeMove:
+    await here._find_active(method, vm_id)
+    if vm_id not in here.moves:
+        raise _invalid("no job is active on the domain")
+    return here.moves[vm_id]
 
 
 def _make_record(domain: FakeDomain) -> ports.DomainRecord:

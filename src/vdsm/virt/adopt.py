@@ -9,25 +9,30 @@ from vdsm.virt.devices import Devices
 from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.migration.destination import Destination
+from vdsm.virt.migration.source import Source
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
 from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery
-from vdsm.virt.shared import Shared, list_volumes
+from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
 
 _DISK_ERRORS = {1: PauseCode.OTHER, 2: PauseCode.NO_SPACE}
-_REPREPARE_EVERY_S = 10.0
 
 
 class Adopter:
     """Keeps the list of VMs as libvirt has it."""
 
-    def __init__(self, shared: Shared, devices: Devices, snapshots: Snapshots) -> None:
+    def __init__(
+        self, shared: Shared, devices: Devices, snapshots: Snapshots, source: Source, destination: Destination
+    ) -> None:
         self._shared = shared
         self._snapshots = snapshots
         self._devices = devices
+        self._source = source
+        self._destination = destination
         self._connected = asyncio.Event()
         self._seen: set[str] = set()
         """Domains that samples showed and that were looked at already."""
@@ -82,6 +87,7 @@ class Adopter:
         found = {record.vm_id: record for record in records}
         for vm in list(self._shared.vms.values()):
             record = found.get(vm.vm_id)
+            vm.stirred.set()
             if not vm.is_alive:
                 continue
             if record is None or not is_alive(record.state):
@@ -176,7 +182,13 @@ class Adopter:
         if plan.writes_exit and vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
             vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")
+        elif vm.state.status is Status.MIGRATION_DESTINATION:
+            self._destination.follow(vm)
         elif vm.is_alive:
+            if vm.metadata.migrates_to is not None:
+                self._source.follow(vm)
+            elif vm.metadata.is_incoming:
+                shared.children.spawn(self._destination.settle(vm), f"take over VM {vm.vm_id}")
             if vm.metadata.exit is not None:
                 vm.metadata = vm.metadata.without_exit()
                 shared.children.spawn(shared.save(vm), f"forget how VM {vm.vm_id} had ended")
@@ -199,20 +211,6 @@ class Adopter:
             self._shared.apply(vm, Happening.SUSPENDED, pause_code=code)
 
     async def _prepare_again(self, vm: Vm) -> None:
-        """Prepare the images of a running VM until it works: its storage comes back after the daemon does.
-
-        Not those of disks that were about to be plugged when the daemon before this one ended.
-        """
+        """Not those of disks that were about to be plugged when the daemon before this one ended."""
         await self._devices.settle(vm)
-        for volume in list_volumes(vm):
-            while vm.is_alive:
-                try:
-                    await self._shared.images.prepare(
-                        volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id
-                    )
-                    break
-                except NodeError as error:
-                    log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
-                await self._shared.clock.sleep(_REPREPARE_EVERY_S)
-        if not vm.is_alive:
-            await self._shared.release_images(vm)  # What came ready after its end is still to be released.
+        await self._shared.prepare_again(vm)

@@ -173,6 +173,11 @@ def check_supported(domain: Element) -> str | None:
     return None
 
 
+def check_extent(domain: Element) -> str | None:
+    """Why such a domain, wherever it runs, is too much for this host, or None."""
+    return _check_count(domain) or _check_size(domain)
+
+
 def _check_count(domain: Element) -> str | None:
     """Each device is compared with what the metadata tells of all of them."""
     counts = (len(domain.findall("devices/*")), len(domain.findall("metadata/*/*")))

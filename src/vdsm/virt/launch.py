@@ -74,7 +74,7 @@ class Launcher:
 
     async def _run(self, vm: Vm, wish: Wish, answer: "_Answer") -> None:
         try:
-            await self._announce(vm, wish)
+            await self.announce(vm, wish)
             vm.announced.set()
             await self._launch(vm, wish)
         except Abandoned as abandoned:
@@ -88,8 +88,8 @@ class Launcher:
         finally:
             vm.announced.set()
 
-    async def _announce(self, vm: Vm, wish: Wish) -> None:
-        """Put the VM's id and metadata into libvirt."""
+    async def announce(self, vm: Vm, wish: Wish) -> None:
+        """Put the VM's id and metadata into libvirt. Raises Abandoned, HypervisorDown and its like."""
         await self._clear_id(vm)
         vm.has_domain = True  # As far as anybody can tell from now on: a call that fails may have been heard.
         try:
@@ -109,18 +109,18 @@ class Launcher:
 
         Images are prepared outside the slots, so that a dead storage domain delays its own VMs only.
         """
-        _check_wanted(vm)
+        check_wanted(vm)
         if not await self._shared.accelerator.uses_kvm():
             hostedits.avoid_kvm(wish.domain)
-        images = await self._prepare(vm)
+        images = await self.prepare(vm)
         hostedits.set_images(wish.domain, images, relabel=self._shared.settings.relabel_disks)
         await self._refuse_folders(wish, images)
         hostedits.set_leases(wish.domain, images)
         async with self._slots:
-            _check_wanted(vm)
+            check_wanted(vm)
             vm.is_starting, vm.early_end = True, None
             await self._shared.hypervisor.define(format_xml(wish.domain))
-            _check_wanted(vm)
+            check_wanted(vm)
             await self._power_on(vm)
         if vm.state.status is not Status.DOWN:
             await self._begin(vm)
@@ -130,14 +130,15 @@ class Launcher:
         if (path := await self._shared.find_folder(wish.domain, prepared)) is not None:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
 
-    async def _prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
+    async def prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
+        """Prepare the VM's images, by target name. Raises Abandoned."""
         images: dict[str, ports.PreparedImage] = {}
         disks = () if vm.view is None else vm.view.disks
         for disk in disks:
             volume = disk.volume
             if volume is None:
                 continue
-            _check_wanted(vm)
+            check_wanted(vm)
             vm.has_images = True
             try:
                 images[disk.target] = await self._shared.images.prepare(
@@ -227,6 +228,7 @@ class Launcher:
         return metadata is not None and metadata.owner == self._shared.settings.owner
 
 
-def _check_wanted(vm: Vm) -> None:
+def check_wanted(vm: Vm) -> None:
+    """Raise Abandoned when the VM is to be destroyed."""
     if vm.destroy_requested:
         raise Abandoned(ExitInfo.of(ExitReason.DESTROYED_DURING_STARTUP))

@@ -1,6 +1,7 @@
 """States of a VM and the moves between them (facts §2.6, §2.7), pure; acting on them is left to the service.
 
     WaitForLaunch --started--> Up <--resumed/suspended--> Paused
+    Up, Paused --leaves--> Migration Source --stays--> as libvirt shows it
     every state --stopped--> Down, which is final
 
 A VM that is found while it migrates or is saved or restored has that state until libvirt shows it Up or Paused.
@@ -93,6 +94,8 @@ class Happening(Enum):
     STARTED_PAUSED = "started paused"
     SUSPENDED = "suspended"
     RESUMED = "resumed"
+    LEAVES = "leaves"
+    LEFT_BEHIND = "left behind"  # the guest runs on the other host, its memory is here in part
     STOPPED = "stopped"
 
 
@@ -105,6 +108,9 @@ MOVES: Mapping[tuple[Status, Happening], Status] = {
     (Status.PAUSED, Happening.SUSPENDED): Status.PAUSED,
     (Status.PAUSED, Happening.RESUMED): Status.UP,
     (Status.UP, Happening.RESUMED): Status.UP,
+    (Status.UP, Happening.LEAVES): Status.MIGRATION_SOURCE,
+    (Status.PAUSED, Happening.LEAVES): Status.MIGRATION_SOURCE,
+    (Status.MIGRATION_SOURCE, Happening.LEFT_BEHIND): Status.MIGRATION_SOURCE,
     **{(status, Happening.STOPPED): Status.DOWN for status in Status if status is not Status.DOWN},
 }
 """Raw status and happening to the next raw status; what is not listed changes nothing."""
@@ -142,6 +148,10 @@ class VmState(Struct, frozen=True):
             return replace(
                 self, status=status, exit=exit_info or ExitInfo.of(ExitReason.GENERIC_ERROR), pause_code=None
             )
+        if happening is Happening.LEAVES:
+            return replace(self, status=status)
+        if happening is Happening.LEFT_BEHIND:
+            return replace(self, post_copy=True, cpus_stopped=True, pause_code=PauseCode.POST_COPY)
         if happening in (Happening.SUSPENDED, Happening.STARTED_PAUSED):
             code = pause_code or self.pause_code or PauseCode.BY_REQUEST
             return replace(self, status=status, cpus_stopped=True, pause_code=code)
@@ -149,13 +159,13 @@ class VmState(Struct, frozen=True):
 
     def aligned(self, found: Self) -> Self:
         """The state with what libvirt says of the processors now; the same object when that is known already."""
-        if found.status is self.status:
+        if found.status is self.status and found.post_copy == self.post_copy:
             return self
         return replace(
             self,
             status=found.status,
             cpus_stopped=found.cpus_stopped,
-            pause_code=found.pause_code,
+            pause_code=self.pause_code or found.pause_code if found.pause_code is PauseCode.OTHER else found.pause_code,
             post_copy=found.post_copy,
         )
 
@@ -212,6 +222,7 @@ class Request(Enum):
     SNAPSHOT = "snapshot"
     AGENT = "asking the guest"
     TUNE = "tuning"
+    MIGRATE = "migrate"
 
 
 class Refusal(Enum):
@@ -220,6 +231,9 @@ class Refusal(Enum):
     IS_DOWN = "down"
     WRONG_STATE = "wrong state"
     MIGRATES = "migrates"
+
+
+_KEEP_IT = (Request.PLUG, Request.SNAPSHOT, Request.MIGRATE)
 
 
 def check_request(state: VmState, request: Request) -> Refusal | None:
@@ -232,11 +246,12 @@ def check_request(state: VmState, request: Request) -> Refusal | None:
         return None
     if state.status is Status.DOWN:
         return Refusal.IS_DOWN
-    if request in (Request.PLUG, Request.SNAPSHOT) and state.status in (
-        Status.MIGRATION_SOURCE,
-        Status.MIGRATION_DESTINATION,
-    ):
+    if request in _KEEP_IT and state.status is Status.MIGRATION_DESTINATION:
         return Refusal.MIGRATES
+    if request is Request.MIGRATE and state.status is Status.WAIT_FOR_LAUNCH:
+        return Refusal.IS_DOWN
+    if state.status is Status.MIGRATION_SOURCE and request not in (Request.PAUSE, Request.AGENT):
+        return Refusal.MIGRATES  # libvirt would let it wait, and everybody who wants something of the VM
     if state.status in _STARTING:
         return Refusal.WRONG_STATE
     return None

@@ -27,6 +27,7 @@ CHANGE = "change"
 VOLUME_KEYS = ("poolID", "domainID", "imageID", "volumeID")
 _NAME = "{" + VM_URI + "}"
 _XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 _REASONS = {int(reason): reason for reason in ExitReason}
 register_namespace(VM_PREFIX, VM_URI)
 
@@ -143,6 +144,23 @@ class VmMetadata(Struct, frozen=True):
     def paused_at_s(self) -> float | None:
         """When an I/O error paused the VM, on the monotonic clock."""
         return self._float("pauseTime")
+
+    @property
+    def cluster_version(self) -> tuple[int, int]:
+        """What the manager of this host and its like expects of them; (0, 0) when it does not tell."""
+        found = _VERSION.fullmatch(str(self.values.get("clusterVersion", "")))
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
+    def migrates_to(self) -> str | None:
+        """Where the VM was to go when a migration began; until it is known what became of that."""
+        value = self.values.get("migratesTo")
+        return None if value is None else str(value)
+
+    @property
+    def is_incoming(self) -> bool:
+        """Whether it comes from another host; until it is here for good."""
+        return self.values.get("incoming") is True
 
     @property
     def launch_paused(self) -> bool:

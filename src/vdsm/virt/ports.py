@@ -72,6 +72,7 @@ class EventKind(Enum):
     DEVICE_REMOVED = "device_removed"  # names: (alias,)
     AGENT = "agent"  # detail: (1 for a channel that the guest opened, 2 for one that it closed, reason)
     TUNED = "tuned"  # limits of its processors or disks changed
+    MOVED = "moved"  # a migration out of here is done; detail: (ms in which the guest stood still,)
     CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
     DISCONNECTED = "disconnected"  # vm_id is empty
 
@@ -155,7 +156,77 @@ class GuestAgents(Protocol):
         """
 
 
-class Hypervisor(Tunable, BlockChanger, GuestAgents, Protocol):
+MOST_MOVES = 3
+"""So many VMs at once may be on their way out, whoever asks: each takes a connection to libvirt for all the time."""
+
+
+class MoveFlag(Enum):
+    """How a domain moves (virDomainMigrateFlags)."""
+
+    TUNNELLED = "tunnelled"
+    ABORT_ON_ERROR = "abort on error"
+    COMPRESSED = "compressed"
+    AUTO_CONVERGE = "auto converge"
+    TLS = "tls"
+    PARALLEL = "parallel"
+    ZERO_COPY = "zero copy"
+    PERSIST = "persist"
+    POST_COPY = "post copy"
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """Where a running domain goes, and how; `xml` is what it becomes there.
+
+    0 for `bandwidth_mib_per_s` and `connections` leaves it to the hypervisor, an empty `memory_uri` to both libvirts.
+    """
+
+    uri: str
+    """The other libvirt."""
+    memory_uri: str = ""
+    xml: str
+    bandwidth_mib_per_s: int = 0
+    connections: int = 0
+    tls_name: str = ""
+    """The name that the other qemu's certificate must have."""
+    graphics_uri: str = ""
+    flags: frozenset[MoveFlag] = frozenset()
+
+
+class MoveJob(Struct, frozen=True):
+    """How far a migration out of here is: rounds over the guest's memory, and what is left of this one."""
+
+    iteration: int
+    total_bytes: int
+    remaining_bytes: int
+
+
+class Movable(Protocol):
+    """The part of a hypervisor that moves running VMs to other hosts."""
+
+    async def get_migratable_xml(self, vm_id: str) -> str:
+        """The live XML in the form that `Move` wants."""
+
+    async def migrate(self, vm_id: str, move: Move) -> None:
+        """Returns when the VM runs there and has ended here; that may take hours, and other calls go beside it.
+
+        It goes on when the caller does not wait for it any more. HypervisorRefused of kind 78 is one that was aborted.
+        """
+
+    async def get_move(self, vm_id: str) -> MoveJob | None:
+        """The migration that goes out, None when there is none."""
+
+    async def abort_move(self, vm_id: str) -> None: ...
+
+    async def set_move_downtime(self, vm_id: str, downtime_ms: int) -> None:
+        """How long the guest may stand still at the end."""
+
+    async def set_move_bandwidth(self, vm_id: str, mib_per_s: int) -> None: ...
+
+    async def start_post_copy(self, vm_id: str) -> None:
+        """Let the guest run there at once; it fetches its memory as it needs it."""
+
+
+class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
@@ -295,3 +366,58 @@ class Images(Protocol):
 
     async def find_kind(self, path: str) -> PathKind:
         """What a path leads to that a caller names in the place of an image."""
+
+
+class PeerUnreachable(NodeError, number=10, http=502, retry=True, text="Host {host} cannot be reached: {reason}"):
+    """The daemon of another host does not answer; it may or may not have done what was asked."""
+
+    host: str
+    reason: str
+
+
+class PeerRefused(NodeError, number=12, http=502, text="Host {host} refused: {reason}"):
+    """The daemon of another host answered with a failure of that number."""
+
+    host: str
+    failure: int
+    reason: str
+
+
+class Place(Struct, frozen=True):
+    """Where another host's daemon listens."""
+
+    host: str
+    port: int = 54321
+
+    def __str__(self) -> str:
+        return f"{self.url_host}:{self.port}"
+
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in URLs."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+class Traveller(Struct, frozen=True, kw_only=True):
+    """A VM that another host shall get ready for: its live XML and the last one that was read."""
+
+    vm_id: str
+    live_xml: str
+    xml: str
+    elapsed_s: float
+    guest_events: bool = False
+
+
+class Peers(Protocol):
+    """The daemons of other hosts. Every call may raise PeerUnreachable and PeerRefused."""
+
+    async def ping(self, place: Place) -> None: ...
+
+    async def create_incoming(self, place: Place, traveller: Traveller, incoming_limit: int | None) -> str:
+        """Have the VM's images prepared there; the VM's XML as the other host has it, if it tells."""
+
+    async def get_status(self, place: Place, vm_id: str) -> str | None:
+        """The VM's status there; None when it is not known there."""
+
+    async def destroy(self, place: Place, vm_id: str) -> None:
+        """End the VM there and forget it; one that is not known there is success."""

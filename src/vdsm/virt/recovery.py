@@ -17,7 +17,7 @@ from vdsm.virt.ports import DomainRecord, DomainState
 NEVER_STARTED = "The daemon was interrupted while it started the VM"
 
 _RUNNING_POST_COPY = 10
-_PAUSED_MIGRATION, _PAUSED_IO_ERROR, _PAUSED_POST_COPY, _PAUSED_POST_COPY_FAILED = 2, 5, 12, 13
+_PAUSED_MIGRATION, _PAUSED_IO_ERROR, _PAUSED_STARTING, _PAUSED_POST_COPY, _PAUSED_POST_COPY_FAILED = 2, 5, 11, 12, 13
 
 
 class Belonging(Enum):
@@ -28,6 +28,17 @@ class Belonging(Enum):
     """Somebody else's: tracked read-only while it runs."""
     HIDDEN = "hidden"
     """Of no interest: libguestfs's appliances, and others' domains that do not run."""
+
+
+class Stage(Enum):
+    """How far a VM is that comes from another host."""
+
+    EXPECTED = "expected"
+    COMING = "coming"
+    HERE = "here"
+    SPLIT = "split"
+    """It ran here before its memory was here, and the rest of that is lost."""
+    LOST = "lost"
 
 
 class Adoption(Struct, frozen=True):
@@ -103,6 +114,17 @@ def state_of(state: DomainState, reason: int) -> VmState:
     return VmState(Status.PAUSED, cpus_stopped=True, pause_code=codes.get(reason, PauseCode.BY_REQUEST))
 
 
+def judge_arrival(record: DomainRecord) -> Stage:
+    """How far a VM from another host is, by its domain here: one that never ran is off for no reason."""
+    if not is_alive(record.state):
+        return Stage.LOST if record.reason else Stage.EXPECTED
+    if record.state is DomainState.PAUSED:
+        if record.reason in (_PAUSED_MIGRATION, _PAUSED_STARTING):
+            return Stage.COMING
+        return Stage.SPLIT if record.reason == _PAUSED_POST_COPY_FAILED else Stage.HERE
+    return Stage.COMING if record.reason == _RUNNING_POST_COPY else Stage.HERE
+
+
 def exit_of(record: DomainRecord, metadata: VmMetadata | None) -> ExitInfo:
     """How a domain that is off ended: as recorded, or else as libvirt tells."""
     recorded = None if metadata is None else metadata.exit
@@ -115,9 +137,19 @@ def exit_of(record: DomainRecord, metadata: VmMetadata | None) -> ExitInfo:
 
 def _with_state(adoption: Adoption, metadata: VmMetadata | None) -> Adoption:
     record = adoption.record
+    if metadata is not None and metadata.is_incoming and metadata.exit is None and not adoption.is_external:
+        match judge_arrival(record):
+            case Stage.EXPECTED | Stage.COMING:
+                return replace(adoption, state=VmState(Status.MIGRATION_DESTINATION))
+            case Stage.LOST:
+                state = VmState(Status.DOWN, exit=ExitInfo.of(ExitReason.MIGRATION_FAILED))
+                return replace(adoption, state=state, writes_exit=True)
     if is_alive(record.state):
         asks = record.state is DomainState.PAUSED and record.reason == _PAUSED_IO_ERROR
-        return replace(adoption, state=state_of(record.state, record.reason), asks_why=asks)
+        state = state_of(record.state, record.reason)
+        if metadata is not None and metadata.migrates_to is not None and not adoption.is_external:
+            state = replace(state, status=Status.MIGRATION_SOURCE)
+        return replace(adoption, state=state, asks_why=asks)
     unrecorded = metadata is None or metadata.exit is None
     state = VmState(Status.DOWN, exit=exit_of(record, metadata))
     return replace(adoption, state=state, writes_exit=unrecorded and not adoption.is_external)

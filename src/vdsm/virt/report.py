@@ -48,6 +48,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         client_address=vm.client_address,
         time_offset_s=vm.time_offset_s,
         pause_code=_pause_code(vm, now_s),
+        migration_progress=_migration_progress(vm),
         cpu_user_percent=cpu.user_percent,
         cpu_system_percent=cpu.system_percent,
         cpu_usage_ns=cpu.usage_ns,
@@ -230,6 +231,10 @@ def _monitor_response(vm: Vm, now_s: float, command_timeout_s: float) -> int:
 def _pause_code(vm: Vm, now_s: float) -> str | UnsetType:
     is_paused = vm.state.effective(now_s) is Status.PAUSED
     return vm.state.pause_code.value if is_paused and vm.state.pause_code is not None else UNSET
+
+
+def _migration_progress(vm: Vm) -> int | UnsetType:
+    return UNSET if vm.departure is None or vm.departure.is_over else vm.departure.progress
 
 
 def _balloon(vm: Vm, view: DomainView) -> BalloonInfo | UnsetType:

@@ -11,7 +11,10 @@ from vdsm.virt.disk_service import DiskService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
-from vdsm.virt.ports import Channels
+from vdsm.virt.migration.destination import Destination
+from vdsm.virt.migration.service import MigrationService
+from vdsm.virt.migration.source import Source
+from vdsm.virt.ports import Channels, Peers
 from vdsm.virt.power import Farewell, Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
@@ -32,7 +35,7 @@ class VmService:
     Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
     """
 
-    def __init__(self, shared: Shared, channels: Channels) -> None:
+    def __init__(self, shared: Shared, channels: Channels, peers: Peers) -> None:
         self._shared = shared
         self._launcher = Launcher(shared)
         self.guests = GuestService(shared, channels)
@@ -44,7 +47,11 @@ class VmService:
         snapshots = Snapshots(shared)
         self.disks = DiskService(shared, snapshots)
         self._resumer = Resumer(shared, self._power)
-        self._adopter = Adopter(shared, devices, snapshots)
+        source = Source(shared, peers, self._power)
+        destination = Destination(shared, self._launcher, self._power)
+        self.migration = MigrationService(shared, source, destination)
+        """Fits `api.migration.MigrationApi`."""
+        self._adopter = Adopter(shared, devices, snapshots, source, destination)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.errors import NoSuchVm
-from vdsm.api.events import IoError, VmStatusChanged
+from vdsm.api.events import IoError, VmEvent
 from vdsm.core.children import Children
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError, NotReady
@@ -19,12 +19,15 @@ from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import CHANGE, ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
+from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
+
+_PREPARE_EVERY_S = 10.0
 
 
 class VirtSettings(Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     """A VM that is to end rather than to wait for its storage ends after so long."""
     unplug_timeout_s: float = 30.0
     unplug_check_s: float = 1.0
+    migration: MigrationSettings = field(default_factory=MigrationSettings)
 
 
 class Shared(Struct, eq=False):
@@ -60,7 +64,7 @@ class Shared(Struct, eq=False):
     jobs: HostJobs
     accelerator: Accelerator
     clock: Clock
-    publish: Callable[[VmStatusChanged], None]
+    publish: Callable[[VmEvent], None]
     settings: VirtSettings = field(default_factory=VirtSettings)
     vms: dict[str, Vm] = field(default_factory=dict)
     children: Children = field(default_factory=Children)
@@ -107,7 +111,12 @@ class Shared(Struct, eq=False):
             self.notify(vm, io_error=io_error)
 
     def align(self, vm: Vm, record: DomainRecord) -> None:
-        """Take over what libvirt says of a living VM's processors, and tell when that is news."""
+        """Take over what libvirt says of a living VM's processors, and tell when that is news.
+
+        Who waits for the end of its migration decides what becomes of it, and nobody else.
+        """
+        if vm.departure is not None and not vm.departure.is_over:
+            return
         before = vm.state
         vm.state = before.aligned(state_of(record.state, record.reason))
         if vm.state is not before:
@@ -128,6 +137,7 @@ class Shared(Struct, eq=False):
         log.info("VM %s is down: %s", vm.vm_id, exit_info.message)
         vm.state = vm.state.after(Happening.STOPPED, exit_info=exit_info)
         vm.stopped.set()
+        vm.stirred.set()
         self.notify(vm)
         if vm.is_external:
             self.vms.pop(vm.vm_id, None)
@@ -150,11 +160,12 @@ class Shared(Struct, eq=False):
     async def store(self, vm: Vm, metadata: VmMetadata) -> None:
         """Change the VM's metadata, here and in libvirt. Raises what the hypervisor does; here it is changed then.
 
-        Raises InvalidArgument, and changes nothing, for what XML cannot carry.
+        Raises InvalidArgument, and changes nothing, for what XML cannot carry. That of a VM on its way is written when
+        it is known that it stays.
         """
         text = format_metadata(metadata)
         vm.metadata = metadata
-        if vm.has_domain:
+        if vm.has_domain and not vm.is_moving:
             await self.hypervisor.set_metadata(vm.vm_id, text, VM_PREFIX, VM_URI)
 
     async def record(self, vm: Vm, **values: Scalar) -> None:
@@ -165,6 +176,19 @@ class Shared(Struct, eq=False):
         except NodeError:
             vm.metadata = vm.metadata.changed(**before)
             raise
+
+    async def prepare_again(self, vm: Vm) -> None:
+        """Prepare the images of a VM that was found until it works: its storage comes back after the daemon does."""
+        for volume in list_volumes(vm):
+            while vm.state.status is not Status.DOWN:
+                try:
+                    await self.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
+                    break
+                except NodeError as error:
+                    log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
+                await self.clock.sleep(_PREPARE_EVERY_S)
+        if vm.state.status is Status.DOWN:
+            await self.release_images(vm)  # What came ready after its end is still to be released.
 
     async def release_images(self, vm: Vm) -> None:
         """Tear down the VM's images, but for those that another VM uses; failures are logged."""

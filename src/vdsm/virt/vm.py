@@ -10,6 +10,7 @@ from vdsm.virt.domain import DomainView
 from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.migration.departure import Departure
 from vdsm.virt.stats import Window
 
 
@@ -75,6 +76,10 @@ class Vm(Struct, eq=False):
     destroy_requested: bool = False
     ends_with: ExitReason | None = None
     """Why it is about to end, when we know better than libvirt's event will."""
+    departure: Departure | None = None
+    """Its last migration out of here."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever libvirt told of its life, for who waits to see what became of it."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     rebooted: asyncio.Event = field(default_factory=asyncio.Event)
     device_removed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +106,11 @@ class Vm(Struct, eq=False):
         return self.is_starting and self.launch is not None and not self.launch.done()
 
     @property
+    def is_moving(self) -> bool:
+        """Whether libvirt may be sending it away: it lets whatever would change the VM wait meanwhile."""
+        return self.departure is not None and self.departure.is_moving and not self.departure.is_over
+
+    @property
     def is_alive(self) -> bool:
-        """Whether a qemu process stands behind it, as far as we know."""
-        return self.state.status not in (Status.DOWN, Status.WAIT_FOR_LAUNCH)
+        """Whether a qemu process of this host stands behind it for good, as far as we know."""
+        return self.state.status not in (Status.DOWN, Status.WAIT_FOR_LAUNCH, Status.MIGRATION_DESTINATION)

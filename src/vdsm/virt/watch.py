@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from vdsm.api.events import IoError
+from vdsm.api.events import IoError, MigrationProgressed
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.guest.figures import note_reboot
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # Numbers of virDomainEventType and of its details.
 _DEFINED, _STARTED, _SUSPENDED, _RESUMED, _STOPPED, _SHUTDOWN = 0, 2, 3, 4, 5, 6
-_SUSPENDED_IO_ERROR = 2
+_SUSPENDED_IO_ERROR, _SUSPENDED_POST_COPY = 2, 7
 _STOPPED_SHUTDOWN = 0
 _SHUTDOWN_BY_HOST = 2
 _AGENT_CONNECTED = 1
@@ -59,6 +59,9 @@ class Watcher:
             self._adopter.look_again()
             return
         vm = self._shared.vms.get(event.vm_id)
+        if vm is not None and event.kind is EventKind.MOVED:
+            self._on_moved(vm, event)
+            return
         if vm is None or vm.state.status is Status.DOWN:
             if event.kind is EventKind.LIFECYCLE and event.detail[:1] in ((_DEFINED,), (_STARTED,)):
                 self._adopter.look_at(event.vm_id)
@@ -76,6 +79,9 @@ class Watcher:
 
     def _on_lifecycle(self, vm: Vm, event: HypervisorEvent) -> None:
         what, detail = (*event.detail, 0, 0)[:2]
+        vm.stirred.set()
+        if vm.state.status is Status.MIGRATION_DESTINATION:
+            return  # Who waits for it looks now.
         if what == _SUSPENDED:
             self._on_suspended(vm, detail)
         elif what == _RESUMED:
@@ -86,6 +92,9 @@ class Watcher:
             self._on_stopped(vm, detail)
 
     def _on_suspended(self, vm: Vm, detail: int) -> None:
+        if detail == _SUSPENDED_POST_COPY:
+            self._shared.apply(vm, Happening.LEFT_BEHIND)
+            return
         if detail != _SUSPENDED_IO_ERROR:
             self._shared.apply(vm, Happening.SUSPENDED)
             return
@@ -106,11 +115,23 @@ class Watcher:
         if detail == _STOPPED_SHUTDOWN and vm.shutdown_requested:
             reason = ExitReason.SHUT_DOWN_BY_ADMINISTRATOR
         end = ExitInfo.of(vm.ends_with or reason)
+        if vm.departure is not None and end.reason is ExitReason.MIGRATED:
+            vm.departure.finish()
         if vm.launch is not None and vm.state.status is Status.WAIT_FOR_LAUNCH:
             # Of its start, which will tell, or of an earlier VM with that id.
             vm.early_end = end
         else:
             self._shared.end(vm, end)
+
+    def _on_moved(self, vm: Vm, event: HypervisorEvent) -> None:
+        """libvirt tells how long the guest stood still, mostly after the VM's end here."""
+        if vm.departure is not None and event.detail:
+            vm.departure.downtime_ms = event.detail[0]
+            self._shared.publish(
+                MigrationProgressed(
+                    vm_id=vm.vm_id, progress=100, post_copy=vm.state.post_copy, downtime_ms=event.detail[0]
+                )
+            )
 
     def _on_reboot(self, vm: Vm, event: HypervisorEvent) -> None:
         shared = self._shared

@@ -10,7 +10,7 @@ import lab.sanlock
 from lab.gluster import GlusterVolume
 from lab.hosts import Hosts
 from lab.sanlock import Sanlock
-from lab.vdsmd import HostVdsmd
+from lab.vdsmd import HostVdsmd, Settings
 from tests.shared_pool import LOOK_EVERY_S, SETTINGS, Served, SharedPool
 
 
@@ -21,7 +21,15 @@ def look_every_s() -> float:
 
 
 @pytest.fixture
-def pools(hosts: Callable[[int], Hosts], look_every_s: float) -> Iterator[tuple[SharedPool, SharedPool]]:
+def settings() -> Settings:
+    """What both daemons are told beside the usual; a test may have its own."""
+    return {}
+
+
+@pytest.fixture
+def pools(
+    hosts: Callable[[int], Hosts], look_every_s: float, settings: Settings
+) -> Iterator[tuple[SharedPool, SharedPool]]:
     """A pool on a new domain of a Gluster volume; both hosts have connected it, none is the SPM."""
     if missing := lab.sanlock.why_not() or lab.gluster.why_not():
         pytest.skip(missing)
@@ -34,7 +42,9 @@ def pools(hosts: Callable[[int], Hosts], look_every_s: float) -> Iterator[tuple[
         source = f"{pair.switch.address}:/{volume.name}"
         mounted = pair.base / "root/rhev/data-center/mnt/glusterSD" / source.replace("/", "_")
         served = Served("GLUSTERFS", source, mounted, brick, {"vfs_type": "glusterfs"})
-        daemons = [HostVdsmd(pair, host, {**SETTINGS, "spm": {"watchdog_interval": look_every_s}}) for host in pair]
+        daemons = [
+            HostVdsmd(pair, host, {**SETTINGS, "spm": {"watchdog_interval": look_every_s}, **settings}) for host in pair
+        ]
         sanlocks = [Sanlock(host.namespaces) for host in pair]
         for daemon, sanlock in zip(daemons, sanlocks, strict=True):
             sanlock.start()

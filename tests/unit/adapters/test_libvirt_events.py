@@ -29,6 +29,11 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
     ),
     ("DEVICE_REMOVED", ("net1",), HypervisorEvent(VM, EventKind.DEVICE_REMOVED, names=("net1",))),
     ("AGENT_LIFECYCLE", (1, 2), HypervisorEvent(VM, EventKind.AGENT, (1, 2))),
+    (
+        "JOB_COMPLETED",
+        ({"operation": 5, "downtime": 30, "downtime_net": 20},),
+        HypervisorEvent(VM, EventKind.MOVED, (20,)),
+    ),
     ("TUNABLE", ({"blkdeviotune.disk": "vda"},), HypervisorEvent(VM, EventKind.TUNED)),
 ]
 
@@ -39,6 +44,13 @@ def test_events_of_libvirt_become_the_ports(name: str, values: tuple[object, ...
     callbacks = make_callbacks(emitted.append)
     callbacks[getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{name}")](None, Domain(), *values, None)
     assert emitted == [expected]
+
+
+@pytest.mark.parametrize("figures", [{}, {"operation": 2, "downtime": 30}, {"operation": 5}])
+def test_other_jobs_that_end_are_no_moves(figures: dict[str, int]) -> None:
+    emitted: list[HypervisorEvent] = []
+    make_callbacks(emitted.append)[libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED](None, Domain(), figures, None)
+    assert emitted == []
 
 
 def test_every_event_that_the_node_follows_is_registered() -> None:

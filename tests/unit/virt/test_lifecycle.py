@@ -102,9 +102,13 @@ def test_requests_that_do_not_fit_are_refused(status: Status) -> None:
     starting = status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING, Status.MIGRATION_DESTINATION)
     for request in set(Request) - {Request.RESUME}:
         expected = Refusal.IS_DOWN if status is Status.DOWN else Refusal.WRONG_STATE if starting else None
-        moves = (Request.PLUG, Request.SNAPSHOT)
-        if request in moves and status in (Status.MIGRATION_SOURCE, Status.MIGRATION_DESTINATION):
+        moves = (Request.PLUG, Request.SNAPSHOT, Request.MIGRATE)
+        if request in moves and status is Status.MIGRATION_DESTINATION:
             expected = Refusal.MIGRATES
+        if request not in (Request.PAUSE, Request.AGENT) and status is Status.MIGRATION_SOURCE:
+            expected = Refusal.MIGRATES
+        if request is Request.MIGRATE and status is Status.WAIT_FOR_LAUNCH:
+            expected = Refusal.IS_DOWN
         assert check_request(state, request) is expected
     refused = starting or status in (Status.SAVING, Status.DOWN, Status.MIGRATION_SOURCE)
     assert check_request(state, Request.RESUME) is (Refusal.WRONG_STATE if refused else None)

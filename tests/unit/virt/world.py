@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.unit.virt.builders import HOST, VM_ID, parameters
-from vdsm.api.events import VmStatusChanged
+from vdsm.api.errors import NoSuchVm
+from vdsm.api.events import MigrationProgressed, VmEvent, VmStatusChanged
+from vdsm.api.migration import IncomingVm
 from vdsm.api.vm import VmInfo
 from vdsm.core.errors import GeneralFailure, NodeError
 from vdsm.testing import hypervisor_xml
@@ -15,7 +17,7 @@ from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import PathKind, PreparedImage, ProbeResult
+from vdsm.virt.ports import PathKind, PeerRefused, PeerUnreachable, Place, PreparedImage, ProbeResult, Traveller
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 
@@ -105,6 +107,51 @@ class NoProbe:
         raise AssertionError("nobody should measure")
 
 
+class FakePeers:
+    """Other hosts' services by name, called without a wire; `failures` come first."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, VmService] = {}
+        self.failures: list[NodeError] = []
+        self.asked: list[str] = []
+
+    async def ping(self, place: Place) -> None:
+        self._find("ping", place)
+
+    async def create_incoming(self, place: Place, traveller: Traveller, incoming_limit: int | None) -> str:
+        service = self._find("create", place)
+        given = IncomingVm(
+            vm_id=traveller.vm_id,
+            live_xml=traveller.live_xml,
+            xml=traveller.xml,
+            elapsed_offset_s=traveller.elapsed_s,
+        )
+        try:
+            answer = await service.migration.create_incoming(traveller.vm_id, given, incoming_limit)
+        except NodeError as error:
+            raise PeerRefused(str(place), error.number, str(error)) from error
+        return str(answer.vm.xml)
+
+    async def get_status(self, place: Place, vm_id: str) -> str | None:
+        service = self._find("status", place)
+        try:
+            return (await service.get_stats(vm_id)).status
+        except NoSuchVm:
+            return None
+
+    async def destroy(self, place: Place, vm_id: str) -> None:
+        with suppress(NoSuchVm):
+            await self._find("destroy", place).destroy(vm_id)
+
+    def _find(self, call: str, place: Place) -> VmService:
+        self.asked.append(call)
+        if self.failures:
+            raise self.failures.pop(0)
+        if place.host not in self.services:
+            raise PeerUnreachable(str(place), "nobody is there")
+        return self.services[place.host]
+
+
 class World:
     """Hypervisor, images and clock outlive the services that run on them, as on a host."""
 
@@ -114,13 +161,21 @@ class World:
         self.images = FakeImages()
         self.channels = FakeChannels()
         self.jobs = FakeJobs()
+        self.peers = FakePeers()
         self.events: list[VmStatusChanged] = []
+        self.moves: list[MigrationProgressed] = []
 
     def make(self, **settings: object) -> VmService:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
         ports = (self.hypervisor, self.images, self.jobs, accelerator, self.clock)
-        return VmService(Shared(*ports, self.events.append, chosen), self.channels)
+        return VmService(Shared(*ports, self._hear, chosen), self.channels, self.peers)
+
+    def _hear(self, event: VmEvent) -> None:
+        if isinstance(event, VmStatusChanged):
+            self.events.append(event)
+        else:
+            self.moves.append(event)
 
     @asynccontextmanager
     async def running(self, **settings: object) -> AsyncIterator[VmService]:

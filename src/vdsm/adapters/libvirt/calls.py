@@ -11,9 +11,11 @@ from vdsm.adapters.libvirt.connection import Link, translate
 from vdsm.adapters.libvirt.lanes import Hold, Lanes, Turnstile
 from vdsm.adapters.libvirt.pool import CallExpired, Pool
 from vdsm.core.ids import is_uuid
-from vdsm.virt.ports import HypervisorDown, HypervisorTimeout, NoSuchDomain
+from vdsm.virt.ports import MOST_MOVES, HypervisorDown, HypervisorTimeout, NoSuchDomain
 
 T = TypeVar("T")
+
+_LONGEST_TRANSFER_S = 7 * 86400.0
 
 
 class CallSettings(Struct, frozen=True):
@@ -25,6 +27,7 @@ class CallSettings(Struct, frozen=True):
     definitions_limit: int = 2
     questions_limit: int = 4  # to agents inside VMs, of which any may be silent
     farewells_limit: int = 2  # shutdowns by agents, each of which may take a minute
+    transfers_limit: int = MOST_MOVES
     destroy_patience_s: float = 1.0  # how long destroy waits for a call in flight before it goes beside it
 
 
@@ -40,6 +43,8 @@ class Calls:
         self._agent_lanes = Lanes()
         self.questions = Turnstile(settings.questions_limit)
         self.farewells = Turnstile(settings.farewells_limit)
+        self._transfer_lanes = Lanes()
+        self._transfers = Turnstile(settings.transfers_limit)
         self.starts = Turnstile(settings.starts_limit)
         self.definitions = Turnstile(settings.definitions_limit)
 
@@ -82,10 +87,25 @@ class Calls:
         self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T], turnstile: Turnstile, timeout_s: float
     ) -> T:
         """A call on the agent inside a VM: libvirt makes it beside calls on the VM, after others on that agent."""
+        return await self._beside(vm_id, what, function, self._agent_lanes, turnstile, timeout_s)
+
+    async def transfer(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
+        """A call that lasts as long as all memory of the VM takes, beside its other calls; a few at once."""
+        return await self._beside(vm_id, what, function, self._transfer_lanes, self._transfers, _LONGEST_TRANSFER_S)
+
+    async def _beside(
+        self,
+        vm_id: str,
+        what: str,
+        function: Callable[[libvirt.virDomain], T],
+        lanes: Lanes,
+        turnstile: Turnstile,
+        timeout_s: float,
+    ) -> T:
         self._check(vm_id)
         with _Holds(vm_id) as holds:
-            await self._agent_lanes.enter(vm_id, what, timeout_s)
-            holds.add(self._agent_lanes)
+            await lanes.enter(vm_id, what, timeout_s)
+            holds.add(lanes)
             await turnstile.enter(vm_id, what, timeout_s)
             holds.add(turnstile)
         return await self._make(

@@ -152,7 +152,12 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def on_tuned(_: _Connection, domain: _Domain, *__: object) -> None:
         tell(domain, EventKind.TUNED)
 
+    def on_job_completed(_: _Connection, domain: _Domain, stats: Any, __: None) -> None:
+        if stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT and "downtime" in stats:
+            tell(domain, EventKind.MOVED, int(stats.get("downtime_net", stats["downtime"])))
+
     return {
+        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: on_job_completed,
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: with_numbers(EventKind.LIFECYCLE),
         libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: with_numbers(EventKind.REBOOT),
         libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: with_numbers(EventKind.RTC_CHANGE),

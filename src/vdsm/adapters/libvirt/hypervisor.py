@@ -15,6 +15,7 @@ from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Connector, Link
 from vdsm.adapters.libvirt.devices import DeviceCalls
 from vdsm.adapters.libvirt.events import EventWatcher
+from vdsm.adapters.libvirt.migration import MigrationCalls
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
@@ -33,7 +34,7 @@ _UNDEFINE_FLAGS = (
 )
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, AgentCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, JobEnded, TaskChanged, VmStatusChanged
+from vdsm.api.events import EVENTS, OVIRT_NAMES, Event, JobEnded, MigrationProgressed, TaskChanged, VmStatusChanged
 from vdsm.api.vm_types import VmStats
 from vdsm.core.clock import Clock
 from vdsm.wire.dialects.forms import Forms
@@ -40,6 +40,9 @@ class EventDialect:
                 details.pop("pauseCode", None)
             details["status"] = event.status
             return f"{OVIRT_NAMES[type(event)]}{event.vm_id}", {event.vm_id: details, **stamp}
+        if isinstance(event, MigrationProgressed):
+            del details["vmId"]
+            return f"{OVIRT_NAMES[type(event)]}{event.vm_id}", {event.vm_id: details, **stamp}
         if isinstance(event, JobEnded):
             object_id = event.job_id
         else:
@@ -59,6 +62,8 @@ class EventDialect:
 
 DECLARED: dict[str, Any] = {"elapsedTime": "uint", "monitorResponse": "int", "displayInfo": ["EventDisplayInfo"]}
 """Members whose published type differs from what travels (facts §1.8): numbers are announced, text is sent."""
+
+_PAYLOAD_NAMES: dict[type[Event], str] = {MigrationProgressed: "VmMigrationStatus"}
 
 DECLARED_OF_JOBS = {"status": "string", "error": "string"}
 """The same for the end of a job; an error travels as an object of code and message."""
@@ -92,8 +97,12 @@ def _describe_ovirt() -> dict[str, Any]:
     job = [{**f, "type": DECLARED_OF_JOBS.get(f["name"], f["type"])} for f in types["JobEnded"]["fields"]]
     types["JobEnded"] = {"kind": "object", "fields": job}
     stamp: dict[str, Any] = {"name": "notify_time", "type": "uint"}
+    moves = types["MigrationProgressed"]
+    types["MigrationProgressed"] = {**moves, "fields": [field for field in moves["fields"] if field["name"] != "vmId"]}
+    types["VmMigrationStatusMap"] = {"kind": "map", "key": "UUID", "value": payloads[MigrationProgressed]}
+    payloads[MigrationProgressed] = "VmMigrationStatusMap"
     events = {
-        OVIRT_NAMES[kind]: {"params": [stamp, {"name": "no_name", "type": payload}]}
+        OVIRT_NAMES[kind]: {"params": [stamp, {"name": _PAYLOAD_NAMES.get(kind, "no_name"), "type": payload}]}
         for kind, payload in payloads.items()
     }
     # Published so, though all its members stand beside each other.

@@ -128,6 +128,8 @@ class Forms:
         origin = get_origin(hint)
         if isinstance(hint, type) and issubclass(hint, Struct):
             form = self._struct(hint)
+            if note is not None and note.declared:
+                form = replace(form, schema=note.declared)
             short = None if note is None else note.short
             return form if short is None else replace(form, decode=_with_short(form.decode, short))
         if origin is list:
@@ -170,7 +172,9 @@ class Forms:
         def decode(value: Any, where: str) -> Any:
             if not isinstance(value, (list, tuple)):
                 raise BadValue(where, f"expected a list, got {describe(value)}")
-            return [item.decode(v, f"{where}[{i}]") for i, v in enumerate(value)]
+            return [
+                None if v is None and item.optional else item.decode(v, f"{where}[{i}]") for i, v in enumerate(value)
+            ]
 
         inner = item.encode
         encode: Encode | None = None if inner is None else (lambda value: [inner(v) for v in value])

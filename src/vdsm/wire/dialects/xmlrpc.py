@@ -184,7 +184,7 @@ ADJUST: dict[str, Callable[[dict[str, Any]], None]] = {
     "forcedDetachStorageDomain": _detach_forced,
     "create": partial(_take_vm_id, name="vmParams"),
     **{name: partial(_take_vm_id, name="params") for name in _PLUGS},
-    "updateVmPolicy": partial(_take_vm_id, name="params"),
+    **{name: partial(_take_vm_id, name="params") for name in ("updateVmPolicy", "migrate", "migrationCreate")},
     "spmStart": _spm_start,
     "setLogLevel": _set_log_level,
 }
@@ -200,7 +200,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 STORAGE = frozenset({"storage", "monitors", "pool", "definition", "domain", "volume", "image", "task"})
 """Groups whose success is told in another word (facts: storage §12.1)."""
 
-SPREAD = frozenset({"repoStats", "getStoragePoolInfo", "getVolumeSize", "prepareImage"})
+SPREAD = frozenset({"repoStats", "getStoragePoolInfo", "getVolumeSize", "prepareImage", "migrationCreate"})
 """Names whose result is not one member but all of them."""
 
 
