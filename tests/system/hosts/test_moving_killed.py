@@ -1,6 +1,7 @@
 """Daemons are killed while a VM is on its way: it is never lost, never on two hosts, and its disk stays whole."""
 
 import random
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,23 @@ def test_a_daemon_is_killed_at_any_moment_of_a_migration(mover: Mover, rounds: C
         if way:
             end_slow_one(mover, chance)
         mover.settle()
+
+
+@pytest.mark.timeout(900)
+def test_a_vm_moves_to_and_fro_whatever_befalls_it(mover: Mover, rounds: Callable[[int, int], int]) -> None:
+    chance, moved = random.Random(), 0
+    for number in range(count := rounds(8, 100)):
+        what = ("moves", "moves", "is canceled", "loses a daemon")[number % 4]
+        if what == "moves":
+            mover.migrate()
+        elif what == "is canceled":
+            mover.migrate(**SLOW)
+            threading.Event().wait(chance.uniform(0, 3))  # any moment of it
+            end_slow_one(mover, chance)
+        else:
+            migrate_and_kill(mover, [chance.choice([mover.here, mover.there])], {}, chance)
+        moved += mover.settle()
+    assert moved >= count // 2 and mover.count > 0
 
 
 def migrate_and_kill(mover: Mover, victims: list[SharedPool], way: dict[str, object], chance: random.Random) -> None:
