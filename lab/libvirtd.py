@@ -106,7 +106,7 @@ class Libvirtd:
             if b"guest=" in processes.read(pid, "cmdline"):
                 processes.end(pid)
         for file in (self._place.root / "etc/libvirt/qemu").glob("*.xml"):
-            self._place.run("virsh", "-q", "undefine", file.stem, "--nvram")
+            self._place.run("virsh", "-q", "undefine", file.stem, "--nvram", "--checkpoints-metadata")
 
     def _end(self, number: signal.Signals) -> None:
         pid = self.pid

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -34,6 +34,7 @@ from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
+from vdsm.api.backup import BackupApi
 from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
 from vdsm.api.events import DomainStatusChanged, Event
@@ -80,7 +81,7 @@ from vdsm.storage.services.life import DefinitionService, DomainLifeService, Poo
 from vdsm.storage.services.monitors import MonitorService
 from vdsm.storage.services.pools import PoolService
 from vdsm.storage.services.streams import StreamService
-from vdsm.storage.services.transfers import NbdService, TicketService
+from vdsm.storage.services.transfers import NbdService, ScratchService, TicketService
 from vdsm.storage.services.volumes import ImageService, VolumeService
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.model import VIRT
@@ -93,7 +94,7 @@ from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.plans import MigrationSettings
-from vdsm.virt.ports import AcceleratorProbe, Hypervisor, NetworkDisk, PathKind, PreparedImage
+from vdsm.virt.ports import AcceleratorProbe, BackupPlace, Hypervisor, NetworkDisk, PathKind, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -162,9 +163,10 @@ class RealMachine:
 class _Images:
     """Disk images as virt wants them, from the storage service."""
 
-    def __init__(self, images: ImageService, leases: LeaseService) -> None:
+    def __init__(self, images: ImageService, leases: LeaseService, scratch: ScratchService) -> None:
         self._images = images
         self._leases = leases
+        self._scratch = scratch
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
@@ -179,6 +181,12 @@ class _Images:
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))
         return found.path, found.offset
+
+    async def prepare_backup(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> BackupPlace:
+        return BackupPlace(*await self._scratch.prepare(vm_id, backup_id, sizes))
+
+    async def clear_backup(self, vm_id: str, backup_id: str = "") -> None:
+        await self._scratch.clear(vm_id, backup_id)
 
     async def find_kind(self, path: str) -> PathKind:
         return await self._images.find_kind(path)
@@ -283,6 +291,7 @@ class _Storage:
         self.streams = StreamService(repository, lanes, work)
         self.tickets = TicketService(ImageDaemon(paths.root / "run/ovirt-imageio/sock"), lanes)
         self.nbd = NbdService(repository, lanes)
+        self.scratch = ScratchService(repository, lanes)
         self.leases = LeaseService(repository, lanes, work)
         self.jobs = SdmService(repository, work)
         loop = asyncio.get_running_loop()
@@ -351,7 +360,7 @@ class Node:
             relabel_disks=self.settings.storage.relabel,
             migration=_choose_migration(self.settings.vars),
         )
-        images = _Images(self.storage.images, self.storage.leases)
+        images = _Images(self.storage.images, self.storage.leases, self.storage.scratch)
         jobs = _Jobs(self.storage.runner)
         hypervisor = self.machine.hypervisor
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)
@@ -398,6 +407,7 @@ class Node:
                 UpdateApi: self.vms.updates,
                 GuestApi: self.vms.guests,
                 MigrationApi: self.vms.migration,
+                BackupApi: self.vms.backups,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

@@ -1,5 +1,6 @@
 """The whole surface in one place: every group of verbs, in the order in which documents list them."""
 
+from vdsm.api.backup import BackupApi
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
@@ -28,6 +29,7 @@ GROUPS: tuple[type, ...] = (
     TuningApi,
     GuestApi,
     MigrationApi,
+    BackupApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

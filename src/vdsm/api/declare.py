@@ -26,7 +26,8 @@ class Ovirt:
     `as_=str` says that a number or a boolean travels as text there, `format` how a number is printed ("%.2f"),
     `declared` the primitive that the published schema names where it differs from what travels. `words` translates what
     old callers write (upper-cased) into our value: `{"4": "COW"}`. With `text_only`, a number is refused for text.
-    `short` names the member that text alone stands for, where an object is due.
+    `short` names the member that text alone stands for, where an object is due; `listed` says that such an object is
+    published as a list of one and told as it is.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Ovirt:
     words: Mapping[str, str] | None = None
     text_only: bool = False
     short: str | None = None
+    listed: bool = False
 
 
 ovirt = Ovirt

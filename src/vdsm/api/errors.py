@@ -257,6 +257,45 @@ class IoTuneFailed(_TuningFailed, number=64, http=400, text="Failed to tune disk
     """Limits of the VM's disks could not be read, or set: then they are as before."""
 
 
+class BackupFailed(NodeError, number=1600, http=409, text="Backup failed: {reason}"):
+    """The backup was not started, or goes on; nothing of one that was not started is left."""
+
+    reason: str
+
+
+class BackupInvalid(NodeError, number=100, http=400, text="{where}: {reason}"):
+    """A value of a backup's or checkpoint's description does not fit; `where` names it."""
+
+    where: str
+    reason: str
+
+
+class NoSuchBackup(NodeError, number=1601, http=404, text="VM {vm_id} has no backup {backup_id}"):
+    """The VM has no backup of that id."""
+
+    vm_id: str
+    backup_id: str
+
+
+class CheckpointFailed(NodeError, number=1610, http=409, text="Checkpoint failed: {reason}"):
+    """Checkpoints could not be read or told of."""
+
+    reason: str
+
+
+class NoSuchCheckpoint(NodeError, number=1611, http=404, text="VM {vm_id} has no checkpoint {checkpoint_id}"):
+    """The VM has no checkpoint of that id."""
+
+    vm_id: str
+    checkpoint_id: str
+
+
+class InconsistentCheckpoint(NodeError, number=1612, http=409, text="Checkpoints are of no use: {reason}"):
+    """The bitmaps of the checkpoints are missing or not whole: a full backup is needed."""
+
+    reason: str
+
+
 class HardwareInfoFailed(NodeError, number=57, text="Failed to read hardware information: {reason}"):
     """The machine's identity could not be read."""
 

@@ -44,7 +44,13 @@ class Layout(Struct, frozen=True):
 
     def get_transient_disk(self, owner: str) -> Path:
         """A disk that is of use as long as its owner (facts: storage §15.5)."""
-        return self.paths.state / "storage" / "transient_disks" / owner / "overlay"
+        return self.get_transient_folder(owner) / "overlay"
+
+    def get_transient_folder(self, owner: str) -> Path:
+        return self.paths.state / "storage" / "transient_disks" / owner
+
+    def get_backup_socket(self, backup_id: str) -> Path:
+        return self.paths.run / "backup" / backup_id
 
     def get_run_link(self, domain_id: str, image_id: str) -> Path:
         """A prepared image's run-time link."""

@@ -21,6 +21,7 @@ from vdsm.storage.images.merge import Merges
 from vdsm.storage.images.moving import Moves
 from vdsm.storage.images.nbd import Exports
 from vdsm.storage.images.operation import Operations
+from vdsm.storage.images.scratch import ScratchDisks
 from vdsm.storage.images.streams import Streams
 from vdsm.storage.images.volume import Volumes
 from vdsm.storage.images.whole_images import WholeImages
@@ -114,5 +115,6 @@ class Repository:
         self.corrections = Corrections(self.pools, operations, qemu_img, steps)
         self.inspection = Inspection(self.domains, locks, operations, qemu_img)
         self.exports = Exports(self.domains, self.pools, operations, locks, qemu_img, nbd_servers, layout)
+        self.scratch_disks = ScratchDisks(qemu_img, layout, ownership)
         self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
         self.layout = layout

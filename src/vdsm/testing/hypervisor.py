@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
+from vdsm.testing.hypervisor_backups import FakeBackups
 from vdsm.testing.hypervisor_blocks import FakeBlocks
 from vdsm.virt import ports
 
@@ -32,6 +33,8 @@ class FakeDomain(Struct):
     live: Element | None = None
     pid: int = 0
     started_s: float = 0.0
+    backup: str | None = None
+    checkpoints: dict[str, str] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict)
 
@@ -124,6 +127,7 @@ class HypervisorWorld:
         domain.state, domain.reason = ports.DomainState.SHUT_OFF, reason
         domain.live, domain.pid = None, 0
         domain.errors.clear()
+        domain.backup = None
         self._frozen.discard(domain.vm_id)
         self.agents.discard(domain.vm_id)
         self.held.discard(domain.vm_id)
@@ -306,7 +310,7 @@ class FakeMoving(FakeTuning):
             there.state, there.reason = ports.DomainState.RUNNING, 10
 
 
-class FakeHypervisor(FakeBlocks, FakeMoving, FakeAgents):
+class FakeHypervisor(FakeBlocks, FakeBackups, FakeMoving, FakeAgents):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:

@@ -5,6 +5,7 @@ import logging
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
+from vdsm.virt.backups import BackupService
 from vdsm.virt.devices import Devices
 from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
@@ -26,11 +27,18 @@ class Adopter:
     """Keeps the list of VMs as libvirt has it."""
 
     def __init__(
-        self, shared: Shared, devices: Devices, snapshots: Snapshots, source: Source, destination: Destination
+        self,
+        shared: Shared,
+        devices: Devices,
+        snapshots: Snapshots,
+        backups: BackupService,
+        source: Source,
+        destination: Destination,
     ) -> None:
         self._shared = shared
         self._snapshots = snapshots
         self._devices = devices
+        self._backups = backups
         self._source = source
         self._destination = destination
         self._connected = asyncio.Event()
@@ -192,6 +200,7 @@ class Adopter:
             if vm.metadata.exit is not None:
                 vm.metadata = vm.metadata.without_exit()
                 shared.children.spawn(shared.save(vm), f"forget how VM {vm.vm_id} had ended")
+            shared.children.spawn(self._backups.settle(vm), f"settle the backups of VM {vm.vm_id}")
             if vm.metadata.devices:
                 shared.children.spawn(self._prepare_again(vm), f"prepare the images of VM {vm.vm_id} again")
 

@@ -226,7 +226,35 @@ class Movable(Protocol):
         """Let the guest run there at once; it fetches its memory as it needs it."""
 
 
-class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, Protocol):
+class BackupMaker(Protocol):
+    """The part of a hypervisor that serves the disks of a running VM as they were, and tracks what changes."""
+
+    async def begin_backup(self, vm_id: str, xml: str, checkpoint_xml: str | None) -> None:
+        """Begin a `domainbackup`, and make a checkpoint in the same moment. Scratch disks are there already."""
+
+    async def get_backup(self, vm_id: str) -> str | None:
+        """The `domainbackup` that goes on."""
+
+    async def end_backup(self, vm_id: str) -> None:
+        """End it; it is over some time after that."""
+
+    async def get_disk_size(self, vm_id: str, target: str) -> int:
+        """What the guest sees, in bytes."""
+
+    async def list_checkpoints(self, vm_id: str) -> list[str]:
+        """Names, each after the one that it is based on."""
+
+    async def get_checkpoint(self, vm_id: str, name: str) -> str | None:
+        """Its XML, or None when there is none."""
+
+    async def delete_checkpoint(self, vm_id: str, name: str) -> None:
+        """One that is not there is refused."""
+
+    async def redefine_checkpoint(self, vm_id: str, xml: str) -> None:
+        """Tell of a checkpoint that was made before; its bitmaps must be there."""
+
+
+class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
@@ -354,8 +382,21 @@ class HostJobs(Protocol):
         refused. Nobody but the end of the daemon stops it."""
 
 
+class BackupPlace(Struct, frozen=True):
+    """Where a backup is served, and the scratch disks by the names of their disks."""
+
+    socket: str
+    scratch_disks: Mapping[str, str]
+
+
 class Images(Protocol):
     """Disk images of the repository; fails with the storage family of errors."""
+
+    async def prepare_backup(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> BackupPlace:
+        """Make a scratch disk, an empty qcow2 image, of each of these sizes in bytes; all or none."""
+
+    async def clear_backup(self, vm_id: str, backup_id: str = "") -> None:
+        """Remove the scratch disks and the socket of that backup, or of all of the VM."""
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage: ...
 

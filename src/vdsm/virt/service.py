@@ -5,6 +5,7 @@ from vdsm.api.vm import VmInfo, VmParameters
 from vdsm.api.vm_types import VmStats
 from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
+from vdsm.virt.backups import BackupService
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
 from vdsm.virt.disk_service import DiskService
@@ -42,6 +43,7 @@ class VmService:
         """Fits `api.guest.GuestApi`."""
         self._power = Power(shared, self.guests.channels.say)
         devices = Devices(shared)
+        self.backups = BackupService(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
         snapshots = Snapshots(shared)
@@ -51,7 +53,7 @@ class VmService:
         destination = Destination(shared, self._launcher, self._power)
         self.migration = MigrationService(shared, source, destination)
         """Fits `api.migration.MigrationApi`."""
-        self._adopter = Adopter(shared, devices, snapshots, source, destination)
+        self._adopter = Adopter(shared, devices, snapshots, self.backups, source, destination)
         self._watcher = Watcher(shared, self._adopter, self._power)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)

@@ -191,11 +191,15 @@ class Shared(Struct, eq=False):
             await self.release_images(vm)  # What came ready after its end is still to be released.
 
     async def release_images(self, vm: Vm) -> None:
-        """Tear down the VM's images, but for those that another VM uses; failures are logged."""
+        """Tear down the images of a VM that is down, but for those that another VM uses; failures are logged."""
         vm.has_images = False
         for volume in list_volumes(vm):
             if not await self.release_image(vm, volume):
                 vm.has_images = True
+        try:
+            await self.images.clear_backup(vm.vm_id)
+        except NodeError as error:
+            log.warning("VM %s: scratch disks of its backups could not be removed: %s", vm.vm_id, error)
 
     async def release_image(self, vm: Vm, volume: VolumeRef) -> bool:
         """Tear down one image unless another VM uses it; False, and logged, when that fails."""

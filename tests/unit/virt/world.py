@@ -1,7 +1,7 @@
 """A VM service on fakes, with what it tells the world and what it does to images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from tests.unit.virt.builders import HOST, VM_ID, parameters
@@ -17,7 +17,16 @@ from vdsm.testing.hypervisor import FakeHypervisor
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import PathKind, PeerRefused, PeerUnreachable, Place, PreparedImage, ProbeResult, Traveller
+from vdsm.virt.ports import (
+    BackupPlace,
+    PathKind,
+    PeerRefused,
+    PeerUnreachable,
+    Place,
+    PreparedImage,
+    ProbeResult,
+    Traveller,
+)
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 
@@ -37,6 +46,7 @@ class FakeImages:
         self.missing: set[str] = set()
         self.parents: dict[str, str] = {}
         """What each volume lies on; those that are not there lie on none."""
+        self.scratch: set[str] = set()
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -61,6 +71,16 @@ class FakeImages:
         if self.failures:
             raise self.failures.pop(0)
         return f"/run/{domain_id}/xleases", 1 << 20
+
+    async def prepare_backup(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> BackupPlace:
+        if self.failures:
+            raise self.failures.pop(0)
+        made = {target: f"/scratch/{vm_id}/{backup_id}.{target}" for target in sizes}
+        self.scratch |= set(made.values())
+        return BackupPlace(f"/run/backup/{backup_id}", made)
+
+    async def clear_backup(self, vm_id: str, backup_id: str = "") -> None:
+        self.scratch = {path for path in self.scratch if not path.startswith(f"/scratch/{vm_id}/{backup_id}")}
 
     async def find_kind(self, path: str) -> PathKind:
         return "folder" if path in self.folders else "missing" if path in self.missing else "file"

@@ -10,6 +10,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from vdsm.adapters.libvirt.agents import AgentCalls
+from vdsm.adapters.libvirt.backups import BackupCalls
 from vdsm.adapters.libvirt.blocks import BlockCalls
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Connector, Link
@@ -34,7 +35,7 @@ _UNDEFINE_FLAGS = (
 )
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls, BackupCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail

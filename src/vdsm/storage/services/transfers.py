@@ -1,5 +1,7 @@
 """Answers the verbs on tickets of ovirt-imageio and on NBD servers."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from vdsm.api import transfers as api
@@ -9,6 +11,7 @@ from vdsm.storage.ports import ImageDaemonFailed, Tickets
 from vdsm.storage.repository import Repository
 
 _LANE = "ovirt-imageio"
+_SCRATCH_LANE = "scratch disks"
 _NAMES = {
     "ticket_id": "uuid",
     "size_bytes": "size",
@@ -53,6 +56,23 @@ class TicketService:
 
     async def _ask(self, method: str, ticket_id: str, body: bytes | None = None) -> bytes:
         return await self._lanes.run(_LANE, self._tickets.ask, method, ticket_id, body)
+
+
+class ScratchService:
+    """Scratch disks of backups, for whoever makes them."""
+
+    def __init__(self, repository: Repository, lanes: Lanes) -> None:
+        self._disks = repository.scratch_disks
+        self._lanes = lanes
+
+    async def prepare(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> tuple[str, dict[str, str]]:
+        """The socket to serve at, and the paths of the disks. Raises UnsupportedOperation, QemuImgFailed."""
+        socket, disks = await self._lanes.run(_SCRATCH_LANE, self._disks.prepare, vm_id, backup_id, sizes)
+        return str(socket), {target: str(path) for target, path in disks.items()}
+
+    async def clear(self, vm_id: str, backup_id: str) -> None:
+        """Remove those of a backup, or all of the VM's."""
+        await self._lanes.run(_SCRATCH_LANE, self._disks.clear, vm_id, backup_id)
 
 
 class NbdService:

@@ -130,8 +130,9 @@ class Forms:
             form = self._struct(hint)
             if note is not None and note.declared:
                 form = replace(form, schema=note.declared)
-            short = None if note is None else note.short
-            return form if short is None else replace(form, decode=_with_short(form.decode, short))
+            if note is not None and note.short is not None:
+                form = replace(form, decode=_with_short(form.decode, note.short))
+            return replace(form, schema=[form.schema]) if note is not None and note.listed else form
         if origin is list:
             return self._list(self.get(get_args(hint)[0], loose=loose), note)
         if origin is dict:

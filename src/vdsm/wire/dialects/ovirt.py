@@ -32,7 +32,7 @@ LOOSE = (
 )
 
 _TELLS_DONE = {f"VM.{name}" for name in ("setBalloonTarget", "setCpuTunePeriod", "setCpuTuneQuota", "setIoTune")}
-_TELLS_DONE |= {"VM.updateVmPolicy"}
+_TELLS_DONE |= {"VM.updateVmPolicy", "VM.stop_backup"}
 """Verbs whose result is the status itself (facts §1.6)."""
 
 
@@ -105,6 +105,10 @@ _TELLS_NO_VM: Mapping[str, Encode] = {
 """Published as a VM's definition, and never more than these (facts §1.6)."""
 
 
+_LISTED = {"Host.dumpxmls", "VM.dump_checkpoint", "VM.delete_checkpoints", "VM.redefine_checkpoints"}
+"""Published as a list of what is told as it is (facts §2.5, §2.18)."""
+
+
 def _done(value: Any) -> Any:
     return {"code": 0, "message": "Done"}
 
@@ -137,8 +141,8 @@ class OvirtDialect:
             return form.encode, self.forms.get(VmInfo).schema
         if verb.ovirt == "VM.getStats" and form.encode is not None:
             return _first(form.encode), [form.schema]
-        if verb.ovirt == "Host.dumpxmls":
-            return form.encode, [form.schema]  # published as a list, told as the map itself (facts §2.5)
+        if verb.ovirt in _LISTED:
+            return form.encode, [form.schema]
         if verb.ovirt == "Volume.getQemuImageInfo" and form.encode is not None:
             return _with_listed_bitmaps(form.encode), form.schema
         if verb.ovirt == "Image.prepare":
