@@ -42,6 +42,7 @@ from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
 from vdsm.api.sdm import SdmApi
+from vdsm.api.secrets import SecretApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi, LeaseName
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
@@ -408,6 +409,7 @@ class Node:
                 GuestApi: self.vms.guests,
                 MigrationApi: self.vms.migration,
                 BackupApi: self.vms.backups,
+                SecretApi: self.vms.secrets,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,
@@ -451,6 +453,7 @@ class Node:
         """Open the doors, then recover VMs and storage, and go on until cancelled. VMs are left running."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.machine.close)
+            stack.push_async_callback(self._forget_secrets)
             await stack.enter_async_context(self.storage.runner)
             stack.callback(self.storage.lanes.close)
             stack.push_async_callback(self.storage.mail.close)
@@ -483,6 +486,11 @@ class Node:
         )
         self.is_listening.set()
         systemd.notify("READY=1")
+
+    async def _forget_secrets(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self.vms.secrets.clear()
 
     async def _keep_vms(self) -> None:
         await self.machine.open()

@@ -482,6 +482,20 @@ class HypervisorContract(Suite):
         magic = {"image/png": b"\x89PNG\r\n", "image/x-portable-pixmap": b"P6\n"}[picture.mime_type]
         assert picture.data.startswith(magic)
 
+    async def test_secrets_are_kept_by_their_use(self, world: World) -> None:
+        hypervisor, first, second = world.hypervisor, str(uuid4()), str(uuid4())
+        usage = f"ovirt/{first}"
+        xml = "<secret ephemeral='yes' private='yes'><uuid>{}</uuid><usage type='ceph'><name>{}</name></usage></secret>"
+        await hypervisor.set_secret(first, xml.format(first, usage), b"\0one")
+        await hypervisor.set_secret(first, xml.format(first, usage), b"two")
+        assert (await hypervisor.list_secrets())[first] == usage
+        for uuid, other in ((second, usage), (first, "other")):
+            with pytest.raises(HypervisorRefused, match="already defined"):
+                await hypervisor.set_secret(uuid, xml.format(uuid, other), b"three")
+        for _ in range(2):
+            await hypervisor.remove_secret(first)
+        assert first not in await hypervisor.list_secrets()
+
     async def test_a_guest_without_agent_cannot_be_asked_through_it(self, world: World, define: Define) -> None:
         vm_id = await define()
         await world.hypervisor.start(vm_id, paused=False)

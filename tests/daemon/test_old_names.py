@@ -142,6 +142,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     assert (item["vmName"], item["memSize"]) == ("vm1", 64)
     assert set((await s.ok("list"))["vmList"][0]) == {"vmId", "status", "statusTime"}
     assert (await s.ok("getVmStats", vm))["statsList"][0]["vmId"] == vm
+    await keep_secrets(s)
     await ask_nobody(s, vm)
     await tune(s, vm)
     assert await s.ok("pause", vm) == {"output": ""}
@@ -261,6 +262,17 @@ async def ask_nobody(s: Script, vm: str) -> None:
         refused = await s.daemon.xmlrpc(name, vm, *given)
         assert refused["status"]["code"] == 19
         s.used.add(name)
+
+
+async def keep_secrets(s: Script) -> None:
+    uuid = make_id()
+    secret = {"uuid": uuid, "usageType": "ceph", "usageID": "ovirt/x", "password": "eA==", "description": "of a test"}
+    await s.ok("registerSecrets", [secret])
+    await s.ok("registerSecrets", [secret], True)
+    assert s.daemon.machine.fake.secrets == {uuid: ("ovirt/x", b"x")}
+    await s.ok("unregisterSecrets", [uuid])
+    for name, wrong in (("registerSecrets", [{**secret, "uuid": "x"}]), ("unregisterSecrets", ["x"])):
+        assert (await s.daemon.xmlrpc(name, wrong))["status"]["code"] == 72
 
 
 async def leave_pool(s: Script, pool: str, domain: str, other: str) -> None:

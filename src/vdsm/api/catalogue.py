@@ -8,6 +8,7 @@ from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
 from vdsm.api.sdm import SdmApi
+from vdsm.api.secrets import SecretApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
 from vdsm.api.storage_life import DefinitionApi, DomainLifeApi, PoolLifeApi
@@ -30,6 +31,7 @@ GROUPS: tuple[type, ...] = (
     GuestApi,
     MigrationApi,
     BackupApi,
+    SecretApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

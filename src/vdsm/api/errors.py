@@ -230,6 +230,25 @@ class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"
     reason: str
 
 
+class SecretBadRequest(NodeError, number=72, http=400, text="Bad secret request: {where}: {reason}"):
+    """A secret is not as secrets are; none was changed."""
+
+    where: str
+    reason: str
+
+
+class SecretRegisterFailed(NodeError, number=73, http=409, text="Failed to register secrets: {reason}"):
+    """libvirt refused one; those before it are registered."""
+
+    reason: str
+
+
+class SecretUnregisterFailed(NodeError, number=74, http=409, text="Failed to unregister secrets: {reason}"):
+    """libvirt did not let one go; those before it are gone."""
+
+    reason: str
+
+
 class _TuningFailed(NodeError):
     """A limit of a VM was not set, or not read: `where` names the parameter."""
 

@@ -52,6 +52,10 @@ class DeviceUpdate(Struct, frozen=True, kw_only=True):
     existing_connection: Annotated[Literal["disconnect", "fail", "keep"] | UnsetType, ovirt("existingConnAction")] = (
         UNSET
     )
+    disconnect_action: Annotated[
+        Literal["LOCK_SCREEN", "LOGOUT", "NONE", "REBOOT", "SHUTDOWN"] | UnsetType, ovirt("disconnectAction")
+    ] = UNSET
+    disconnect_delay_min: Annotated[Number, ovirt("consoleDisconnectActionDelay")] = UNSET
     ticket_parameters: Annotated[dict[str, str] | UnsetType, ovirt("params")] = UNSET
 
 

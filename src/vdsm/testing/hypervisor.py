@@ -65,6 +65,7 @@ class HypervisorWorld:
         self.held: set[str] = set()  # VMs whose file systems are frozen
         self.agent_answers: dict[str, object] = {}  # to the agents' commands; others are refused
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
+        self.secrets: dict[str, tuple[str, bytes]] = {}
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
         self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
         self._failures: dict[str, list[Exception]] = {}
@@ -310,7 +311,28 @@ class FakeMoving(FakeTuning):
             there.state, there.reason = ports.DomainState.RUNNING, 10
 
 
-class FakeHypervisor(FakeBlocks, FakeBackups, FakeMoving, FakeAgents):
+class FakeSecrets(HypervisorWorld):
+    """Fits `virt.ports.SecretStore`; `secrets` holds what each is used for and its value."""
+
+    async def list_secrets(self) -> Mapping[str, str]:
+        await self._enter("list_secrets")
+        return {uuid: usage for uuid, (usage, _) in self.secrets.items()}
+
+    async def set_secret(self, uuid: str, xml: str, value: bytes) -> None:
+        await self._enter("set_secret")
+        usage = _parse_xml(xml).findtext("usage/*", "")
+        owner = next((other for other, (used, _) in self.secrets.items() if used == usage), uuid)
+        if owner != uuid or self.secrets.get(uuid, (usage, b""))[0] != usage:
+            reason = f"a secret with UUID {owner} already defined for use with {usage}"
+            raise ports.HypervisorRefused(f"internal error: {reason}", 1)
+        self.secrets[uuid] = (usage, value)
+
+    async def remove_secret(self, uuid: str) -> None:
+        await self._enter("remove_secret")
+        self.secrets.pop(uuid, None)
+
+
+class FakeHypervisor(FakeBlocks, FakeBackups, FakeMoving, FakeAgents, FakeSecrets):
     """Fits `virt.ports.Hypervisor`; the same contract tests run on it and on libvirt."""
 
     def subscribe(self, listener: Callable[[ports.HypervisorEvent], None]) -> None:

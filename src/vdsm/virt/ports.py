@@ -67,7 +67,7 @@ class EventKind(Enum):
     REBOOT = "reboot"
     RTC_CHANGE = "rtc_change"  # detail: (utc offset s,)
     IO_ERROR = "io_error"  # text: reason such as ENOSPC; names: (source path, alias)
-    GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type)
+    GRAPHICS = "graphics"  # detail: (phase,); names: (peer address, type, peer port)
     WATCHDOG = "watchdog"  # detail: (action,)
     DEVICE_REMOVED = "device_removed"  # names: (alias,)
     AGENT = "agent"  # detail: (1 for a channel that the guest opened, 2 for one that it closed, reason)
@@ -254,7 +254,20 @@ class BackupMaker(Protocol):
         """Tell of a checkpoint that was made before; its bitmaps must be there."""
 
 
-class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, Protocol):
+class SecretStore(Protocol):
+    """The part of a hypervisor that keeps secrets for qemus. Every call may raise HypervisorDown, HypervisorRefused."""
+
+    async def list_secrets(self) -> Mapping[str, str]:
+        """What each is used for, by UUID."""
+
+    async def set_secret(self, uuid: str, xml: str, value: bytes) -> None:
+        """Define it anew, or change it; what it is used for stays."""
+
+    async def remove_secret(self, uuid: str) -> None:
+        """One that is not there is success."""
+
+
+class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, SecretStore, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.

@@ -6,6 +6,7 @@ from vdsm.api.vm_types import VmStats
 from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
 from vdsm.virt.backups import BackupService
+from vdsm.virt.console import Console
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
 from vdsm.virt.disk_service import DiskService
@@ -21,6 +22,7 @@ from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
 from vdsm.virt.resume import Resumer
 from vdsm.virt.sampling import Sampler
+from vdsm.virt.secrets import SecretService
 from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.ticket import set_ticket
@@ -54,10 +56,12 @@ class VmService:
         self.migration = MigrationService(shared, source, destination)
         """Fits `api.migration.MigrationApi`."""
         self._adopter = Adopter(shared, devices, snapshots, self.backups, source, destination)
-        self._watcher = Watcher(shared, self._adopter, self._power)
+        console = Console(shared, self._power, self.guests.channels.say)
+        self._watcher = Watcher(shared, self._adopter, self._power, console)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)
         self.updates = UpdateService(shared)
+        self.secrets = SecretService(shared.hypervisor)
 
     async def run(self) -> None:
         """Recover the VMs, then watch and sample them until cancelled."""
@@ -69,6 +73,7 @@ class VmService:
             self._resumer.look_at_all()
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             shared.children.spawn(self.guests.run(), "listen to guests")
+            shared.children.spawn(self.secrets.begin(), "forget old secrets")
             interval_s = shared.settings.sample_interval_s
             await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
         finally:

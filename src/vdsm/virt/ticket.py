@@ -9,7 +9,7 @@ from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
-from vdsm.virt.vm import Vm
+from vdsm.virt.vm import Parting, Vm
 
 _VNC_PASSWORD_BYTES = 8
 _LONGEST_TTL_S = 2**31 - 1
@@ -38,6 +38,7 @@ async def set_ticket(
     except HypervisorRefused as error:
         # Without its cause, which may repeat the device and so the password.
         raise VmRequestFailed(error.reason.replace(password, "*****") if password else error.reason) from None
+    vm.parting = Parting()
 
 
 def build_ticket(

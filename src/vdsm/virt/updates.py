@@ -21,11 +21,12 @@ from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
-from vdsm.virt.vm import Vm
+from vdsm.virt.vm import Parting, Vm
 
 DUMMY_BRIDGE = ";vdsmdummy;"
 """Where cards of no network are plugged in (facts network §9.2)."""
 _LARGEST_MTU = 65535
+_LONGEST_DELAY_MIN = 7 * 24 * 60
 
 
 class UpdateService:
@@ -63,7 +64,12 @@ class UpdateService:
         if vm.view is not None and all(display.type != kind for display in vm.view.graphics):
             raise errors.UpdateDeviceFailed(f"the VM has no display of type {kind}")
         connection = "disconnect" if change.existing_connection is UNSET else change.existing_connection
+        delay_min = 0 if change.disconnect_delay_min is UNSET else change.disconnect_delay_min
+        if not 0 <= delay_min <= _LONGEST_DELAY_MIN:
+            raise InvalidArgument("consoleDisconnectActionDelay", f"must be between 0 and {_LONGEST_DELAY_MIN} minutes")
         await set_ticket(self._shared, vm, password, ttl_s, connection, kind)
+        action = "LOCK_SCREEN" if change.disconnect_action is UNSET else change.disconnect_action
+        vm.parting = Parting(action, delay_min)
 
     async def _update_card(self, vm: Vm, change: DeviceUpdate) -> None:
         wanted = parse_plug(change.xml, "interface") if change.xml else None

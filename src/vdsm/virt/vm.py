@@ -1,6 +1,7 @@
 """One VM as the daemon knows it: definition, state, figures; acting on it is left to the other files of this room."""
 
 import asyncio
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -12,6 +13,13 @@ from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
 from vdsm.virt.stats import Window
+
+
+class Parting(Struct, frozen=True):
+    """What to do when the last viewer has left; a shutdown waits for so many minutes more."""
+
+    action: Literal["NONE", "LOCK_SCREEN", "LOGOUT", "REBOOT", "SHUTDOWN"] = "LOCK_SCREEN"
+    delay_min: int = 0
 
 
 class Vm(Struct, eq=False):
@@ -54,6 +62,9 @@ class Vm(Struct, eq=False):
     agent_epoch: int = 0
     """How often it did, as far as we were told."""
     client_address: str = ""
+    viewers: set[tuple[str, str]] = field(default_factory=set)
+    """Who looks at its displays: addresses and ports."""
+    parting: Parting = field(default_factory=Parting)
     watchdog: WatchdogEvent | UnsetType = UNSET
     io_error: IoError | UnsetType = UNSET
     pending_pause_code: PauseCode | None = None
@@ -89,6 +100,7 @@ class Vm(Struct, eq=False):
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None
+    parting_task: asyncio.Task[None] | None = None
 
     @property
     def guest_figures(self) -> GuestFigures:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from vdsm.api.events import IoError, MigrationProgressed
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.adopt import Adopter
+from vdsm.virt.console import Console
 from vdsm.virt.guest.figures import note_reboot
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status, exit_of_event, pause_code_of
 from vdsm.virt.ports import EventKind, HypervisorEvent
@@ -31,10 +32,11 @@ _WATCHDOG_ACTIONS = {0: "ignore", 1: "pause", 2: "reset", 3: "destroy", 4: "shut
 class Watcher:
     """Listens to the hypervisor."""
 
-    def __init__(self, shared: Shared, adopter: Adopter, power: Power) -> None:
+    def __init__(self, shared: Shared, adopter: Adopter, power: Power, console: Console) -> None:
         self._shared = shared
         self._adopter = adopter
         self._power = power
+        self._console = console
         self._early: list[HypervisorEvent] = []
         self._handlers: Mapping[EventKind, Callable[[Vm, HypervisorEvent], None]] = {
             EventKind.LIFECYCLE: self._on_lifecycle,
@@ -163,11 +165,11 @@ class Watcher:
 
     def _on_graphics(self, vm: Vm, event: HypervisorEvent) -> None:
         phase = event.detail[0] if event.detail else -1
-        peer = event.names[0] if event.names else ""
+        address, _, port = (*event.names, "", "", "")[:3]
         if phase == _GRAPHICS_INITIALIZE:
-            vm.client_address = peer
-        elif phase == _GRAPHICS_DISCONNECT and peer in ("", vm.client_address):
-            vm.client_address = ""
+            self._console.enter(vm, (address, port))
+        elif phase == _GRAPHICS_DISCONNECT:
+            self._console.leave(vm, (address, port))
 
     def _on_watchdog(self, vm: Vm, event: HypervisorEvent) -> None:
         action = _WATCHDOG_ACTIONS.get(event.detail[0]) if event.detail else None

@@ -25,7 +25,7 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
     (
         "GRAPHICS",
         (0, {"node": "::1"}, {"family": 2, "node": "192.0.2.7", "service": "4711"}, "vnc", []),
-        HypervisorEvent(VM, EventKind.GRAPHICS, (0,), names=("192.0.2.7", "vnc")),
+        HypervisorEvent(VM, EventKind.GRAPHICS, (0,), names=("192.0.2.7", "vnc", "4711")),
     ),
     ("DEVICE_REMOVED", ("net1",), HypervisorEvent(VM, EventKind.DEVICE_REMOVED, names=("net1",))),
     ("AGENT_LIFECYCLE", (1, 2), HypervisorEvent(VM, EventKind.AGENT, (1, 2))),

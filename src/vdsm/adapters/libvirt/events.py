@@ -144,7 +144,8 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
 
     def on_graphics(_: _Connection, domain: _Domain, phase: int, *ends: Any) -> None:
         _local, remote, scheme, _subject, _none = ends
-        tell(domain, EventKind.GRAPHICS, phase, names=(str(remote.get("node") or ""), scheme or ""))
+        names = (str(remote.get("node") or ""), scheme or "", str(remote.get("service") or ""))
+        tell(domain, EventKind.GRAPHICS, phase, names=names)
 
     def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
         tell(domain, EventKind.DEVICE_REMOVED, names=(alias,))

@@ -20,6 +20,7 @@ from vdsm.adapters.libvirt.migration import MigrationCalls
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
+from vdsm.adapters.libvirt.secrets import SecretCalls
 from vdsm.adapters.libvirt.tuning import TuningCalls
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.virt import ports
@@ -35,7 +36,7 @@ _UNDEFINE_FLAGS = (
 )
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls, BackupCalls):
+class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls, BackupCalls, SecretCalls):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail
