@@ -95,7 +95,7 @@ from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.plans import MigrationSettings
-from vdsm.virt.ports import AcceleratorProbe, BackupPlace, Hypervisor, NetworkDisk, PathKind, PreparedImage
+from vdsm.virt.ports import AcceleratorProbe, BackupPlace, Hypervisor, NetworkDisk, PathKind, PreparedImage, VolumeSize
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -164,8 +164,11 @@ class RealMachine:
 class _Images:
     """Disk images as virt wants them, from the storage service."""
 
-    def __init__(self, images: ImageService, leases: LeaseService, scratch: ScratchService) -> None:
+    def __init__(
+        self, images: ImageService, volumes: VolumeService, leases: LeaseService, scratch: ScratchService
+    ) -> None:
         self._images = images
+        self._volumes = volumes
         self._leases = leases
         self._scratch = scratch
 
@@ -178,6 +181,10 @@ class _Images:
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
         await self._images.teardown(pool_id, domain_id, image_id)
+
+    async def get_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> VolumeSize:
+        size = await self._volumes.get_size(volume_id, pool_id, domain_id, image_id)
+        return VolumeSize(size.allocated_bytes, size.size_bytes)
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))
@@ -361,7 +368,8 @@ class Node:
             relabel_disks=self.settings.storage.relabel,
             migration=_choose_migration(self.settings.vars),
         )
-        images = _Images(self.storage.images, self.storage.leases, self.storage.scratch)
+        storage = self.storage
+        images = _Images(storage.images, storage.volumes, storage.leases, storage.scratch)
         jobs = _Jobs(self.storage.runner)
         hypervisor = self.machine.hypervisor
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)

@@ -76,6 +76,25 @@ class VmDiskStats(Struct, frozen=True, kw_only=True):
     written_bytes: Annotated[int, ovirt("writtenBytes", as_=str)] = 0
 
 
+class VmDiskLimits(Struct, frozen=True, kw_only=True):
+    """What a disk may move in a second; 0 for any amount."""
+
+    total_bytes_per_s: Annotated[int, ovirt("total_bytes_sec", as_=str)] = 0
+    read_bytes_per_s: Annotated[int, ovirt("read_bytes_sec", as_=str)] = 0
+    write_bytes_per_s: Annotated[int, ovirt("write_bytes_sec", as_=str)] = 0
+    total_operations_per_s: Annotated[int, ovirt("total_iops_sec", as_=str)] = 0
+    read_operations_per_s: Annotated[int, ovirt("read_iops_sec", as_=str)] = 0
+    write_operations_per_s: Annotated[int, ovirt("write_iops_sec", as_=str)] = 0
+
+
+class VmDiskTune(Struct, frozen=True, kw_only=True):
+    """A disk that is limited, by its name and its path."""
+
+    name: str
+    path: str
+    limits: Annotated[VmDiskLimits, ovirt("ioTune")]
+
+
 class WatchdogEvent(Struct, frozen=True, kw_only=True):
     """The last bite of the VM's watchdog."""
 
@@ -117,6 +136,7 @@ class VmStats(Struct, frozen=True, kw_only=True):
     guest_memory: Annotated[GuestMemory | UnsetType, ovirt("memoryStats")] = UNSET
     network: dict[str, VmNetworkStats] | UnsetType = UNSET
     disks: dict[str, VmDiskStats] | UnsetType = UNSET
+    io_tune: Annotated[list[VmDiskTune] | UnsetType, ovirt("ioTune")] = UNSET
     display_info: Annotated[list[DisplayInfo] | UnsetType, ovirt("displayInfo")] = UNSET
     display_type: Annotated[Text, ovirt("displayType")] = UNSET
     display_address: Annotated[Text, ovirt("displayIp")] = UNSET

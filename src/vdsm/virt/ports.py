@@ -402,6 +402,13 @@ class BackupPlace(Struct, frozen=True):
     scratch_disks: Mapping[str, str]
 
 
+class VolumeSize(Struct, frozen=True):
+    """What a volume takes of its domain, and how large it is as a file or a device; in bytes."""
+
+    allocated: int
+    apparent: int
+
+
 class Images(Protocol):
     """Disk images of the repository; fails with the storage family of errors."""
 
@@ -414,6 +421,8 @@ class Images(Protocol):
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage: ...
 
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None: ...
+
+    async def get_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> VolumeSize: ...
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         """Path and offset in bytes of an external lease."""

@@ -24,6 +24,7 @@ from vdsm.virt.resume import Resumer
 from vdsm.virt.sampling import Sampler
 from vdsm.virt.secrets import SecretService
 from vdsm.virt.shared import Shared
+from vdsm.virt.sizes import LOOK_EVERY_S, VolumeSizes
 from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.tuning import TuningService
@@ -58,6 +59,7 @@ class VmService:
         self._adopter = Adopter(shared, devices, snapshots, self.backups, source, destination)
         console = Console(shared, self._power, self.guests.channels.say)
         self._watcher = Watcher(shared, self._adopter, self._power, console)
+        self._sizes = VolumeSizes(shared)
         self._sampler = Sampler(shared, self._adopter)
         self.tuning = TuningService(shared)
         self.updates = UpdateService(shared)
@@ -74,6 +76,8 @@ class VmService:
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             shared.children.spawn(self.guests.run(), "listen to guests")
             shared.children.spawn(self.secrets.begin(), "forget old secrets")
+            look = repeat(self._sizes.look, every_s=LOOK_EVERY_S, clock=shared.clock, name="sizes of volumes")
+            shared.children.spawn(look, "ask for sizes of volumes")
             interval_s = shared.settings.sample_interval_s
             await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
         finally:

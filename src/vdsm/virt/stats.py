@@ -7,9 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 from msgspec import UNSET, Struct, UnsetType, field
+from msgspec.structs import asdict
 
-from vdsm.api.vm_types import BalloonInfo, GuestMemory, VmDiskStats, VmNetworkStats
+from vdsm.api.vm_types import (
+    BalloonInfo,
+    GuestMemory,
+    VmDiskLimits,
+    VmDiskStats,
+    VmDiskTune,
+    VmNetworkStats,
+)
 from vdsm.virt.domain import DiskView, DomainView, InterfaceView
+from vdsm.virt.ports import VolumeSize
 
 Value = int | str | bool
 _FAST_MODELS = frozenset({"e1000", "e1000e", "virtio"})
@@ -133,12 +142,23 @@ def get_memory_used_percent(memory: GuestMemory | UnsetType, size_kib: int) -> i
     return max(0, int(100 - memory.free_kib / size_kib * 100))
 
 
-def list_disks(window: Window, view: DomainView) -> dict[str, VmDiskStats] | UnsetType:
+def list_disks(window: Window, view: DomainView, sizes: Mapping[str, VolumeSize]) -> dict[str, VmDiskStats] | UnsetType:
     """Every disk's counters by target name; absent before there are two samples (facts §3.3)."""
     if window.last is None or window.before is None:
         return UNSET
-    found = {disk.target: _disk(window, window.last, window.before, disk) for disk in view.disks}
+    found = {disk.target: _disk(window, window.last, window.before, disk, sizes) for disk in view.disks}
     return {target: stats for target, stats in found.items() if stats is not None} or UNSET
+
+
+def list_tunes(view: DomainView) -> list[VmDiskTune] | UnsetType:
+    """The disks that are limited; absent when none is."""
+    limits = {disk: {name: value for name, value in asdict(disk.limits).items() if value} for disk in view.disks}
+    found = [
+        VmDiskTune(name=disk.target, path=disk.path, limits=VmDiskLimits(**some))
+        for disk, some in limits.items()
+        if some
+    ]
+    return found or UNSET
 
 
 def list_networks(window: Window, view: DomainView) -> dict[str, VmNetworkStats] | UnsetType:
@@ -150,7 +170,9 @@ def list_networks(window: Window, view: DomainView) -> dict[str, VmNetworkStats]
     return {card.tap: _network(sample, card) for card in cards} or UNSET
 
 
-def _disk(window: Window, last: Sample, before: Sample, disk: DiskView) -> VmDiskStats | None:
+def _disk(
+    window: Window, last: Sample, before: Sample, disk: DiskView, sizes: Mapping[str, VolumeSize]
+) -> VmDiskStats | None:
     now, then = last.blocks.get(disk.target), before.blocks.get(disk.target)
     if now is None or then is None:
         return None
@@ -164,9 +186,12 @@ def _disk(window: Window, last: Sample, before: Sample, disk: DiskView) -> VmDis
         times = window.delta(f"{now}.{kind}.times", f"{then}.{kind}.times")
         return times / requests if requests and times is not None else 0
 
+    size = sizes.get(disk.target)
+    # libvirt has other names: what a file occupies is `physical`, where its last byte is `allocation`.
+    end = "capacity" if disk.format == "raw" else "allocation"
     return VmDiskStats(
-        allocated_bytes=_known(last.number(f"{now}.allocation")),
-        size_bytes=_known(last.number(f"{now}.physical")),
+        allocated_bytes=_known(last.number(f"{now}.physical")) if size is None else size.allocated,
+        size_bytes=_known(last.number(f"{now}.{end}")) if size is None else size.apparent,
         image_id=UNSET if disk.volume is None else disk.volume.image_id,
         lun_id=UNSET if disk.lun_id is None else disk.lun_id,
         read_bytes_per_s=rate("rd"),

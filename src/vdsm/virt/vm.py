@@ -1,6 +1,7 @@
 """One VM as the daemon knows it: definition, state, figures; acting on it is left to the other files of this room."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -12,6 +13,7 @@ from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
+from vdsm.virt.ports import VolumeSize
 from vdsm.virt.stats import Window
 
 
@@ -69,6 +71,8 @@ class Vm(Struct, eq=False):
     io_error: IoError | UnsetType = UNSET
     pending_pause_code: PauseCode | None = None
     """The code of an I/O error that libvirt told of before it told of the pause."""
+    volume_sizes: Mapping[str, VolumeSize] = field(default_factory=dict)
+    """Of disks on volumes, by target name, as storage told last."""
     window: Window = field(default_factory=Window)
     monitor_failed: bool = False
     """A call on it timed out since its last sample."""

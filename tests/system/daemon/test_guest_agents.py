@@ -26,8 +26,9 @@ pytestmark = [
 class Inside:
     """A VM of the daemon that has Debian and both agents in it."""
 
-    def __init__(self, vdsmd: Vdsmd) -> None:
+    def __init__(self, vdsmd: Vdsmd, libvirtd: PrivateLibvirtd) -> None:
         self.vdsmd = vdsmd
+        self.libvirtd = libvirtd
         self.vm_id = make_id()
         self.console = vdsmd.root / "console"
         guest = debian.get_guest()
@@ -82,7 +83,7 @@ def inside(_libvirtd_of_session: PrivateLibvirtd) -> Iterator[Inside]:
     libvirtd = _libvirtd_of_session
     libvirtd.start()
     with Vdsmd(libvirtd.uri, QUICK) as vdsmd:
-        yield Inside(vdsmd)
+        yield Inside(vdsmd, libvirtd)
         vdsmd.kill()
         libvirtd.kill_guests()
 
@@ -119,6 +120,11 @@ def test_memory_of_the_balloon_and_the_agent(inside: Inside) -> None:
         "both have spoken", lambda stats: {"mem_total", "mem_cached"} <= stats.get("memoryStats", {}).keys()
     )
     memory = stats["memoryStats"]
+    told = inside.libvirtd.run("virsh", "-q", "dommemstat", inside.vm_id).split()
+    dommemstat = dict(zip(told[::2], map(int, told[1::2]), strict=True))
+    assert int(memory["mem_total"]) == dommemstat["available"]
+    assert int(memory["mem_unused"]) == pytest.approx(dommemstat["unused"], rel=0.2)
+    assert int(memory["mem_free"]) == pytest.approx(dommemstat["unused"] + dommemstat["disk_caches"], rel=0.2)
     assert 150_000 < int(memory["mem_total"]) < 256 * 1024
     assert 0 < int(memory["mem_unused"]) <= int(memory["mem_free"]) < int(memory["mem_total"])
     assert 0 < int(memory["mem_cached"]) < int(memory["mem_total"]), "only the oVirt agent tells this"

@@ -41,7 +41,8 @@ async def test_figures_come_from_the_last_two_samples() -> None:
     async with world.ready() as service:
         await create(service, drives=[VOLUME], mac_addresses="00:16:3e:00:00:01")
         first = await service.get_stats(VM_ID)
-        assert (first.disks, first.network, first.cpu_user_percent, first.sample_age_s) == (UNSET, UNSET, UNSET, UNSET)
+        assert (first.disks, first.network, first.sample_age_s) == (UNSET, UNSET, UNSET)
+        assert (first.cpu_user_percent, first.cpu_system_percent, first.cpu_actual) == (0.0, 0.0, False)
         await world.clock.advance(31)
         calls = len(world.hypervisor.calls)
         stats = await service.get_stats(VM_ID)

@@ -55,9 +55,9 @@ def test_one_sample_gives_no_rates() -> None:
         Sample.of(1.0, {"cpu.time": 1, "cpu.user": 1, "cpu.system": 1, "block.count": 1, "net.count": 1})
     )
     assert get_cpu(once).user_percent is UNSET
-    assert list_disks(once, view()) is UNSET
+    assert list_disks(once, view(), {}) is UNSET
     assert list_networks(once, view()) is UNSET
-    assert list_disks(Window(), view()) is UNSET
+    assert list_disks(Window(), view(), {}) is UNSET
 
 
 def test_disks_are_matched_by_name_even_when_their_order_changes() -> None:
@@ -75,10 +75,10 @@ def test_disks_are_matched_by_name_even_when_their_order_changes() -> None:
         "block.1.rd.bytes": 3000,
         "block.1.rd.reqs": 5,
         "block.1.rd.times": 250,
-        "block.1.allocation": 4096,
-        "block.1.physical": 8192,
+        "block.1.physical": 4096,
+        "block.1.allocation": 8192,
     }
-    disks = list_disks(window(before, last, 3.0), view())
+    disks = list_disks(window(before, last, 3.0), view(), {})
     assert disks is not UNSET and set(disks) == {"vda"}
     disk = disks["vda"]
     assert disk.read_bytes_per_s == 2000 / 3.0
@@ -90,7 +90,7 @@ def test_disks_are_matched_by_name_even_when_their_order_changes() -> None:
 
 def test_luns_have_their_own_identity() -> None:
     values = {"block.count": 1, "block.0.name": "vdb"}
-    disks = list_disks(window(values, values), view())
+    disks = list_disks(window(values, values), view(), {})
     assert disks is not UNSET
     assert (disks["vdb"].lun_id, disks["vdb"].image_id, disks["vdb"].size_bytes) == ("3600", UNSET, UNSET)
 
@@ -173,7 +173,7 @@ def test_no_figure_is_ever_negative_or_endless(
 ) -> None:
     both = window(before, last, seconds)
     found = [get_cpu(both).user_percent, get_cpu(both).system_percent]
-    disks = list_disks(both, view())
+    disks = list_disks(both, view(), {})
     assert disks is not UNSET
     found += [disks["vda"].read_bytes_per_s, disks["vda"].write_latency_ns]
     memory = get_guest_memory(both)

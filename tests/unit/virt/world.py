@@ -26,6 +26,7 @@ from vdsm.virt.ports import (
     PreparedImage,
     ProbeResult,
     Traveller,
+    VolumeSize,
 )
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
@@ -43,6 +44,10 @@ class FakeImages:
         self.may_go_on.set()
         self.waiting = 0
         self.folders: set[str] = set()
+        self.sizes: dict[str, VolumeSize] = {}
+        self.asked_sizes: list[str] = []
+        self.hanging: set[str] = set()
+        """Domains that do not answer."""
         self.missing: set[str] = set()
         self.parents: dict[str, str] = {}
         """What each volume lies on; those that are not there lie on none."""
@@ -66,6 +71,14 @@ class FakeImages:
         if self.teardown_failures:
             raise self.teardown_failures.pop(0)
         self.prepared = [other for other in self.prepared if other != image_id]
+
+    async def get_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> VolumeSize:
+        self.asked_sizes.append(volume_id)
+        if domain_id in self.hanging:
+            await asyncio.Event().wait()
+        if volume_id not in self.sizes:
+            raise GeneralFailure("no such volume")
+        return self.sizes[volume_id]
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         if self.failures:
