@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -70,7 +70,7 @@ from vdsm.storage.lanes import Lanes
 from vdsm.storage.leases.host_ids import LaneHostIds
 from vdsm.storage.mail.delivery import Pace
 from vdsm.storage.mail.service import MailService
-from vdsm.storage.model import VolumeLocation
+from vdsm.storage.model import VolumeLocation, VolumeRef, VolumeRole
 from vdsm.storage.pools.pool import ConnectedPool
 from vdsm.storage.ports import PathChecker
 from vdsm.storage.remembered import StorageMemory
@@ -95,7 +95,16 @@ from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.plans import MigrationSettings
-from vdsm.virt.ports import AcceleratorProbe, BackupPlace, Hypervisor, NetworkDisk, PathKind, PreparedImage, VolumeSize
+from vdsm.virt.ports import (
+    AcceleratorProbe,
+    BackupPlace,
+    Hypervisor,
+    NetworkDisk,
+    PathKind,
+    PreparedImage,
+    VolumeFigures,
+    VolumeSize,
+)
 from vdsm.virt.service import VmService
 from vdsm.virt.shared import Shared, VirtSettings
 from vdsm.wire.bus import EventBus, Numbered
@@ -164,13 +173,13 @@ class RealMachine:
 class _Images:
     """Disk images as virt wants them, from the storage service."""
 
-    def __init__(
-        self, images: ImageService, volumes: VolumeService, leases: LeaseService, scratch: ScratchService
-    ) -> None:
-        self._images = images
-        self._volumes = volumes
-        self._leases = leases
-        self._scratch = scratch
+    def __init__(self, storage: "_Storage") -> None:
+        self._images = storage.images
+        self._volumes = storage.volumes
+        self._leases = storage.leases
+        self._scratch = storage.scratch
+        self._run = storage.lanes.run
+        self._repository = storage.repository
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
@@ -198,6 +207,19 @@ class _Images:
 
     async def find_kind(self, path: str) -> PathKind:
         return await self._images.find_kind(path)
+
+    async def get_volume(self, domain_id: str, image_id: str, volume_id: str) -> VolumeFigures:
+        look = self._repository.volumes.get_metadata
+        found = await self._run(domain_id, look, domain_id, image_id, volume_id)
+        return VolumeFigures(found.capacity_bytes, found.format.value.lower(), found.role is VolumeRole.SHARED)
+
+    async def set_capacity(self, domain_id: str, image_id: str, volume_id: str, capacity_bytes: int) -> None:
+        target = VolumeRef(domain_id, image_id, volume_id)
+        await self._run(domain_id, self._repository.live_chains.set_capacity, target, capacity_bytes)
+
+    async def sync_chain(self, domain_id: str, image_id: str, leaf_id: str, real: Sequence[str]) -> None:
+        leaf = VolumeRef(domain_id, image_id, leaf_id)
+        await self._run(domain_id, self._repository.live_chains.sync, leaf, real)
 
 
 def _format_volume(volume: VolumeLocation) -> dict[str, str]:
@@ -256,7 +278,7 @@ class _Storage:
     ) -> None:
         owner = (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
         timeout_s = settings.irs.process_pool_timeout
-        repository = _open_repository(paths, settings, machine.shared, clock, owner)
+        self.repository = repository = _open_repository(paths, settings, machine.shared, clock, owner)
 
         async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
             # In a thread of the runner's: it is waited for before the SPM role ends.
@@ -361,6 +383,7 @@ class Node:
             host=host,
             defaults=Defaults(drive_cache=settings.qemu_drive_cache),
             sample_interval_s=settings.vm_sample_interval,
+            jobs_interval_s=settings.vm_sample_jobs_interval,
             command_timeout_s=settings.vm_command_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             shutdown_delay_s=settings.user_shutdown_timeout,
@@ -368,8 +391,7 @@ class Node:
             relabel_disks=self.settings.storage.relabel,
             migration=_choose_migration(self.settings.vars),
         )
-        storage = self.storage
-        images = _Images(storage.images, storage.volumes, storage.leases, storage.scratch)
+        images = _Images(self.storage)
         jobs = _Jobs(self.storage.runner)
         hypervisor = self.machine.hypervisor
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)

@@ -1,6 +1,7 @@
 """What every hypervisor keeps of layers below disks, run here on the fake; `tests/system` runs it on real qemus."""
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,14 +10,15 @@ import pytest
 from lab.commands import run
 from tests.contract.test_hypervisor import FakeWorld, Suite, World, make_definition
 from vdsm.virt.domain import DiskView, parse_domain
-from vdsm.virt.ports import HypervisorRefused
+from vdsm.virt.ports import BlockJobFigures, EventKind, HypervisorRefused
 
 SIZE_BYTES = 4 << 20
+_COPY, _COMMIT, _ACTIVE_COMMIT = 2, 3, 4  # virDomainBlockJobType
 
 
 def make_layer(path: Path, below: Path | None = None, size_bytes: int = SIZE_BYTES) -> Path:
-    """A qcow2 image, on another one."""
-    backing = () if below is None else ("-b", below, "-F", "qcow2")
+    """A qcow2 image, on another one beside it."""
+    backing = () if below is None else ("-b", below.name, "-F", "qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", *backing, path, str(size_bytes))
     return path
 
@@ -50,6 +52,30 @@ async def start(world: World, folder: Path, names: Sequence[str] = ("base", "oth
     return vm_id
 
 
+async def start_chain(world: World, folder: Path, *names: str) -> str:
+    """A VM that runs with one disk of these layers, the lowest first."""
+    vm_id = await start(world, folder, names[:1])
+    for below, name in pairwise(names):
+        top = make_layer(folder / name, folder / below)
+        await world.hypervisor.snapshot(vm_id, format_snapshot([("vda", top)], ""))
+    return vm_id
+
+
+def name_layers(disk: DiskView) -> dict[str, str]:
+    """qemu's names of the layers, by those of their files."""
+    return {Path(layer.path).name: f"{disk.target}[{layer.index}]" for layer in disk.layers}
+
+
+async def wait_ready(world: World, vm_id: str, job: str) -> BlockJobFigures:
+    """Until vda's mirror has all, and what its job tells then."""
+    await world.events.wait_for(vm_id, EventKind.BLOCK_JOB, (_ACTIVE_COMMIT if job == "active-commit" else _COPY, 3))
+    disk = (await look(world, vm_id))["vda"]
+    assert (disk.mirror, disk.is_mirrored) == (job, True)
+    figures = await world.hypervisor.find_block_job(vm_id, "vda")
+    assert figures is not None
+    return figures
+
+
 def list_layers(disk: DiskView) -> list[str]:
     return [Path(layer.path).name for layer in disk.layers]
 
@@ -79,6 +105,62 @@ class BlockContract(Suite):
                 await world.hypervisor.snapshot(vm_id, document)
         disks = await look(world, vm_id)
         assert (list_layers(disks["vda"]), list_layers(disks["vdb"])) == (["base"], ["other"])
+
+    async def test_an_inner_layer_goes(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first", "second", "third")
+        layers = name_layers((await look(world, vm_id))["vda"])
+        await world.hypervisor.commit_blocks(vm_id, "vda", layers["base"], layers["second"], 0, active=False)
+        await world.events.wait_for(vm_id, EventKind.BLOCK_JOB, (_COMMIT, 0))
+        assert await world.hypervisor.find_block_job(vm_id, "vda") is None
+        assert list_layers((await look(world, vm_id))["vda"]) == ["third", "base"]
+
+    async def test_the_top_goes_when_the_disk_pivots(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first", "second")
+        hypervisor = world.hypervisor
+        layers = name_layers((await look(world, vm_id))["vda"])
+        commit = (vm_id, "vda", layers["base"], layers["second"], 7)
+        await hypervisor.commit_blocks(*commit, active=True)
+        for wrong in (commit, (vm_id, "vda", layers["first"], layers["second"], 0)):
+            with pytest.raises(HypervisorRefused):
+                await hypervisor.commit_blocks(*wrong, active=True)
+        job = await wait_ready(world, vm_id, "active-commit")
+        assert job.done_bytes == job.end_bytes and job.bandwidth_mib == 7
+        with pytest.raises(HypervisorRefused):
+            await hypervisor.snapshot(vm_id, format_snapshot([("vda", make_layer(tmp_path / "x"))], ""))
+        await hypervisor.end_block_job(vm_id, "vda", pivot=True)
+        disk = (await look(world, vm_id))["vda"]
+        assert (list_layers(disk), disk.mirror) == (["base"], "")
+        assert await hypervisor.find_block_job(vm_id, "vda") is None
+        await hypervisor.destroy(vm_id, graceful=False)
+        assert (await look(world, vm_id))["vda"].path == str(tmp_path / "base")
+
+    async def test_a_job_that_is_aborted_changes_nothing(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first")
+        layers = name_layers((await look(world, vm_id))["vda"])
+        await world.hypervisor.commit_blocks(vm_id, "vda", layers["base"], layers["first"], 0, active=True)
+        await wait_ready(world, vm_id, "active-commit")
+        await world.hypervisor.end_block_job(vm_id, "vda", pivot=False)
+        await world.events.wait_for(vm_id, EventKind.BLOCK_JOB, (_ACTIVE_COMMIT, 2))
+        disk = (await look(world, vm_id))["vda"]
+        assert (list_layers(disk), disk.mirror) == (["first", "base"], "")
+        assert await world.hypervisor.find_block_job(vm_id, "vda") is None
+        for pivot in (False, True):
+            with pytest.raises(HypervisorRefused):
+                await world.hypervisor.end_block_job(vm_id, "vda", pivot=pivot)
+
+    async def test_layers_that_cannot_be_committed(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first", "second")
+        layers = name_layers((await look(world, vm_id))["vda"])
+        for target, base, top in (
+            ("vda", layers["second"], layers["first"]),
+            ("vda", layers["first"], layers["first"]),
+            ("vda", "vda[99]", layers["first"]),
+            ("vda", layers["base"], "vda[99]"),
+            ("vdz", layers["base"], layers["first"]),
+        ):
+            with pytest.raises(HypervisorRefused):
+                await world.hypervisor.commit_blocks(vm_id, target, base, top, 0, active=False)
+        assert await world.hypervisor.find_block_job(vm_id, "vda") is None
 
     async def test_a_guest_without_agent_freezes_nothing(self, world: World, tmp_path: Path) -> None:
         vm_id = await start(world, tmp_path)

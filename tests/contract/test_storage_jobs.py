@@ -22,6 +22,7 @@ from vdsm.storage.errors import (
     ImageVerificationError,
     InvalidParameterException,
     VolumeAccessError,
+    VolumeDoesNotExist,
 )
 from vdsm.storage.model import (
     Allocation,
@@ -463,6 +464,25 @@ def test_what_a_live_merge_left_is_put_right(spm: World) -> None:
     spm.delete(chain[1].image_id, chain[1].volume_id)
     spm.repository.images.prepare(*ids)
     assert read(layers[2]) == overlay(*WORDS)
+
+
+def test_records_follow_what_a_vm_makes_of_its_chain(spm: World) -> None:
+    """Without the SPM; and whatever was told already may be told again."""
+    chain = make_chain(spm, COW, 4, (*WORDS, "D......."))
+    ids = [volume.volume_id for volume in chain]
+    live, leaf = spm.repository.live_chains, ref(spm, chain[3], None)
+    for _ in range(2):
+        live.sync(leaf, [ids[3], ids[1], ids[0]])
+        assert spm.get_record(chain[3]).parent_id == ids[1]
+        assert spm.get_record(chain[3]).legality is Legality.LEGAL
+    for real, legality in (([ids[1], ids[0]], Legality.ILLEGAL), ([ids[3], ids[1], ids[0]], Legality.LEGAL)):
+        live.sync(leaf, real)
+        assert spm.get_record(chain[3]).legality is legality
+    live.set_capacity(ref(spm, chain[1], None), 2 * SIZE)
+    assert spm.get_record(chain[1]).capacity_bytes == 2 * SIZE
+    with pytest.raises(VolumeDoesNotExist):
+        live.sync(ref(spm, replace(chain[3], volume_id=make_id()), None), [ids[0]])
+    assert spm.get_record(chain[2]).parent_id == ids[1]
 
 
 def test_a_volume_that_is_a_link_is_never_opened(spm: World, tmp_path: Path) -> None:

@@ -6,10 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.running import Furniture, House, Running, describe_volume, furnish, make_id, on_the_shared_loop
+from tests.daemon.running import (
+    PATIENCE_S,
+    Furniture,
+    House,
+    Running,
+    describe_volume,
+    furnish,
+    make_id,
+    on_the_shared_loop,
+)
 from tests.daemon.test_told import listening
 from vdsm.api.events import JobEnded
 from vdsm.wire.client import CallFailed
+
+DISK = {"poolID": "p", "domainID": "d", "imageID": "\x00", "volumeID": "'"}
 
 
 async def add_top(daemon: Running, made: Furniture, base_id: str) -> str:
@@ -69,6 +80,46 @@ async def test_snapshots_as_each_dialect_has_them(daemon: Running, tmp_path: Any
     assert {job["description"] for job in jobs.values()} == {"snapshot_vm"} and len(jobs) == 3
 
 
+async def wait_merged(daemon: Running, made: Furniture) -> None:
+    """Ask until no merge is told any more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await daemon.rpc("VM.getStats", {"vmID": made.vm_id}))[0]["vmJobs"]:
+            pass
+
+
+async def test_merges_as_each_dialect_has_them(daemon: Running, tmp_path: Any) -> None:
+    made = await furnish(daemon, tmp_path / "storage")
+    chain = [made.volume_id]
+    for _ in range(4):
+        chain.append(await add_top(daemon, made, chain[-1]))
+        given = {"vmID": made.vm_id, "snapDrives": [wish(made, *chain[-2:])], "jobUUID": (job_id := make_id())}
+        await daemon.rpc("VM.snapshot", given)
+        assert (await end(daemon, job_id))["status"] == "done"
+    disk = {"domainID": made.domain_id, "imageID": made.image_id, "poolID": made.pool_id, "device": "disk"}
+    given = {"vmID": made.vm_id, "drive": {**disk, "volumeID": chain[-1]}, "baseVolUUID": chain[0]}
+    daemon.machine.fake.blocks_move = False
+    assert await daemon.rpc("VM.merge", {**given, "topVolUUID": chain[1], "jobUUID": job_id, "bandwidth": 9}) is True
+    job = {"id": job_id, "jobType": "block", "blockJobType": "commit", "drive": "hda", "imgUUID": made.image_id}
+    [stats] = await daemon.rpc("VM.getStats", {"vmID": made.vm_id})
+    assert stats["vmJobs"] == {job_id: {**job, "bandwidth": 9, "cur": "0", "end": "1048576"}}
+    daemon.machine.fake.finish_block_job(made.vm_id, "hda")
+    vm = daemon.node.vms._shared.vms[made.vm_id]
+    await wait_merged(daemon, made)
+    daemon.machine.fake.blocks_move = True
+    answer = await daemon.xmlrpc("merge", made.vm_id, {**disk, "volumeID": chain[-1]}, chain[0], chain[2], "0", job_id)
+    assert answer["status"]["code"] == 0
+    await wait_merged(daemon, made)
+    body = {"disk": {"domain_id": made.domain_id, "image_id": made.image_id, "pool_id": made.pool_id}}
+    body["disk"]["volume_id"] = chain[-1]
+    path = f"/api/v1/vms/{made.vm_id}/merge"
+    assert (await daemon.rest("POST", path, {**body, "base_id": chain[0], "top_id": chain[-1]})).status == 204
+    await wait_merged(daemon, made)
+    info = {"storagepoolID": made.pool_id, "storagedomainID": made.domain_id, "imageID": made.image_id}
+    told = {one: (await daemon.rpc("Volume.getInfo", {**info, "volumeID": one}))["legality"] for one in chain}
+    assert told == {**dict.fromkeys(chain, "LEGAL"), chain[-1]: "ILLEGAL"}
+    assert vm.metadata.devices[0].values["volumeID"] == chain[0]
+
+
 async def test_nobody_stops_what_a_vm_is_at(daemon: Running, tmp_path: Any) -> None:
     made, fake = await furnish(daemon, tmp_path / "storage"), daemon.machine.fake
     top_id, take, may_go_on = await add_top(daemon, made, made.volume_id), fake.snapshot, asyncio.Event()
@@ -118,6 +169,12 @@ async def test_a_failed_job_tells_why_and_cannot_be_stopped(daemon: Running, tmp
         ("VM.snapshot", {"snapDrives": [], "jobUUID": "../../etc"}, 91),
         ("VM.snapshot", {"snapDrives": [], "snapMemory": "a,b,c,d,e,f"}, 44),
         ("VM.snapshot", {"snapDrives": [], "vmID": make_id()}, 1),
+        ("VM.merge", {}, 91),
+        ("VM.merge", {"drive": {}, "baseVolUUID": make_id(), "topVolUUID": make_id()}, 91),
+        ("VM.merge", {"drive": DISK, "baseVolUUID": "", "topVolUUID": make_id()}, 91),
+        ("VM.merge", {"drive": DISK, "baseVolUUID": "../x", "topVolUUID": make_id()}, 91),
+        ("VM.merge", {"drive": DISK, "baseVolUUID": make_id(), "topVolUUID": make_id(), "bandwidth": 2**40}, 91),
+        ("VM.merge", {"drive": DISK, "baseVolUUID": make_id(), "topVolUUID": make_id()}, 13),
         ("VM.freeze", {}, 19),
         ("VM.thaw", {}, 19),
         ("VM.thaw", {"vmID": make_id()}, 1),

@@ -156,6 +156,10 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     daemon.machine.fake.agents.add(vm)
     for name, more in (("freeze", []), ("snapshot", [[], "", True]), ("thaw", [])):
         await s.ok(name, vm, *more)
+    nothing = dict.fromkeys(("poolID", "domainID", "imageID", "volumeID"), "")
+    refused = await daemon.xmlrpc("merge", vm, nothing, make_id(), make_id(), 0, make_id())
+    assert refused["status"]["code"] == 13
+    s.used.add("merge")
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)

@@ -145,7 +145,8 @@ class Guest:
         self.console.wait_until_verified()
         self.vdsmd.call("VM.destroy", vmID=self.vm_id)
         assert not self.is_prepared()
-        contents = read_contents(self.pool.get_mounted_path(self.disks["vda"][-1]), WRITER, "qcow2")
+        top = self.disks["vda"][-1]
+        contents = read_contents(self.pool.get_mounted_path(top), WRITER, FORMATS[top.format])
         assert contents.list_lost(self.console.writes) == [] and contents.list_torn() == []
 
     def wait_job(self, job_id: str) -> dict[str, Any]:

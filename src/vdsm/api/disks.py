@@ -24,6 +24,17 @@ class SnapshotDrive(Struct, frozen=True, kw_only=True):
     disk_id: Annotated[Text, ovirt("UUID")] = UNSET
 
 
+class ActiveVolume(Struct, frozen=True, kw_only=True):
+    """A disk of a VM, by the volume that the guest writes to."""
+
+    pool_id: Annotated[str, ovirt("poolID")]
+    domain_id: Annotated[str, ovirt("domainID")]
+    image_id: Annotated[str, ovirt("imageID")]
+    volume_id: Annotated[str, ovirt("volumeID")]
+    device: Text = "disk"
+
+
+_Bandwidth = Annotated[int, Meta(ge=0, le=1 << 20)]
 _Minutes = Annotated[int, Meta(ge=1, le=1 << 20)]
 _FAILS = ("no-such-vm", "vm-is-down", "wrong-state")
 _AGENT = ("agent-not-responding", "unsupported-by-agent")
@@ -53,6 +64,24 @@ class DiskApi(Protocol):
         ] = 8,
     ) -> None:
         """Begin to put new tops on disks: a job, which fails with 48. Disks that have their new top already stay."""
+
+    @verb(
+        "VM.merge",
+        "POST /{vm_id}/merge",
+        fails=(*_FAILS, "image-unknown", "merge-failed", "merge-base-too-small"),
+    )
+    @xmlrpc("merge", "vm_id disk base_id top_id bandwidth_mib job_id")
+    async def merge(
+        self,
+        vm_id: _Vm,
+        disk: Annotated[ActiveVolume, ovirt("drive"), "the disk"],
+        base_id: Annotated[Uuid, ovirt("baseVolUUID"), "the volume that stays"],
+        top_id: Annotated[Uuid, ovirt("topVolUUID"), "the uppermost volume that goes"],
+        bandwidth_mib: Annotated[_Bandwidth, ovirt("bandwidth"), "at most so many MiB/s, 0 for any"] = 0,
+        job_id: Annotated[Uuid | None, ovirt("jobUUID"), "the job's id; without one it gets any"] = None,
+    ) -> None:
+        """Begin to write layers of a disk into the volume below: a job among the VM's figures until it is over, however
+        that is; the volumes tell then which ones are left. They are for the caller to remove."""
 
     @verb("VM.freeze", "POST /{vm_id}/freeze", fails=(*_FAILS, *_AGENT, "freeze-failed"))
     @xmlrpc("freeze", "vm_id")

@@ -121,6 +121,24 @@ class SnapshotFailed(NodeError, number=48, http=409, text="Snapshot failed: {rea
     reason: str
 
 
+class ImageUnknown(NodeError, number=13, http=404, text="Drive image file could not be found: {what}"):
+    """No disk of the VM has that volume as its active one."""
+
+    what: str
+
+
+class MergeFailed(NodeError, number=52, http=409, text="Merge failed: {reason}"):
+    """The disk's chain is as libvirt tells; nothing of it is lost."""
+
+    reason: str
+
+
+class MergeBaseTooSmall(NodeError, number=79, http=409, text="Base volume {volume_id} has to be extended first"):
+    """It is raw and smaller than what is to be merged into it."""
+
+    volume_id: str
+
+
 class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
     """Only disks can be part of a snapshot."""
 

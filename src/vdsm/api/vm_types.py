@@ -102,6 +102,19 @@ class WatchdogEvent(Struct, frozen=True, kw_only=True):
     action: str
 
 
+class BlockJob(Struct, frozen=True, kw_only=True):
+    """A live merge (facts §2.15): how much of a layer of the disk is written into the one below; speed in MiB/s."""
+
+    job_id: Annotated[str, ovirt("id")]
+    job_type: Annotated[str, ovirt("jobType")] = "block"
+    kind: Annotated[str, ovirt("blockJobType")] = "commit"
+    disk: Annotated[str, ovirt("drive")]
+    image_id: Annotated[str, ovirt("imgUUID")]
+    bandwidth_mib: Annotated[int, ovirt("bandwidth")]
+    done_bytes: Annotated[int, ovirt("cur", as_=str)]
+    end_bytes: Annotated[int, ovirt("end", as_=str)]
+
+
 class VmStats(Struct, frozen=True, kw_only=True):
     """Figures of one VM (facts §3.2); of one that is down only the first ones."""
 
@@ -161,4 +174,5 @@ class VmStats(Struct, frozen=True, kw_only=True):
     last_logout_s: Annotated[Figure, ovirt("lastLogout")] = UNSET
     session: Literal["Active", "Locked", "LoggedOff", "Unknown", "UserLoggedOn"] | UnsetType = UNSET
     guest_applications: Annotated[list[str] | UnsetType, ovirt("appsList")] = UNSET
-    jobs: Annotated[dict[str, str] | UnsetType, ovirt("vmJobs")] = UNSET
+    jobs: Annotated[dict[str, BlockJob] | UnsetType, ovirt("vmJobs")] = UNSET
+    """By the ids that their callers chose; none means that all are over."""

@@ -17,6 +17,7 @@ from vdsm.storage.images.image import ImageUse
 from vdsm.storage.images.inspection import Inspection
 from vdsm.storage.images.inventory import Inventory
 from vdsm.storage.images.jobs import DataJobs
+from vdsm.storage.images.live import LiveChains
 from vdsm.storage.images.merge import Merges
 from vdsm.storage.images.moving import Moves
 from vdsm.storage.images.nbd import Exports
@@ -113,6 +114,7 @@ class Repository:
         self.external_copies = ExternalCopies(operations, self.external_leases, qemu_img, steps)
         self.merges = Merges(self.pools, operations, qemu_img, steps)
         self.corrections = Corrections(self.pools, operations, qemu_img, steps)
+        self.live_chains = LiveChains(operations, steps)
         self.inspection = Inspection(self.domains, locks, operations, qemu_img)
         self.exports = Exports(self.domains, self.pools, operations, locks, qemu_img, nbd_servers, layout)
         self.scratch_disks = ScratchDisks(qemu_img, layout, ownership)

@@ -14,7 +14,7 @@ from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError
 from vdsm.testing import hypervisor_xml
 from vdsm.testing.hypervisor_backups import FakeBackups
-from vdsm.testing.hypervisor_blocks import FakeBlocks
+from vdsm.testing.hypervisor_blocks import FakeBlockJob, FakeBlocks
 from vdsm.virt import ports
 
 _INVALID_ARGUMENT, _OPERATION_FAILED, _XML_ERROR, _INVALID = 8, 9, 27, 55  # libvirt's error numbers
@@ -64,6 +64,8 @@ class HypervisorWorld:
         self.agents: set[str] = set()  # VMs whose qemu guest agent answers
         self.held: set[str] = set()  # VMs whose file systems are frozen
         self.agent_answers: dict[str, object] = {}  # to the agents' commands; others are refused
+        self.block_jobs: dict[tuple[str, str], FakeBlockJob] = {}  # by VM and disk
+        self.blocks_move = True  # jobs have done their work at once
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
         self.secrets: dict[str, tuple[str, bytes]] = {}
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
@@ -132,6 +134,8 @@ class HypervisorWorld:
         self._frozen.discard(domain.vm_id)
         self.agents.discard(domain.vm_id)
         self.held.discard(domain.vm_id)
+        for job in [job for job in self.block_jobs if job[0] == domain.vm_id]:
+            del self.block_jobs[job]
         self.emit(ports.HypervisorEvent(domain.vm_id, ports.EventKind.LIFECYCLE, (5, detail)))
         if not domain.is_persistent:
             del self.domains[domain.vm_id]

@@ -9,6 +9,7 @@ from vdsm.virt.backups import BackupService
 from vdsm.virt.devices import Devices
 from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
+from vdsm.virt.merges import Merges
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.source import Source
@@ -31,12 +32,14 @@ class Adopter:
         shared: Shared,
         devices: Devices,
         snapshots: Snapshots,
+        merges: Merges,
         backups: BackupService,
         source: Source,
         destination: Destination,
     ) -> None:
         self._shared = shared
         self._snapshots = snapshots
+        self._merges = merges
         self._devices = devices
         self._backups = backups
         self._source = source
@@ -187,6 +190,7 @@ class Adopter:
         if vm.is_external:
             return
         self._snapshots.recover(vm)
+        self._merges.recover(vm)
         if plan.writes_exit and vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
             vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")

@@ -5,6 +5,8 @@ from uuid import uuid4
 
 from vdsm.api import disks as api
 from vdsm.api import errors
+from vdsm.virt.merges import Merges
+from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import SnapshotOrder, Snapshots
 
@@ -12,9 +14,10 @@ from vdsm.virt.snapshots import SnapshotOrder, Snapshots
 class DiskService:
     """Fits `api.disks.DiskApi`."""
 
-    def __init__(self, shared: Shared, snapshots: Snapshots) -> None:
+    def __init__(self, shared: Shared, snapshots: Snapshots, merges: Merges) -> None:
         self._shared = shared
         self._snapshots = snapshots
+        self._merges = merges
 
     async def snapshot(
         self,
@@ -39,6 +42,20 @@ class DiskService:
         )
         await self._snapshots.begin(vm, order)
 
+    async def merge(
+        self,
+        vm_id: str,
+        disk: api.ActiveVolume,
+        base_id: str,
+        top_id: str,
+        bandwidth_mib: int = 0,
+        job_id: str | None = None,
+    ) -> None:
+        """Begin to write layers of a disk into the one below."""
+        vm = self._shared.get(vm_id)
+        volume = _read_volume(disk)
+        await self._merges.begin(vm, volume, base_id, top_id, bandwidth_mib, job_id or str(uuid4()))
+
     async def freeze(self, vm_id: str) -> None:
         """Have the guest hold back writes."""
         await self._snapshots.freeze(self._shared.get(vm_id))
@@ -46,3 +63,7 @@ class DiskService:
     async def thaw(self, vm_id: str) -> None:
         """Let the guest write again."""
         await self._snapshots.thaw(self._shared.get(vm_id))
+
+
+def _read_volume(disk: api.ActiveVolume) -> VolumeRef:
+    return VolumeRef(disk.pool_id, disk.domain_id, disk.image_id, disk.volume_id)

@@ -220,6 +220,7 @@ class Request(Enum):
     TICKET = "setTicket"
     PLUG = "changing devices"
     SNAPSHOT = "snapshot"
+    MERGE = "merge"
     AGENT = "asking the guest"
     TUNE = "tuning"
     MIGRATE = "migrate"

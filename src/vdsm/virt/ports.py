@@ -1,6 +1,6 @@
 """What virt needs from outside: a hypervisor, prepared disk images, and somebody to tell about changes."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Literal, Protocol
 
@@ -73,6 +73,7 @@ class EventKind(Enum):
     AGENT = "agent"  # detail: (1 for a channel that the guest opened, 2 for one that it closed, reason)
     TUNED = "tuned"  # limits of its processors or disks changed
     MOVED = "moved"  # a migration out of here is done; detail: (ms in which the guest stood still,)
+    BLOCK_JOB = "block_job"  # detail: (type, status) of a disk's job; names: (target,)
     CONNECTED = "connected"  # the event connection is up (again): look at everything anew; vm_id is empty
     DISCONNECTED = "disconnected"  # vm_id is empty
 
@@ -121,12 +122,32 @@ class Tunable(Protocol):
         """libvirt's `total_bytes_sec`, `read_iops_sec` and so on; of bytes, or of operations, all three or none."""
 
 
+class BlockJobFigures(Struct, frozen=True):
+    """How far a block job is, in bytes; its speed in MiB/s, 0 for any."""
+
+    done_bytes: int
+    end_bytes: int
+    bandwidth_mib: int
+
+
 class BlockChanger(Protocol):
     """The part of a hypervisor that changes what is below the disks of a running VM."""
 
     async def snapshot(self, vm_id: str, xml: str) -> None:
         """Put the tops that a `domainsnapshot` names on its disks, all at one moment or none of them; what is to stay
         has to be named, too. The tops are there already and stay what they are; libvirt remembers nothing of it."""
+
+    async def commit_blocks(
+        self, vm_id: str, target: str, base: str, top: str, bandwidth_mib: int, *, active: bool
+    ) -> None:
+        """Begin to write what the layers from `top` down to above `base` have into the base, at so many MiB/s, 0 for
+        any; layers are named as in `vda[3]`. From an `active` top, a disk's own, this goes on until it is pivoted."""
+
+    async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
+        """What the disk's block job has done; None when it has none (any more)."""
+
+    async def end_block_job(self, vm_id: str, target: str, *, pivot: bool) -> None:
+        """Abort the disk's block job; with `pivot`, the disk is on its mirror when this returns."""
 
     async def freeze_filesystems(self, vm_id: str) -> None:
         """Have the guest's agent write all through and hold back writes."""
@@ -409,7 +430,28 @@ class VolumeSize(Struct, frozen=True):
     apparent: int
 
 
-class Images(Protocol):
+class VolumeFigures(Struct, frozen=True):
+    """What a volume's record tells; `format` is raw or cow, templates are shared."""
+
+    capacity_bytes: int
+    format: str
+    is_shared: bool
+
+
+class Volumes(Protocol):
+    """Records of the volumes that VMs here use; fails with the storage family of errors. Doing it again is harmless."""
+
+    async def get_volume(self, domain_id: str, image_id: str, volume_id: str) -> VolumeFigures: ...
+
+    async def set_capacity(self, domain_id: str, image_id: str, volume_id: str, capacity_bytes: int) -> None:
+        """Let the record tell that capacity."""
+
+    async def sync_chain(self, domain_id: str, image_id: str, leaf_id: str, real: Sequence[str]) -> None:
+        """Let the records tell the chain that is real, top first. A leaf that is not in it is illegal from now on, one
+        that is in it legal."""
+
+
+class Images(Volumes, Protocol):
     """Disk images of the repository; fails with the storage family of errors."""
 
     async def prepare_backup(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> BackupPlace:

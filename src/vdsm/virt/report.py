@@ -70,6 +70,7 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         display_secure_port=UNSET if first is None else first.tls_port,
         hash=UNSET if view is None or not vm.is_alive else view.hash,
         watchdog=vm.watchdog,
+        jobs=UNSET if vm.is_external else {merge.record.id: merge.describe() for merge in vm.merges.values()},
     )
     return _with_guest(figures, vm)
 

@@ -13,6 +13,7 @@ from vdsm.virt.disk_service import DiskService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
+from vdsm.virt.merges import Merges
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
@@ -49,14 +50,14 @@ class VmService:
         self.backups = BackupService(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
-        snapshots = Snapshots(shared)
-        self.disks = DiskService(shared, snapshots)
+        snapshots, merges = Snapshots(shared), Merges(shared)
+        self.disks = DiskService(shared, snapshots, merges)
         self._resumer = Resumer(shared, self._power)
         source = Source(shared, peers, self._power)
         destination = Destination(shared, self._launcher, self._power)
         self.migration = MigrationService(shared, source, destination)
         """Fits `api.migration.MigrationApi`."""
-        self._adopter = Adopter(shared, devices, snapshots, self.backups, source, destination)
+        self._adopter = Adopter(shared, devices, snapshots, merges, self.backups, source, destination)
         console = Console(shared, self._power, self.guests.channels.say)
         self._watcher = Watcher(shared, self._adopter, self._power, console)
         self._sizes = VolumeSizes(shared)

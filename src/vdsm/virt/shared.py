@@ -41,6 +41,7 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     host: HostFacts = field(default_factory=HostFacts)
     defaults: Defaults = field(default_factory=Defaults)
     sample_interval_s: float = 15.0
+    jobs_interval_s: float = 15.0
     command_timeout_s: float = 60.0
     shutdown_timeout_s: int = 120
     shutdown_delay_s: int = 30
@@ -138,6 +139,8 @@ class Shared(Struct, eq=False):
         vm.state = vm.state.after(Happening.STOPPED, exit_info=exit_info)
         vm.stopped.set()
         vm.stirred.set()
+        for merge in vm.merges.values():
+            merge.changed.set()
         self.notify(vm)
         if vm.is_external:
             self.vms.pop(vm.vm_id, None)

@@ -11,6 +11,7 @@ from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
 from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
+from vdsm.virt.merge_plan import Merge
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
 from vdsm.virt.ports import VolumeSize
@@ -79,6 +80,8 @@ class Vm(Struct, eq=False):
     is_stale: bool = False
     """Its XML changed and has not been read again yet."""
 
+    merges: dict[str, Merge] = field(default_factory=dict)
+    """The merges of its layers that go on, by the ids that their callers chose."""
     tuning: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while its limits change, for what is new depends on what was."""
     announced: asyncio.Event = field(default_factory=asyncio.Event)

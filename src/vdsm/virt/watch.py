@@ -48,6 +48,7 @@ class Watcher:
             EventKind.DEVICE_REMOVED: self._on_device_removed,
             EventKind.TUNED: self._on_tuned,
             EventKind.AGENT: self._on_agent,
+            EventKind.BLOCK_JOB: self._on_block_job,
         }
 
     def on_event(self, event: HypervisorEvent) -> None:
@@ -190,3 +191,8 @@ class Watcher:
 
     def _on_tuned(self, vm: Vm, event: HypervisorEvent) -> None:
         vm.is_stale = True
+
+    def _on_block_job(self, vm: Vm, event: HypervisorEvent) -> None:
+        vm.is_stale = True
+        for merge in vm.merges.values():
+            merge.changed.set()

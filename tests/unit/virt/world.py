@@ -1,8 +1,11 @@
 """A VM service on fakes, with what it tells the world and what it does to images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+
+from msgspec.structs import replace
 
 from tests.unit.virt.builders import HOST, VM_ID, parameters
 from vdsm.api.errors import NoSuchVm
@@ -26,6 +29,7 @@ from vdsm.virt.ports import (
     PreparedImage,
     ProbeResult,
     Traveller,
+    VolumeFigures,
     VolumeSize,
 )
 from vdsm.virt.service import VmService
@@ -52,6 +56,11 @@ class FakeImages:
         self.parents: dict[str, str] = {}
         """What each volume lies on; those that are not there lie on none."""
         self.scratch: set[str] = set()
+        self.figures: dict[str, VolumeFigures] = {}
+        """Of volumes that are not qcow2 of 1 GiB."""
+        self.illegal: set[str] = set()
+        self.synced: list[tuple[str, tuple[str, ...]]] = []
+        self.record_failures: list[NodeError] = []
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -59,6 +68,8 @@ class FakeImages:
         self.waiting -= 1
         if self.failures:
             raise self.failures.pop(0)
+        if volume_id in self.illegal:
+            raise GeneralFailure(f"volume {volume_id} is illegal")
         self.prepared.append(image_id)
         chain = [volume_id]
         while (parent := self.parents.get(chain[-1])) is not None:
@@ -79,6 +90,26 @@ class FakeImages:
         if volume_id not in self.sizes:
             raise GeneralFailure("no such volume")
         return self.sizes[volume_id]
+
+    async def get_volume(self, domain_id: str, image_id: str, volume_id: str) -> VolumeFigures:
+        self._check_record()
+        return self.figures.get(volume_id, VolumeFigures(1 << 30, "cow", False))
+
+    async def set_capacity(self, domain_id: str, image_id: str, volume_id: str, capacity_bytes: int) -> None:
+        self._check_record()
+        old = self.figures.get(volume_id, VolumeFigures(1 << 30, "cow", False))
+        self.figures[volume_id] = replace(old, capacity_bytes=capacity_bytes)
+
+    async def sync_chain(self, domain_id: str, image_id: str, leaf_id: str, real: Sequence[str]) -> None:
+        self._check_record()
+        assert all(real), real
+        self.synced.append((leaf_id, tuple(real)))
+        self.parents |= dict(pairwise(real))
+        self.illegal = self.illegal - {leaf_id} if leaf_id in real else self.illegal | {leaf_id}
+
+    def _check_record(self) -> None:
+        if self.record_failures:
+            raise self.record_failures.pop(0)
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         if self.failures:

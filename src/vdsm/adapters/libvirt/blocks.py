@@ -3,6 +3,7 @@
 import libvirt
 
 from vdsm.adapters.libvirt.calls import Calls
+from vdsm.virt.ports import BlockJobFigures
 
 _SNAPSHOT_FLAGS = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
@@ -21,6 +22,22 @@ class BlockCalls:
             domain.snapshotCreateXML(xml, _SNAPSHOT_FLAGS)
 
         await self._calls.on_vm(vm_id, "snapshot", take)
+
+    async def commit_blocks(
+        self, vm_id: str, target: str, base: str, top: str, bandwidth_mib: int, *, active: bool
+    ) -> None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE if active else 0)
+        await self._calls.on_vm(
+            vm_id, "commit blocks", lambda domain: domain.blockCommit(target, base, top, bandwidth_mib, flags)
+        )
+
+    async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
+        found = await self._calls.on_vm(vm_id, "look at block job", lambda domain: domain.blockJobInfo(target))
+        return BlockJobFigures(found["cur"], found["end"], found["bandwidth"]) if found else None
+
+    async def end_block_job(self, vm_id: str, target: str, *, pivot: bool) -> None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0
+        await self._calls.on_vm(vm_id, "end block job", lambda domain: domain.blockJobAbort(target, flags))
 
     async def freeze_filesystems(self, vm_id: str) -> None:
         await self._calls.on_vm(vm_id, "freeze", lambda domain: domain.fsFreeze())

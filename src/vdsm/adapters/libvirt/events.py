@@ -150,6 +150,9 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
     def on_device_removed(_: _Connection, domain: _Domain, alias: str, __: None) -> None:
         tell(domain, EventKind.DEVICE_REMOVED, names=(alias,))
 
+    def on_block_job(_: _Connection, domain: _Domain, target: str, kind: int, status: int, __: None) -> None:
+        tell(domain, EventKind.BLOCK_JOB, kind, status, names=(target,))
+
     def on_tuned(_: _Connection, domain: _Domain, *__: object) -> None:
         tell(domain, EventKind.TUNED)
 
@@ -168,4 +171,5 @@ def make_callbacks(emit: _Emit) -> dict[int, Callable[..., None]]:
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: on_device_removed,
         libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE: on_tuned,
         libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: with_numbers(EventKind.AGENT),
+        libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2: on_block_job,
     }
