@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab.commands import run
+from tests.system.guest_disks import write_to_disk
 from tests.system.private_libvirtd import PrivateLibvirtd
 from tests.system.vdsmd import CallFailed, Pool, Vdsmd, Volume, kill_during, make_id, poll
 
@@ -23,11 +24,7 @@ def make_config(pool: Pool, volume: Volume, **more: object) -> dict[str, Any]:
 
 
 def write(libvirtd: PrivateLibvirtd, vm_id: str, pattern: int, piece: int) -> None:
-    """Into the disk as its guest would, by qemu's own hand."""
-    disk = "/machine/peripheral/virtio-disk0/virtio-backend"
-    command = f'qemu-io -d {disk} "write -P {pattern} {piece * PIECE} {PIECE}"'
-    told = libvirtd.run("virsh", "-q", "qemu-monitor-command", "--hmp", vm_id, command)
-    assert "wrote" in told or not told.strip(), told
+    write_to_disk(libvirtd, vm_id, f"-P {pattern} {piece * PIECE} {PIECE}")
 
 
 def read_served(address: str, target: Path) -> bytes:

@@ -1,12 +1,14 @@
 """Limits of real VMs: what the daemon set and tells is what libvirt's tools read, also after the daemon's restart."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from demo.guest import build_guest
+from tests.system.guest_disks import write_to_disk
 from tests.system.private_libvirtd import LimitingLibvirtd, PrivateLibvirtd
 from tests.system.vdsmd import CallFailed, Pool, Vdsmd, poll
 
@@ -25,6 +27,26 @@ def refuse(node: Vdsmd, method: str, **parameters: Any) -> int:
     with pytest.raises(CallFailed) as caught:
         node.call(method, **parameters)
     return caught.value.code
+
+
+def test_a_disk_is_as_slow_as_it_was_told_to_be(vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibvirtd) -> None:
+    """Only that it is not faster can be said of a machine that others use, too."""
+    vm_id = vdsmd.create_vm(devices=[pool.drive(pool.create_volume(size_bytes=8 << 20))])
+
+    def measure(piece: int, count: int) -> float:
+        start_s = time.monotonic()
+        for number in range(count):
+            write_to_disk(libvirtd, vm_id, f"{number * piece} {piece}")
+        return time.monotonic() - start_s
+
+    free_s = measure(1 << 18, 16)
+    for limits, piece, count in (({"write_bytes_sec": 1 << 20}, 1 << 18, 16), ({"total_iops_sec": 4}, 4096, 16)):
+        every = {"total_bytes_sec": 0, "total_iops_sec": 0, "write_bytes_sec": 0, **limits}
+        vdsmd.call("VM.setIoTune", vmID=vm_id, tunables=[{"name": "vda", "ioTune": every}])
+        # Four seconds' worth, of which a fraction of a second's is given in advance.
+        assert measure(piece, count) > 3.0
+    vdsmd.call("VM.setIoTune", vmID=vm_id, tunables=[{"name": "vda", "ioTune": {"total_iops_sec": 0}}])
+    assert min(free_s, measure(1 << 18, 16)) < 3.0
 
 
 def test_disks(vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibvirtd) -> None:
