@@ -20,6 +20,7 @@ from vdsm.adapters.channels import UnixChannels
 from vdsm.adapters.checker import CheckerProcess
 from vdsm.adapters.curl import CurlCommand
 from vdsm.adapters.files import choose_owner
+from vdsm.adapters.firmware import FirmwareFiles
 from vdsm.adapters.gluster import GlusterCommand
 from vdsm.adapters.imageio import ImageDaemon
 from vdsm.adapters.libvirt.calls import CallSettings
@@ -38,6 +39,7 @@ from vdsm.api.backup import BackupApi
 from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
 from vdsm.api.events import DomainStatusChanged, Event
+from vdsm.api.firmware import FirmwareApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
@@ -397,7 +399,7 @@ class Node:
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)
         pki = self.paths.pki if settings.ssl else None
         peers = HostPeers(pki, create_timeout_s=settings.migration_create_timeout)
-        return VmService(shared, UnixChannels(), peers)
+        return VmService(shared, UnixChannels(), peers, FirmwareFiles(self.paths.root))
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars
@@ -440,6 +442,7 @@ class Node:
                 MigrationApi: self.vms.migration,
                 BackupApi: self.vms.backups,
                 SecretApi: self.vms.secrets,
+                FirmwareApi: self.vms.firmware,
                 PoolApi: storage.pools,
                 PoolLifeApi: storage.pool_life,
                 DefinitionApi: storage.definitions,

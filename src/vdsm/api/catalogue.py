@@ -4,6 +4,7 @@ from vdsm.api.backup import BackupApi
 from vdsm.api.declare import Verb, list_verbs
 from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
+from vdsm.api.firmware import FirmwareApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
@@ -32,6 +33,7 @@ GROUPS: tuple[type, ...] = (
     MigrationApi,
     BackupApi,
     SecretApi,
+    FirmwareApi,
     PoolApi,
     PoolLifeApi,
     DefinitionApi,

@@ -267,6 +267,13 @@ class SecretUnregisterFailed(NodeError, number=74, http=409, text="Failed to unr
     reason: str
 
 
+class ExternalDataFailed(NodeError, number=89, http=409, text="External data of kind {kind!r}: {reason}"):
+    """What a VM's TPM or its firmware keeps cannot be told, or is not what they keep."""
+
+    kind: str
+    reason: str
+
+
 class _TuningFailed(NodeError):
     """A limit of a VM was not set, or not read: `where` names the parameter."""
 

@@ -353,7 +353,10 @@ class VmApi(Protocol):
     @verb(
         "VM.create",
         "POST",
-        fails=("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "hypervisor-down"),
+        fails=(
+            *("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "external-data-failed"),
+            "hypervisor-down",
+        ),
     )
     @xmlrpc("create", "parameters", member="vmList")
     async def create(

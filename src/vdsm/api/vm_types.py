@@ -156,6 +156,8 @@ class VmStats(Struct, frozen=True, kw_only=True):
     display_port: Annotated[Text, ovirt("displayPort")] = UNSET
     display_secure_port: Annotated[Text, ovirt("displaySecurePort")] = UNSET
     hash: Annotated[Text, ovirt("hash")] = UNSET
+    tpm_hash: Annotated[Text, ovirt("tpmHash")] = UNSET
+    nvram_hash: Annotated[Text, ovirt("nvramHash")] = UNSET
     watchdog: Annotated[WatchdogEvent | UnsetType, ovirt("watchdogEvent")] = UNSET
     guest_user: Annotated[Text, ovirt("username")] = UNSET
     guest_addresses: Annotated[Text, ovirt("guestIPs")] = UNSET

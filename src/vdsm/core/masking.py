@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 MASK = "********"
-_SECRET_NAMES = frozenset({"password", "passwd", "tpm_data", "nvram_data"})
+_SECRET_NAMES = frozenset({"password", "passwd", "tpm_data", "nvram_data", "external_data"})
 _SECRET_PREFIX = "_X_"
 _MAX_DEPTH = 64
 _in_xml = re.compile(r"""(?<=\bpasswd=)(["'])[^"']*\1""")

@@ -93,6 +93,10 @@ class DomainView(Struct, frozen=True):
     """Whether the guest has opened the qemu agent's channel."""
     leases: frozenset[str]
     """The ids of what leases are held on: volumes, and external leases."""
+    nvram: str
+    """The file that keeps the firmware's variables; empty for none."""
+    has_tpm: bool
+    """Whether it has a TPM of its own, made by software."""
     metadata: VmMetadata | None
     policy: Policy
     hash: str
@@ -143,6 +147,8 @@ def read_domain(domain: Element) -> DomainView:
                 for target in domain.iterfind("devices/channel/target")
             ),
             leases=frozenset(lease.findtext("key", "").strip() for lease in domain.iterfind("devices/lease")),
+            nvram=domain.findtext("os/nvram", "").strip(),
+            has_tpm=any(backend.get("type") == "emulator" for backend in domain.iterfind("devices/tpm/backend")),
             metadata=metadata,
             policy=find_policy(domain),
             hash=_hash(domain),

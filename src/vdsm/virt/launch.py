@@ -19,6 +19,7 @@ from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits, ports
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml
+from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
@@ -46,8 +47,9 @@ class _Answer(Struct):
 class Launcher:
     """Starts VMs, a few at once."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, firmware: FirmwareService) -> None:
         self._shared = shared
+        self._firmware = firmware
         self._slots = asyncio.Semaphore(shared.settings.launches)
 
     async def begin(self, vm: Vm, wish: Wish) -> None:
@@ -118,6 +120,7 @@ class Launcher:
         hostedits.set_leases(wish.domain, images)
         async with self._slots:
             check_wanted(vm)
+            await self._firmware.restore(vm, wish.kept_data)
             vm.is_starting, vm.early_end = True, None
             await self._shared.hypervisor.define(format_xml(wish.domain))
             check_wanted(vm)

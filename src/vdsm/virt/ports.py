@@ -423,6 +423,23 @@ class BackupPlace(Struct, frozen=True):
     scratch_disks: Mapping[str, str]
 
 
+class FirmwareUnusable(NodeError, number=89, http=409, text="External data of kind {kind!r} cannot be used: {reason}"):
+    """The files of a TPM or of an NVRAM are not as they should be."""
+
+    kind: str
+    reason: str
+
+
+class FirmwareStore(Protocol):
+    """What TPMs (`tpm`) and NVRAMs (`nvram`, at that path) keep. Every call may raise FirmwareUnusable."""
+
+    async def read(self, kind: str, vm_id: str, path: str) -> bytes | None:
+        """An NVRAM as it is, a TPM as a packed tar; None when there is none."""
+
+    async def write(self, kind: str, vm_id: str, path: str, data: bytes) -> None:
+        """Put that in the place of what is there, for a VM that does not run."""
+
+
 class VolumeSize(Struct, frozen=True):
     """What a volume takes of its domain, and how large it is as a file or a device; in bytes."""
 

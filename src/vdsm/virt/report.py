@@ -12,6 +12,7 @@ from vdsm.api.vm_types import BalloonInfo, GuestMemory, VmStats
 from vdsm.core.clock import Clock
 from vdsm.virt import stats
 from vdsm.virt.domain import DomainView
+from vdsm.virt.kept_data import get_hash, has_device
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.vm import Vm
 
@@ -69,6 +70,8 @@ def build_stats(vm: Vm, clock: Clock, command_timeout_s: float) -> VmStats:
         display_port=UNSET if first is None else first.port,
         display_secure_port=UNSET if first is None else first.tls_port,
         hash=UNSET if view is None or not vm.is_alive else view.hash,
+        tpm_hash=_hash_of(vm, "tpm"),
+        nvram_hash=_hash_of(vm, "nvram"),
         watchdog=vm.watchdog,
         jobs=UNSET if vm.is_external else {merge.record.id: merge.describe() for merge in vm.merges.values()},
     )
@@ -221,6 +224,13 @@ def _build_exit_stats(vm: Vm, now_s: float) -> VmStats:
         exit_reason=UNSET if end is None else int(end.reason),
         time_offset_s=vm.time_offset_s,
     )
+
+
+def _hash_of(vm: Vm, kind: str) -> str | UnsetType:
+    """Of what a device keeps that the VM has."""
+    if not has_device(vm.view, kind):
+        return UNSET
+    return get_hash(vm.kept_data[kind].stable) if kind in vm.kept_data else ""
 
 
 def _monitor_response(vm: Vm, now_s: float, command_timeout_s: float) -> int:

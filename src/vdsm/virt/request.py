@@ -1,10 +1,11 @@
 """From a caller's request for a VM to the domain that will be started, pure; starting it is left to `launch`."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from uuid import UUID
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import VmParameters
@@ -12,6 +13,7 @@ from vdsm.virt import hostedits
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
 from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
 from vdsm.virt.hostedits import LOCKED_PASSWORD, HostFacts
+from vdsm.virt.kept_data import read_data
 from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.legacy_values import given
@@ -29,6 +31,8 @@ class Wish(Struct, frozen=True):
     metadata: VmMetadata
     first_offset_s: int
     added_offset_s: int
+    kept_data: Mapping[str, bytes] = field(default_factory=dict)
+    """What its TPM and its NVRAM shall begin with, by kind."""
 
     @property
     def xml(self) -> str:
@@ -45,7 +49,7 @@ def plan_request(
     """What the caller wants, for the daemon of that root; `now_s` is the epoch time at which the VM's life begins.
 
     The id of the `xml` form comes from its `<uuid>`, that of the dictionary from either place. Raises CreateFailed (9),
-    MissingParameter (11), UnsupportedVmType (5) and InvalidArgument (91).
+    MissingParameter (11), UnsupportedVmType (5), ExternalDataFailed (89) and InvalidArgument (91).
     """
     _check_displays(parameters)
     is_xml = parameters.xml is not UNSET and bool(parameters.xml)
@@ -71,7 +75,9 @@ def plan_request(
     offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s
     # libvirt's reports already count from the offset in the XML; only beside an XML is the caller's one more.
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
-    return Wish(domain, found, metadata, offset_s, added_s)
+    kept = {"tpm": given(parameters.tpm_data, ""), "nvram": given(parameters.nvram_data, "")}
+    data = read_data({kind: text for kind, text in kept.items() if text}, found)
+    return Wish(domain, found, metadata, offset_s, added_s, data)
 
 
 def _check_displays(parameters: VmParameters) -> None:

@@ -10,6 +10,8 @@ from vdsm.virt.console import Console
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
 from vdsm.virt.disk_service import DiskService
+from vdsm.virt.firmware import LOOK_EVERY_S as FIRMWARE_EVERY_S
+from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
@@ -17,7 +19,7 @@ from vdsm.virt.merges import Merges
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
-from vdsm.virt.ports import Channels, Peers
+from vdsm.virt.ports import Channels, FirmwareStore, Peers
 from vdsm.virt.power import Farewell, Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
@@ -40,9 +42,11 @@ class VmService:
     Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
     """
 
-    def __init__(self, shared: Shared, channels: Channels, peers: Peers) -> None:
+    def __init__(self, shared: Shared, channels: Channels, peers: Peers, store: FirmwareStore) -> None:
         self._shared = shared
-        self._launcher = Launcher(shared)
+        self.firmware = FirmwareService(shared, store)
+        """Fits `api.firmware.FirmwareApi`."""
+        self._launcher = Launcher(shared, self.firmware)
         self.guests = GuestService(shared, channels)
         """Fits `api.guest.GuestApi`."""
         self._power = Power(shared, self.guests.channels.say)
@@ -77,6 +81,8 @@ class VmService:
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             shared.children.spawn(self.guests.run(), "listen to guests")
             shared.children.spawn(self.secrets.begin(), "forget old secrets")
+            keeping = repeat(self.firmware.look, every_s=FIRMWARE_EVERY_S, clock=shared.clock, name="look at firmware")
+            shared.children.spawn(keeping, "look at what firmware keeps")
             look = repeat(self._sizes.look, every_s=LOOK_EVERY_S, clock=shared.clock, name="sizes of volumes")
             shared.children.spawn(look, "ask for sizes of volumes")
             interval_s = shared.settings.sample_interval_s

@@ -10,6 +10,7 @@ from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
 from vdsm.virt.guest.figures import GuestFigures, merge
+from vdsm.virt.kept_data import KeptData
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.merge_plan import Merge
 from vdsm.virt.metadata import VmMetadata
@@ -64,6 +65,8 @@ class Vm(Struct, eq=False):
     """Whether the guest has opened the qemu agent's channel, as libvirt tells."""
     agent_epoch: int = 0
     """How often it did, as far as we were told."""
+    kept_data: Mapping[str, KeptData] = field(default_factory=dict)
+    """Of its TPM and its NVRAM, by kind."""
     client_address: str = ""
     viewers: set[tuple[str, str]] = field(default_factory=set)
     """Who looks at its displays: addresses and ports."""

@@ -130,6 +130,24 @@ class FakeImages:
         return "folder" if path in self.folders else "missing" if path in self.missing else "file"
 
 
+class FakeFirmware:
+    """What TPMs and NVRAMs keep, by kind and VM."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+        self.failures: list[NodeError] = []
+
+    async def read(self, kind: str, vm_id: str, path: str) -> bytes | None:
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.kept.get((kind, vm_id))
+
+    async def write(self, kind: str, vm_id: str, path: str, data: bytes) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.kept[kind, vm_id] = data
+
+
 class FakeJobs:
     """Runs each job at once; tells what became of it: None while it goes on, then its failure or an empty text."""
 
@@ -224,6 +242,7 @@ class World:
         self.hypervisor = FakeHypervisor(self.clock)
         self.images = FakeImages()
         self.channels = FakeChannels()
+        self.firmware = FakeFirmware()
         self.jobs = FakeJobs()
         self.peers = FakePeers()
         self.events: list[VmStatusChanged] = []
@@ -233,7 +252,7 @@ class World:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
         ports = (self.hypervisor, self.images, self.jobs, accelerator, self.clock)
-        return VmService(Shared(*ports, self._hear, chosen), self.channels, self.peers)
+        return VmService(Shared(*ports, self._hear, chosen), self.channels, self.peers, self.firmware)
 
     def _hear(self, event: VmEvent) -> None:
         if isinstance(event, VmStatusChanged):
