@@ -34,6 +34,7 @@ CASES: list[tuple[str, tuple[object, ...], HypervisorEvent]] = [
         ({"operation": 5, "downtime": 30, "downtime_net": 20},),
         HypervisorEvent(VM, EventKind.MOVED, (20,)),
     ),
+    ("BLOCK_JOB_2", ("vda", 4, 3), HypervisorEvent(VM, EventKind.BLOCK_JOB, (4, 3), names=("vda",))),
     ("TUNABLE", ({"blkdeviotune.disk": "vda"},), HypervisorEvent(VM, EventKind.TUNED)),
 ]
 
