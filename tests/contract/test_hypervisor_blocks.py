@@ -162,6 +162,25 @@ class BlockContract(Suite):
                 await world.hypervisor.commit_blocks(vm_id, target, base, top, 0, active=False)
         assert await world.hypervisor.find_block_job(vm_id, "vda") is None
 
+    @pytest.mark.parametrize("pivot", [False, True])
+    async def test_a_disk_goes_elsewhere(self, world: World, tmp_path: Path, pivot: bool) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first")
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        make_layer(elsewhere / "base")
+        copy = make_layer(elsewhere / "first", elsewhere / "base")
+        xml = f"<disk type='file'><driver name='qemu' type='qcow2'/><source file='{copy}'/><target dev='vda'/></disk>"
+        with pytest.raises(HypervisorRefused):
+            await world.hypervisor.copy_blocks(vm_id, "vdz", xml)
+        await world.hypervisor.copy_blocks(vm_id, "vda", xml)
+        with pytest.raises(HypervisorRefused):
+            await world.hypervisor.copy_blocks(vm_id, "vda", xml)
+        job = await wait_ready(world, vm_id, "copy")
+        assert job.done_bytes == job.end_bytes
+        await world.hypervisor.end_block_job(vm_id, "vda", pivot=pivot)
+        disk = (await look(world, vm_id))["vda"]
+        assert (disk.path, disk.mirror) == (str(copy if pivot else tmp_path / "first"), "")
+        assert await world.hypervisor.find_block_job(vm_id, "vda") is None
+
     async def test_a_guest_without_agent_freezes_nothing(self, world: World, tmp_path: Path) -> None:
         vm_id = await start(world, tmp_path)
         for call in (world.hypervisor.freeze_filesystems, world.hypervisor.thaw_filesystems):

@@ -120,6 +120,34 @@ async def test_merges_as_each_dialect_has_them(daemon: Running, tmp_path: Any) -
     assert vm.metadata.devices[0].values["volumeID"] == chain[0]
 
 
+async def test_replicas_as_each_dialect_has_them(daemon: Running, tmp_path: Any) -> None:
+    made = await furnish(daemon, tmp_path / "storage")
+    twin = describe_volume(made, imageID=make_id(), volumeID=make_id())
+    await daemon.finish(await daemon.rpc("Volume.create", twin))
+    ids = {"domainID": made.domain_id, "poolID": made.pool_id, "device": "disk"}
+    here = {**ids, "imageID": made.image_id, "volumeID": made.volume_id}
+    there = {**ids, "imageID": twin["imageID"], "volumeID": twin["volumeID"]}
+    source, replica = ({"pool_id": made.pool_id, "domain_id": made.domain_id} for _ in range(2))
+    source |= {"image_id": made.image_id, "volume_id": made.volume_id}
+    replica |= {"image_id": twin["imageID"], "volume_id": twin["volumeID"]}
+    vm, known = f"/api/v1/vms/{made.vm_id}", daemon.node.vms._shared.vms[made.vm_id]
+
+    given = {"vmID": made.vm_id, "srcDisk": here}
+    assert await daemon.rpc("VM.diskReplicateStart", {**given, "dstDisk": there, "needExtend": False}) is True
+    assert known.metadata.devices[0].find_part_volume("diskReplicate") is not None
+    assert await daemon.rpc("VM.diskReplicateFinish", {**given, "dstDisk": here}) is True
+    answer = await daemon.xmlrpc("diskReplicateStart", made.vm_id, here, there)
+    assert answer["status"]["code"] == 0
+    answer = await daemon.xmlrpc("diskReplicateFinish", made.vm_id, here, here)
+    assert answer["status"]["code"] == 0
+    assert (await daemon.rest("POST", f"{vm}/replicate", {"source": source, "replica": replica})).status == 204
+    body = {"source": source, "target": replica}
+    assert (await daemon.rest("POST", f"{vm}/finish-replication", body)).status == 204
+    assert known.metadata.devices[0].values["volumeID"] == twin["volumeID"]
+    assert known.metadata.devices[0].find_part("diskReplicate") is None
+    assert (await daemon.rest("POST", f"{vm}/finish-replication", body)).json["code"] == "image-unknown"
+
+
 async def test_nobody_stops_what_a_vm_is_at(daemon: Running, tmp_path: Any) -> None:
     made, fake = await furnish(daemon, tmp_path / "storage"), daemon.machine.fake
     top_id, take, may_go_on = await add_top(daemon, made, made.volume_id), fake.snapshot, asyncio.Event()
@@ -175,6 +203,12 @@ async def test_a_failed_job_tells_why_and_cannot_be_stopped(daemon: Running, tmp
         ("VM.merge", {"drive": DISK, "baseVolUUID": "../x", "topVolUUID": make_id()}, 91),
         ("VM.merge", {"drive": DISK, "baseVolUUID": make_id(), "topVolUUID": make_id(), "bandwidth": 2**40}, 91),
         ("VM.merge", {"drive": DISK, "baseVolUUID": make_id(), "topVolUUID": make_id()}, 13),
+        ("VM.diskReplicateStart", {"srcDisk": DISK, "dstDisk": DISK}, 13),
+        ("VM.diskReplicateStart", {"srcDisk": DISK, "dstDisk": DISK, "vmID": make_id()}, 1),
+        ("VM.diskReplicateStart", {"srcDisk": DISK, "dstDisk": DISK, "needExtend": 7}, 91),
+        ("VM.diskReplicateStart", {"srcDisk": DISK}, 91),
+        ("VM.diskReplicateFinish", {"srcDisk": DISK, "dstDisk": DISK}, 13),
+        ("VM.diskReplicateFinish", {"srcDisk": "disk", "dstDisk": DISK}, 91),
         ("VM.freeze", {}, 19),
         ("VM.thaw", {}, 19),
         ("VM.thaw", {"vmID": make_id()}, 1),

@@ -159,7 +159,10 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     nothing = dict.fromkeys(("poolID", "domainID", "imageID", "volumeID"), "")
     refused = await daemon.xmlrpc("merge", vm, nothing, make_id(), make_id(), 0, make_id())
     assert refused["status"]["code"] == 13
-    s.used.add("merge")
+    for name in ("diskReplicateStart", "diskReplicateFinish"):
+        refused = await daemon.xmlrpc(name, vm, nothing, nothing)
+        assert refused["status"]["code"] == 13
+    s.used |= {"merge", "diskReplicateStart", "diskReplicateFinish"}
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)

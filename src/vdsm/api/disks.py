@@ -37,6 +37,10 @@ class ActiveVolume(Struct, frozen=True, kw_only=True):
 _Bandwidth = Annotated[int, Meta(ge=0, le=1 << 20)]
 _Minutes = Annotated[int, Meta(ge=1, le=1 << 20)]
 _FAILS = ("no-such-vm", "vm-is-down", "wrong-state")
+_REPLICATION = (
+    *("migration-in-progress", "image-unknown", "disk-holds-lease", "disk-is-transient"),
+    "replication-failed",
+)
 _AGENT = ("agent-not-responding", "unsupported-by-agent")
 _Vm = Annotated[VmId, ovirt("vmID"), "the VM's id"]
 
@@ -82,6 +86,31 @@ class DiskApi(Protocol):
     ) -> None:
         """Begin to write layers of a disk into the volume below: a job among the VM's figures until it is over, however
         that is; the volumes tell then which ones are left. They are for the caller to remove."""
+
+    @verb("VM.diskReplicateStart", "POST /{vm_id}/replicate", fails=(*_FAILS, *_REPLICATION))
+    @xmlrpc("diskReplicateStart", "vm_id source replica")
+    async def start_replication(
+        self,
+        vm_id: _Vm,
+        source: Annotated[ActiveVolume, ovirt("srcDisk"), "the disk"],
+        replica: Annotated[ActiveVolume, ovirt("dstDisk"), "the top of a copy of the disk's chain"],
+        extend: Annotated[bool, ovirt("needExtend"), "of no effect: volumes that are files grow by themselves"] = True,
+    ) -> None:
+        """Begin to write what the disk's top has, and gets, to the replica, too."""
+
+    @verb(
+        "VM.diskReplicateFinish",
+        "POST /{vm_id}/finish-replication",
+        fails=(*_FAILS, *_REPLICATION, "replication-not-in-progress", "replica-not-ready", "change-disk-failed"),
+    )
+    @xmlrpc("diskReplicateFinish", "vm_id source target")
+    async def finish_replication(
+        self,
+        vm_id: _Vm,
+        source: Annotated[ActiveVolume, ovirt("srcDisk"), "the disk"],
+        target: Annotated[ActiveVolume, ovirt("dstDisk"), "its replica; the disk itself to drop that"],
+    ) -> None:
+        """Let the guest write to the replica alone, or to what it had; the other image is released."""
 
     @verb("VM.freeze", "POST /{vm_id}/freeze", fails=(*_FAILS, *_AGENT, "freeze-failed"))
     @xmlrpc("freeze", "vm_id")

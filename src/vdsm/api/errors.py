@@ -139,6 +139,36 @@ class MergeBaseTooSmall(NodeError, number=79, http=409, text="Base volume {volum
     volume_id: str
 
 
+class ReplicationFailed(NodeError, number=55, http=409, text="Replication of the disk failed: {reason}"):
+    """The guest writes to the disk as before."""
+
+    reason: str
+
+
+class ReplicationNotInProgress(NodeError, number=88, http=409, text="Disk {disk} has no replica"):
+    """Nothing is there to be finished."""
+
+    disk: str
+
+
+class ReplicaNotReady(NodeError, number=40, http=409, retry=True, text="The replica of {disk} lacks data still"):
+    """The guest cannot go over to it yet."""
+
+    disk: str
+
+
+class DiskHoldsLease(NodeError, number=44, http=409, text="Not possible: disk {disk} holds a lease on its volume"):
+    """The lease would stay with the volume that the disk leaves."""
+
+    disk: str
+
+
+class DiskIsTransient(NodeError, number=59, http=409, text="Not possible: disk {disk} is transient"):
+    """What is written to it is thrown away."""
+
+    disk: str
+
+
 class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
     """Only disks can be part of a snapshot."""
 

@@ -12,7 +12,7 @@ from vdsm.virt import ports
 
 _INVALID_ARGUMENT, _OPERATION_INVALID, _CONFIG_UNSUPPORTED, _BLOCK_COPY_ACTIVE, _NO_AGENT = 8, 55, 67, 83, 86
 _COMPLETED, _FAILED, _CANCELED, _READY = range(4)  # virConnectDomainEventBlockJobStatus
-_COMMIT, _ACTIVE_COMMIT = 3, 4  # virDomainBlockJobType
+_COPY, _COMMIT, _ACTIVE_COMMIT = 2, 3, 4  # virDomainBlockJobType
 _JOB_BYTES = 1 << 20
 
 
@@ -31,6 +31,7 @@ class FakeBlockJob(Struct):
     bandwidth_mib: int
     active: bool
     done_bytes: int = 0
+    copies: bool = False
 
 
 class _World(Protocol):
@@ -86,6 +87,16 @@ class FakeBlocks:
         if self.blocks_move:
             self.finish_block_job(vm_id, target)
 
+    async def copy_blocks(self: _World, vm_id: str, target: str, xml: str) -> None:
+        domain = await self._find_active("copy_blocks", vm_id)
+        disk = find_disk(domain.xml, target)
+        if (vm_id, target) in self.block_jobs:
+            raise ports.HypervisorRefused(f"disk '{target}' already in active block job", _OPERATION_INVALID)
+        self.block_jobs[vm_id, target] = FakeBlockJob("", "", 0, True, copies=True)
+        SubElement(disk, "mirror", {"job": "copy"}).append(_find(fromstring(xml), "source"))
+        if self.blocks_move:
+            self.finish_block_job(vm_id, target)
+
     async def find_block_job(self: _World, vm_id: str, target: str) -> ports.BlockJobFigures | None:
         await self._find_active("find_block_job", vm_id)
         job = self.block_jobs.get((vm_id, target))
@@ -100,7 +111,10 @@ class FakeBlocks:
             raise ports.HypervisorRefused(f"disk '{target}' not ready for pivot yet", _BLOCK_COPY_ACTIVE)
         for xml in (domain.xml, domain.definition) if pivot else ():
             disk = find_disk(xml, target)
-            if xml is domain.xml:
+            if job.copies:
+                source = _find(_find(find_disk(domain.xml, target), "mirror"), "source")
+                _find(disk, "source").set("file", source.get("file", ""))
+            elif xml is domain.xml:
                 drop_layers(disk, job.top, job.base)
             else:
                 _find(disk, "source").set("file", _find(find_disk(domain.xml, target), "source").get("file", ""))
@@ -189,7 +203,7 @@ def _list_layers(disk: Element) -> list[tuple[str, Element]]:
 
 
 def _tell(vm_id: str, target: str, job: FakeBlockJob, status: int) -> ports.HypervisorEvent:
-    kind = _ACTIVE_COMMIT if job.active else _COMMIT
+    kind = _COPY if job.copies else _ACTIVE_COMMIT if job.active else _COMMIT
     return ports.HypervisorEvent(vm_id, ports.EventKind.BLOCK_JOB, (kind, status), names=(target,))
 
 

@@ -7,16 +7,15 @@ from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.backups import BackupService
 from vdsm.virt.devices import Devices
+from vdsm.virt.disk_service import DiskService
 from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
-from vdsm.virt.merges import Merges
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.source import Source
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
 from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery
 from vdsm.virt.shared import Shared
-from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -31,15 +30,13 @@ class Adopter:
         self,
         shared: Shared,
         devices: Devices,
-        snapshots: Snapshots,
-        merges: Merges,
+        disks: DiskService,
         backups: BackupService,
         source: Source,
         destination: Destination,
     ) -> None:
         self._shared = shared
-        self._snapshots = snapshots
-        self._merges = merges
+        self._disks = disks
         self._devices = devices
         self._backups = backups
         self._source = source
@@ -189,8 +186,7 @@ class Adopter:
         shared.notify(vm, whole=True)
         if vm.is_external:
             return
-        self._snapshots.recover(vm)
-        self._merges.recover(vm)
+        self._disks.recover(vm)
         if plan.writes_exit and vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
             vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")

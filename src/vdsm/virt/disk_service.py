@@ -7,17 +7,26 @@ from vdsm.api import disks as api
 from vdsm.api import errors
 from vdsm.virt.merges import Merges
 from vdsm.virt.metadata import VolumeRef
+from vdsm.virt.replication import Replication
 from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import SnapshotOrder, Snapshots
+from vdsm.virt.vm import Vm
 
 
 class DiskService:
     """Fits `api.disks.DiskApi`."""
 
-    def __init__(self, shared: Shared, snapshots: Snapshots, merges: Merges) -> None:
+    def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._snapshots = snapshots
-        self._merges = merges
+        self._snapshots = Snapshots(shared)
+        self._merges = Merges(shared)
+        self._replication = Replication(shared)
+
+    def recover(self, vm: Vm) -> None:
+        """See, in the background, to what an earlier daemon began on the VM's disks."""
+        self._snapshots.recover(vm)
+        self._merges.recover(vm)
+        self._replication.recover(vm)
 
     async def snapshot(
         self,
@@ -55,6 +64,16 @@ class DiskService:
         vm = self._shared.get(vm_id)
         volume = _read_volume(disk)
         await self._merges.begin(vm, volume, base_id, top_id, bandwidth_mib, job_id or str(uuid4()))
+
+    async def start_replication(
+        self, vm_id: str, source: api.ActiveVolume, replica: api.ActiveVolume, extend: bool = True
+    ) -> None:
+        """Begin to write a disk to other storage, too."""
+        await self._replication.begin(self._shared.get(vm_id), _read_volume(source), _read_volume(replica))
+
+    async def finish_replication(self, vm_id: str, source: api.ActiveVolume, target: api.ActiveVolume) -> None:
+        """Go over to the replica, or drop it."""
+        await self._replication.finish(self._shared.get(vm_id), _read_volume(source), _read_volume(target))
 
     async def freeze(self, vm_id: str) -> None:
         """Have the guest hold back writes."""

@@ -40,6 +40,12 @@ def get_volume_id(path: str, image_id: str) -> str:
     return name if folder == image_id and is_uuid(name) else ""
 
 
+def is_at(path: str, volume: VolumeRef) -> bool:
+    """Whether that path leads to that volume; in another domain there may be one of the same ids."""
+    parts = PurePosixPath(path).parts
+    return volume.domain_id in parts and parts[-2:] == (volume.image_id, volume.volume_id)
+
+
 def list_drives(view: DomainView | None, metadata: VmMetadata) -> list[Drive]:
     """The VM's disks on volumes."""
     drives = []

@@ -196,10 +196,7 @@ class Merges:
 
     async def _forget(self, vm: Vm, merge: Merge) -> None:
         others = [other for other in vm.merges.values() if other is not merge]
-        try:
-            await self._shared.store(vm, note(vm.metadata, others))
-        except NodeError as error:
-            log.info("VM %s: its metadata tells still of merge %s: %s", vm.vm_id, merge.record.id, error)
+        await self._shared.save_metadata(vm, note(vm.metadata, others))
         vm.merges.pop(merge.record.id, None)
 
     async def _grow_base(self, record: MergeRecord) -> None:

@@ -24,6 +24,8 @@ ROOT_OWNER = "/"
 Scalar = str | int | float | bool
 CHANGE = "change"
 """Nested in a drive's metadata while its disc is changed."""
+REPLICA = "diskReplicate"
+"""Nested in a disk's metadata while it is copied to other storage."""
 VOLUME_KEYS = ("poolID", "domainID", "imageID", "volumeID")
 _NAME = "{" + VM_URI + "}"
 _XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")

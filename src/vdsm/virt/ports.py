@@ -143,6 +143,10 @@ class BlockChanger(Protocol):
         """Begin to write what the layers from `top` down to above `base` have into the base, at so many MiB/s, 0 for
         any; layers are named as in `vda[3]`. From an `active` top, a disk's own, this goes on until it is pivoted."""
 
+    async def copy_blocks(self, vm_id: str, target: str, xml: str) -> None:
+        """Begin to write what the disk's top has, and gets, to the image of that `disk` element too, which is there
+        already, on a copy of what is below; this goes on until the disk is pivoted to it."""
+
     async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
         """What the disk's block job has done; None when it has none (any more)."""
 

@@ -15,7 +15,6 @@ from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
 from vdsm.virt.lifecycle import ExitReason, Status
-from vdsm.virt.merges import Merges
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
@@ -28,7 +27,6 @@ from vdsm.virt.sampling import Sampler
 from vdsm.virt.secrets import SecretService
 from vdsm.virt.shared import Shared
 from vdsm.virt.sizes import LOOK_EVERY_S, VolumeSizes
-from vdsm.virt.snapshots import Snapshots
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.tuning import TuningService
 from vdsm.virt.updates import UpdateService
@@ -54,14 +52,14 @@ class VmService:
         self.backups = BackupService(shared)
         self.devices = DeviceService(shared, devices)
         """Fits `api.devices.DeviceApi`."""
-        snapshots, merges = Snapshots(shared), Merges(shared)
-        self.disks = DiskService(shared, snapshots, merges)
+        self.disks = DiskService(shared)
+        """Fits `api.disks.DiskApi`."""
         self._resumer = Resumer(shared, self._power)
         source = Source(shared, peers, self._power)
         destination = Destination(shared, self._launcher, self._power)
         self.migration = MigrationService(shared, source, destination)
         """Fits `api.migration.MigrationApi`."""
-        self._adopter = Adopter(shared, devices, snapshots, merges, self.backups, source, destination)
+        self._adopter = Adopter(shared, devices, self.disks, self.backups, source, destination)
         console = Console(shared, self._power, self.guests.channels.say)
         self._watcher = Watcher(shared, self._adopter, self._power, console)
         self._sizes = VolumeSizes(shared)

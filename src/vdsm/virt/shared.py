@@ -18,7 +18,17 @@ from vdsm.virt.drives import correct_volumes
 from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
-from vdsm.virt.metadata import CHANGE, ROOT_OWNER, VM_PREFIX, VM_URI, Scalar, VmMetadata, VolumeRef, format_metadata
+from vdsm.virt.metadata import (
+    CHANGE,
+    REPLICA,
+    ROOT_OWNER,
+    VM_PREFIX,
+    VM_URI,
+    Scalar,
+    VmMetadata,
+    VolumeRef,
+    format_metadata,
+)
 from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
@@ -153,10 +163,13 @@ class Shared(Struct, eq=False):
 
         The hypervisor takes one call at a time for a VM, in the order of asking: the last change is what stays.
         """
-        if vm.is_external:
-            return
+        if not vm.is_external:
+            await self.save_metadata(vm, vm.metadata.changed(**values))
+
+    async def save_metadata(self, vm: Vm, metadata: VmMetadata) -> None:
+        """Change the VM's metadata, here and in libvirt; a failure there is logged, not raised."""
         try:
-            await self.store(vm, vm.metadata.changed(**values))
+            await self.store(vm, metadata)
         except NodeError as error:
             log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
 
@@ -263,8 +276,8 @@ class Shared(Struct, eq=False):
 def list_volumes(vm: Vm) -> list[VolumeRef]:
     """The volumes that the VM's disks are, as its metadata tells: that is complete before the disks are defined.
 
-    A disc that is being loaded is one of them.
+    A disc that is being loaded is one of them, and so are replicas.
     """
-    devices = vm.metadata.devices
-    found = [volume for device in devices for volume in (device.volume, device.find_part_volume(CHANGE))]
+    devices, parts = vm.metadata.devices, (CHANGE, REPLICA)
+    found = [volume for one in devices for volume in (one.volume, *map(one.find_part_volume, parts))]
     return [volume for volume in found if volume is not None]

@@ -184,10 +184,7 @@ class Snapshots:
                 metadata = set_volume(metadata, drive.target, volume, image.chain)
             except NodeError as error:
                 log.warning("VM %s: the new chain of %s is not known: %s", vm.vm_id, drive.target, error)
-        try:
-            await shared.store(vm, metadata)
-        except NodeError as error:
-            log.warning("VM %s: its metadata does not tell that its snapshot ended: %s", vm.vm_id, error)
+        await shared.save_metadata(vm, metadata)
         await shared.refresh(vm)
         return bool(wanted) and len(drives) == len(wanted)
 

@@ -12,6 +12,13 @@ _SNAPSHOT_FLAGS = (
 )
 
 
+_COPY_FLAGS = (
+    libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW
+    | libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+    | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+)
+
+
 class BlockCalls:
     """What `LibvirtHypervisor` does with layers of disks."""
 
@@ -30,6 +37,9 @@ class BlockCalls:
         await self._calls.on_vm(
             vm_id, "commit blocks", lambda domain: domain.blockCommit(target, base, top, bandwidth_mib, flags)
         )
+
+    async def copy_blocks(self, vm_id: str, target: str, xml: str) -> None:
+        await self._calls.on_vm(vm_id, "copy blocks", lambda domain: domain.blockCopy(target, xml, None, _COPY_FLAGS))
 
     async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
         found = await self._calls.on_vm(vm_id, "look at block job", lambda domain: domain.blockJobInfo(target))
