@@ -181,6 +181,16 @@ class BlockContract(Suite):
         assert (disk.path, disk.mirror) == (str(copy if pivot else tmp_path / "first"), "")
         assert await world.hypervisor.find_block_job(vm_id, "vda") is None
 
+    async def test_a_disk_becomes_larger(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start_chain(world, tmp_path, "base", "first")
+        for size_bytes in (2 * SIZE_BYTES, 2 * SIZE_BYTES, 3 * SIZE_BYTES):
+            assert await world.hypervisor.resize_block(vm_id, "vda", size_bytes) == size_bytes
+        assert await world.hypervisor.resize_block(vm_id, "vda", 4 * SIZE_BYTES + 1) == 4 * SIZE_BYTES + 512
+        for target, size_bytes in (("vdz", 5 * SIZE_BYTES), ("vda", 1 << 62)):
+            with pytest.raises(HypervisorRefused):
+                await world.hypervisor.resize_block(vm_id, target, size_bytes)
+        assert await world.hypervisor.resize_block(vm_id, "vda", 5 * SIZE_BYTES) == 5 * SIZE_BYTES
+
     async def test_a_guest_without_agent_freezes_nothing(self, world: World, tmp_path: Path) -> None:
         vm_id = await start(world, tmp_path)
         for call in (world.hypervisor.freeze_filesystems, world.hypervisor.thaw_filesystems):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.daemon.running import (
+    BLANK,
+    GIB,
     PATIENCE_S,
     Furniture,
     House,
@@ -148,6 +150,26 @@ async def test_replicas_as_each_dialect_has_them(daemon: Running, tmp_path: Any)
     assert (await daemon.rest("POST", f"{vm}/finish-replication", body)).json["code"] == "image-unknown"
 
 
+async def test_sizes_as_each_dialect_has_them(daemon: Running, tmp_path: Any) -> None:
+    made = await furnish(daemon, tmp_path / "storage")
+    ids = {"domainID": made.domain_id, "imageID": made.image_id, "volumeID": made.volume_id}
+    drive, vm = {**ids, "poolID": made.pool_id}, f"/api/v1/vms/{made.vm_id}"
+    disk = {"pool_id": made.pool_id, "domain_id": made.domain_id}
+    disk |= {"image_id": made.image_id, "volume_id": made.volume_id}
+    given = {"vmID": made.vm_id, "driveSpecs": drive}
+    assert await daemon.rpc("VM.diskSizeExtend", {**given, "newSize": str(2 * GIB)}) == str(2 * GIB)
+    answer = await daemon.xmlrpc("diskSizeExtend", made.vm_id, drive, str(3 * GIB))
+    assert (answer["status"]["code"], answer["size"]) == (0, str(3 * GIB))
+    answer = await daemon.rest("POST", f"{vm}/extend-disk", {"disk": disk, "size_bytes": 4 * GIB})
+    assert (answer.status, answer.json) == (200, str(4 * GIB))
+    info = await daemon.rpc("Volume.getInfo", {**ids, "storagepoolID": made.pool_id, "storagedomainID": made.domain_id})
+    assert info["capacity"] == str(4 * GIB)
+    size = await daemon.rpc("VM.refresh_disk", {"vmID": made.vm_id, "drive": drive})
+    assert size == {"apparentsize": info["apparentsize"], "truesize": info["truesize"]}
+    answer = await daemon.rest("POST", f"{vm}/refresh-disk", {"disk": disk})
+    assert answer.json == {"size_bytes": int(size["apparentsize"]), "allocated_bytes": int(size["truesize"])}
+
+
 async def test_nobody_stops_what_a_vm_is_at(daemon: Running, tmp_path: Any) -> None:
     made, fake = await furnish(daemon, tmp_path / "storage"), daemon.machine.fake
     top_id, take, may_go_on = await add_top(daemon, made, made.volume_id), fake.snapshot, asyncio.Event()
@@ -209,6 +231,12 @@ async def test_a_failed_job_tells_why_and_cannot_be_stopped(daemon: Running, tmp
         ("VM.diskReplicateStart", {"srcDisk": DISK}, 91),
         ("VM.diskReplicateFinish", {"srcDisk": DISK, "dstDisk": DISK}, 13),
         ("VM.diskReplicateFinish", {"srcDisk": "disk", "dstDisk": DISK}, 91),
+        *(("VM.diskSizeExtend", {"driveSpecs": DISK, "newSize": size}, 58) for size in (1, "", "-1", "x", "9" * 30)),
+        ("VM.diskSizeExtend", {"driveSpecs": DISK, "newSize": "1"}, 13),
+        ("VM.diskSizeExtend", {"driveSpecs": DISK, "newSize": "1", "vmID": make_id()}, 1),
+        ("VM.diskSizeExtend", {"driveSpecs": DISK, "newSize": "1", "vmID": BLANK}, 56),
+        ("VM.refresh_disk", {"drive": DISK}, 13),
+        ("VM.refresh_disk", {"drive": []}, 91),
         ("VM.freeze", {}, 19),
         ("VM.thaw", {}, 19),
         ("VM.thaw", {"vmID": make_id()}, 1),

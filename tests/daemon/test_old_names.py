@@ -162,7 +162,9 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     for name in ("diskReplicateStart", "diskReplicateFinish"):
         refused = await daemon.xmlrpc(name, vm, nothing, nothing)
         assert refused["status"]["code"] == 13
-    s.used |= {"merge", "diskReplicateStart", "diskReplicateFinish"}
+    refused = await daemon.xmlrpc("diskSizeExtend", vm, nothing, "1")
+    assert refused["status"]["code"] == 13
+    s.used |= {"merge", "diskReplicateStart", "diskReplicateFinish", "diskSizeExtend"}
     await s.ok("reset", vm)
     await s.ok("shutdown", vm, 0, "bye", False, 5, True)
     await s.ok("destroy", vm)

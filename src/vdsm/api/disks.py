@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 from msgspec import UNSET, Meta, Struct
 
 from vdsm.api.declare import Text, group, ovirt, verb, xmlrpc
+from vdsm.api.storage_types import VolumeSize
 from vdsm.core.ids import Uuid, VmId
 
 
@@ -34,6 +35,7 @@ class ActiveVolume(Struct, frozen=True, kw_only=True):
     device: Text = "disk"
 
 
+_Size = Annotated[int, Meta(ge=1, le=1 << 62)]
 _Bandwidth = Annotated[int, Meta(ge=0, le=1 << 20)]
 _Minutes = Annotated[int, Meta(ge=1, le=1 << 20)]
 _FAILS = ("no-such-vm", "vm-is-down", "wrong-state")
@@ -111,6 +113,26 @@ class DiskApi(Protocol):
         target: Annotated[ActiveVolume, ovirt("dstDisk"), "its replica; the disk itself to drop that"],
     ) -> None:
         """Let the guest write to the replica alone, or to what it had; the other image is released."""
+
+    @verb(
+        "VM.diskSizeExtend",
+        "POST /{vm_id}/extend-disk",
+        fails=(*_FAILS, "image-unknown", "resize-refused", "update-device-failed"),
+        invalid="resize-refused",
+    )
+    @xmlrpc("diskSizeExtend", "vm_id disk size_bytes", member="size")
+    async def extend(
+        self,
+        vm_id: _Vm,
+        disk: Annotated[ActiveVolume, ovirt("driveSpecs"), "the disk"],
+        size_bytes: Annotated[_Size, ovirt("newSize", as_=str, text_only=True), "new size"],
+    ) -> str:
+        """Let the guest see a larger disk, and tell its size then. A raw volume has to be extended before. With a blank
+        VM id, the volume's record alone tells the size from now on."""
+
+    @verb("VM.refresh_disk", "POST /{vm_id}/refresh-disk", fails=("no-such-vm", "image-unknown", "disk-refresh-failed"))
+    async def refresh(self, vm_id: _Vm, disk: Annotated[ActiveVolume, ovirt("drive"), "the disk"]) -> VolumeSize:
+        """The size of a disk's volume, read from storage now."""
 
     @verb("VM.freeze", "POST /{vm_id}/freeze", fails=(*_FAILS, *_AGENT, "freeze-failed"))
     @xmlrpc("freeze", "vm_id")

@@ -169,6 +169,19 @@ class DiskIsTransient(NodeError, number=59, http=409, text="Not possible: disk {
     disk: str
 
 
+class ResizeRefused(NodeError, number=58, http=400, text="Bad size of a disk: {where}: {reason}"):
+    """It is no number of bytes, or less than the disk has."""
+
+    where: str
+    reason: str
+
+
+class DiskRefreshFailed(NodeError, number=1640, http=409, text="Failed to read the disk anew: {reason}"):
+    """Its size on storage is not known."""
+
+    reason: str
+
+
 class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
     """Only disks can be part of a snapshot."""
 

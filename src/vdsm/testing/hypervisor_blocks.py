@@ -14,6 +14,7 @@ _INVALID_ARGUMENT, _OPERATION_INVALID, _CONFIG_UNSUPPORTED, _BLOCK_COPY_ACTIVE, 
 _COMPLETED, _FAILED, _CANCELED, _READY = range(4)  # virConnectDomainEventBlockJobStatus
 _COPY, _COMMIT, _ACTIVE_COMMIT = 2, 3, 4  # virDomainBlockJobType
 _JOB_BYTES = 1 << 20
+_LARGEST_BYTES = 1 << 50
 
 
 class _Domain(Protocol):
@@ -96,6 +97,16 @@ class FakeBlocks:
         SubElement(disk, "mirror", {"job": "copy"}).append(_find(fromstring(xml), "source"))
         if self.blocks_move:
             self.finish_block_job(vm_id, target)
+
+    async def resize_block(self: _World, vm_id: str, target: str, size_bytes: int) -> int:
+        disk = find_disk((await self._find_active("resize_block", vm_id)).xml, target)
+        if (vm_id, target) in self.block_jobs:
+            raise ports.HypervisorRefused(f"disk '{target}' has an active block job", _OPERATION_INVALID)
+        if size_bytes > _LARGEST_BYTES:
+            raise ports.HypervisorRefused(f"size {size_bytes} is too large", _INVALID_ARGUMENT)
+        size_bytes = -(-size_bytes // 512) * 512
+        disk.set("fake-size", str(size_bytes))
+        return size_bytes
 
     async def find_block_job(self: _World, vm_id: str, target: str) -> ports.BlockJobFigures | None:
         await self._find_active("find_block_job", vm_id)

@@ -5,9 +5,12 @@ from uuid import uuid4
 
 from vdsm.api import disks as api
 from vdsm.api import errors
+from vdsm.api.storage_types import VolumeSize
+from vdsm.core.ids import BLANK_UUID
 from vdsm.virt.merges import Merges
 from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.replication import Replication
+from vdsm.virt.resize import Resizer
 from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import SnapshotOrder, Snapshots
 from vdsm.virt.vm import Vm
@@ -21,6 +24,7 @@ class DiskService:
         self._snapshots = Snapshots(shared)
         self._merges = Merges(shared)
         self._replication = Replication(shared)
+        self._resizer = Resizer(shared)
 
     def recover(self, vm: Vm) -> None:
         """See, in the background, to what an earlier daemon began on the VM's disks."""
@@ -74,6 +78,17 @@ class DiskService:
     async def finish_replication(self, vm_id: str, source: api.ActiveVolume, target: api.ActiveVolume) -> None:
         """Go over to the replica, or drop it."""
         await self._replication.finish(self._shared.get(vm_id), _read_volume(source), _read_volume(target))
+
+    async def extend(self, vm_id: str, disk: api.ActiveVolume, size_bytes: int) -> str:
+        """Let the guest see a larger disk."""
+        volume = _read_volume(disk)
+        if vm_id == BLANK_UUID:
+            return str(await self._resizer.record(volume, size_bytes))
+        return str(await self._resizer.extend(self._shared.get(vm_id), volume, size_bytes))
+
+    async def refresh(self, vm_id: str, disk: api.ActiveVolume) -> VolumeSize:
+        """The size of a disk's volume."""
+        return await self._resizer.refresh(self._shared.get(vm_id), _read_volume(disk))
 
     async def freeze(self, vm_id: str) -> None:
         """Have the guest hold back writes."""

@@ -147,6 +147,9 @@ class BlockChanger(Protocol):
         """Begin to write what the disk's top has, and gets, to the image of that `disk` element too, which is there
         already, on a copy of what is below; this goes on until the disk is pivoted to it."""
 
+    async def resize_block(self, vm_id: str, target: str, size_bytes: int) -> int:
+        """Let the guest see a disk of that size; the size that it came to be, in bytes."""
+
     async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
         """What the disk's block job has done; None when it has none (any more)."""
 

@@ -41,6 +41,13 @@ class BlockCalls:
     async def copy_blocks(self, vm_id: str, target: str, xml: str) -> None:
         await self._calls.on_vm(vm_id, "copy blocks", lambda domain: domain.blockCopy(target, xml, None, _COPY_FLAGS))
 
+    async def resize_block(self, vm_id: str, target: str, size_bytes: int) -> int:
+        def resize(domain: libvirt.virDomain) -> int:
+            domain.blockResize(target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            return domain.blockInfo(target)[0]
+
+        return await self._calls.on_vm(vm_id, "resize block", resize)
+
     async def find_block_job(self, vm_id: str, target: str) -> BlockJobFigures | None:
         found = await self._calls.on_vm(vm_id, "look at block job", lambda domain: domain.blockJobInfo(target))
         return BlockJobFigures(found["cur"], found["end"], found["bandwidth"]) if found else None
