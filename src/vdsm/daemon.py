@@ -19,6 +19,7 @@ from vdsm.adapters.accelerator import KvmProbe, find_closed_device
 from vdsm.adapters.channels import UnixChannels
 from vdsm.adapters.checker import CheckerProcess
 from vdsm.adapters.curl import CurlCommand
+from vdsm.adapters.discs import DiscMaker
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.firmware import FirmwareFiles
 from vdsm.adapters.gluster import GlusterCommand
@@ -175,13 +176,16 @@ class RealMachine:
 class _Images:
     """Disk images as virt wants them, from the storage service."""
 
-    def __init__(self, storage: "_Storage") -> None:
+    def __init__(self, storage: "_Storage", discs: DiscMaker) -> None:
         self._images = storage.images
         self._volumes = storage.volumes
         self._leases = storage.leases
         self._scratch = storage.scratch
         self._run = storage.lanes.run
         self._repository = storage.repository
+        self.make_payload = discs.make
+        self.remove_payloads = discs.remove
+        self.keep_payloads = discs.keep
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         image = await self._images.prepare_image(pool_id, domain_id, image_id, volume_id)
@@ -255,13 +259,18 @@ class _VmCounter:
         return VmCounts(vms=len(statuses), vms_active=sum(status is not Status.DOWN for status in statuses))
 
 
+def _find_owner(settings: Settings) -> tuple[int, int] | None:
+    """Whose disks are; only root may give files away, a daemon of another user keeps them."""
+    return (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
+
+
 def _open_repository(
     paths: Paths, settings: Settings, shared: Outside, clock: Clock, owner: tuple[int, int] | None
 ) -> Repository:
     return Repository(
         paths,
         qemu_img=QemuImgCommand(),
-        ownership=choose_owner(owner),  # only root may give files away; a daemon of another user keeps them
+        ownership=choose_owner(owner),
         clock=clock,
         shared=shared,
         sparsify=sparsify,
@@ -278,7 +287,7 @@ class _Storage:
     def __init__(
         self, paths: Paths, settings: Settings, machine: Machine, clock: Clock, tell: Callable[[Event], None]
     ) -> None:
-        owner = (settings.storage.owner_uid, settings.storage.owner_gid) if os.geteuid() == 0 else None
+        owner = _find_owner(settings)
         timeout_s = settings.irs.process_pool_timeout
         self.repository = repository = _open_repository(paths, settings, machine.shared, clock, owner)
 
@@ -393,7 +402,8 @@ class Node:
             relabel_disks=self.settings.storage.relabel,
             migration=_choose_migration(self.settings.vars),
         )
-        images = _Images(self.storage)
+        discs = DiscMaker(self.paths.run / "payload", choose_owner(_find_owner(self.settings)))
+        images = _Images(self.storage, discs)
         jobs = _Jobs(self.storage.runner)
         hypervisor = self.machine.hypervisor
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)

@@ -109,6 +109,13 @@ def test_secrets_are_masked_at_any_depth_and_nothing_is_changed() -> None:
     assert params["conList"] == [{"user": "u", "password": "hunter2"}]
 
 
+def test_files_for_guests_are_secrets_in_both_forms() -> None:
+    dictionary = {"sysprepInf": "hunter2", "specParams": {"vmPayload": {"file": {"user_data": "hunter2"}}}}
+    xml = """<vm><v:file path="a'b">hunter2</v:file><file path='c'>hunter2</file><file>kept</file></vm>"""
+    assert mask(dictionary) == {"sysprepInf": "********", "specParams": {"vmPayload": "********"}}
+    assert mask(xml) == xml.replace("hunter2", "********")
+
+
 def test_no_secret_reaches_the_log() -> None:
     stream = io.StringIO()
     with logging_to(stream, level="DEBUG"):

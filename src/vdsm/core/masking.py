@@ -7,9 +7,11 @@ import msgspec
 
 MASK = "********"
 _SECRET_NAMES = frozenset({"password", "passwd", "tpm_data", "nvram_data", "external_data"})
+_SECRET_NAMES |= {"sysprep", "sysprepinf", "payload", "vmpayload"}
 _SECRET_PREFIX = "_X_"
 _MAX_DEPTH = 64
 _in_xml = re.compile(r"""(?<=\bpasswd=)(["'])[^"']*\1""")
+_files_in_xml = re.compile(r"""(<(?:[\w.-]+:)?file path=(?:"[^"]*"|'[^']*')>)[^<]+""")
 
 
 def is_secret(name: object) -> bool:
@@ -27,6 +29,7 @@ def mask(value: object) -> object:
 
 def _mask(value: object, depth: int) -> object:
     if isinstance(value, str):
+        value = _files_in_xml.sub(rf"\1{MASK}", value) if "file path=" in value else value
         return _in_xml.sub(f'"{MASK}"', value) if "passwd=" in value else value
     if isinstance(value, (bytes, int, float)) or value is None:
         return value

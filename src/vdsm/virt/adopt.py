@@ -61,6 +61,8 @@ class Adopter:
                 log.warning("VMs cannot be recovered yet: %s", error)
                 await wait_until(self._connected, shared.settings.retry_s, shared.clock)
         plans = plan_recovery(records, shared.settings.owner)
+        kept = {plan.record.vm_id for plan in plans if plan.state.status is not Status.DOWN}
+        await shared.images.keep_payloads(kept)
         vms = [self._adopt(plan) for plan in plans]
         await asyncio.gather(*(self._ask_pause_code(vm) for vm, plan in zip(vms, plans, strict=True) if plan.asks_why))
         shared.ready.set()

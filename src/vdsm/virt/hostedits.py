@@ -1,6 +1,6 @@
 """What this host changes in a VM's XML before it starts (facts §2.4), pure; preparing images is left to `launch`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from msgspec import Struct
@@ -31,6 +31,12 @@ _PATH_TEXTS = (
 )
 _NOT_GIVEN = ("filesystem", "interface", "hostdev")
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "network": "name"}  # by type of disk
+
+
+LeaseKey = tuple[str, str]
+"""Of a lease: its own id, and that of its storage domain."""
+LeasePlace = tuple[str, str]
+"""Path and offset."""
 
 
 class HostFacts(Struct, frozen=True):
@@ -114,7 +120,19 @@ def set_images(domain: Element, images: Mapping[str, PreparedImage], *, relabel:
         else:
             source.set(_SOURCE_ATTRIBUTES[image.kind], check_text("disk.path", image.path))
         if not relabel and source.find("seclabel") is None:
-            source.append(element("seclabel", type="none", relabel="no", model="dac"))
+            source.append(element("seclabel", relabel="no", model="dac"))
+
+
+def drop_floppy_policies(domain: Element) -> None:
+    """What becomes of errors of a floppy cannot be chosen: qemu does not start when it is."""
+    for driver in domain.iterfind("devices/disk[@device='floppy']/driver[@error_policy]"):
+        del driver.attrib["error_policy"]
+
+
+def manage_host_devices(domain: Element) -> None:
+    """Have libvirt take PCI devices from their drivers before the start, and give them back after the end."""
+    for device in domain.iterfind("devices/hostdev[@type='pci']"):
+        device.set("managed", "yes")
 
 
 def list_paths(domain: Element) -> list[str]:
@@ -131,24 +149,40 @@ def list_paths(domain: Element) -> list[str]:
     return [*named, *(text.strip() for text in texts if text)]
 
 
-def set_leases(domain: Element, images: Mapping[str, PreparedImage]) -> None:
-    """Fill the placeholders of volume leases from the disks' top volumes; other leases stay as they are."""
-    leases = {
-        (top.get("volumeID", ""), top.get("domainID", "")): top
-        for top in (image.chain[-1] for image in images.values() if image.chain)
+def find_volume_leases(images: Mapping[str, PreparedImage]) -> dict[LeaseKey, LeasePlace]:
+    """The leases of the disks' top volumes."""
+    tops = [image.chain[-1] for image in images.values() if image.chain]
+    return {
+        (top.get("volumeID", ""), top.get("domainID", "")): (top["leasePath"], str(top.get("leaseOffset", "")))
+        for top in tops
         if "leasePath" in top
     }
+
+
+def list_open_leases(domain: Element) -> list[LeaseKey]:
+    """The leases with placeholders."""
+    return [key for key, _ in _iterate_open_leases(domain)]
+
+
+def set_leases(domain: Element, leases: Mapping[LeaseKey, LeasePlace]) -> None:
+    """Fill the placeholders of these leases; others stay as they are."""
+    for key, target in _iterate_open_leases(domain):
+        path, offset = leases.get(key, ("", ""))
+        if path:
+            _fill(target, "path", "LEASE-PATH", path)
+            _fill(target, "offset", "LEASE-OFFSET", offset)
+
+
+def _iterate_open_leases(domain: Element) -> Iterator[tuple[LeaseKey, Element]]:
     for lease in domain.iterfind("devices/lease"):
         target = lease.find("target")
-        top = leases.get((lease.findtext("key", "").strip(), lease.findtext("lockspace", "").strip()))
-        if target is None or top is None:
-            continue
-        for attribute, placeholder, key in (
-            ("path", "LEASE-PATH", "leasePath"),
-            ("offset", "LEASE-OFFSET", "leaseOffset"),
-        ):
-            if target.get(attribute, "").startswith(placeholder):
-                target.set(attribute, check_text(key, str(top.get(key, ""))))
+        if target is not None and "LEASE-" in target.get("path", "") + target.get("offset", ""):
+            yield (lease.findtext("key", "").strip(), lease.findtext("lockspace", "").strip()), target
+
+
+def _fill(target: Element, attribute: str, placeholder: str, value: str) -> None:
+    if target.get(attribute, "").startswith(placeholder):
+        target.set(attribute, check_text(attribute, value))
 
 
 def build_placeholder(view: DomainView, metadata: VmMetadata) -> Element:
@@ -206,12 +240,6 @@ def _parse_count(text: str) -> int:
     return 0
 
 
-def _check_payload(domain: Element) -> str | None:
-    if any(source.get("file") == "PAYLOAD:" for source in domain.iterfind("devices/disk/source")):
-        return "payload media are not supported"
-    return None
-
-
 def _check_vnc(domain: Element) -> str | None:
     """A VNC display without an expiry would be open to everybody until the first ticket."""
     for display in domain.iterfind("devices/graphics"):
@@ -227,6 +255,6 @@ def _check_transient(domain: Element) -> str | None:
 
 
 _CHECKS: tuple[Callable[[Element], str | None], ...] = (
-    *(_check_count, _check_size, _check_payload),
+    *(_check_count, _check_size),
     *(_check_vnc, _check_transient),
 )

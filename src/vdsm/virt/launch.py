@@ -21,6 +21,7 @@ from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
+from vdsm.virt.payload import list_payloads
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
 from vdsm.virt.shared import Shared
@@ -117,7 +118,8 @@ class Launcher:
         images = await self.prepare(vm)
         hostedits.set_images(wish.domain, images, relabel=self._shared.settings.relabel_disks)
         await self._refuse_folders(wish, images)
-        hostedits.set_leases(wish.domain, images)
+        hostedits.set_leases(wish.domain, hostedits.find_volume_leases(images))
+        hostedits.set_leases(wish.domain, await self._find_leases(wish))
         async with self._slots:
             check_wanted(vm)
             await self._firmware.restore(vm, wish.kept_data)
@@ -134,9 +136,17 @@ class Launcher:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
 
     async def prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
-        """Prepare the VM's images, by target name. Raises Abandoned."""
+        """Prepare the VM's images, and make its discs of files; by target name. Raises Abandoned."""
         images: dict[str, ports.PreparedImage] = {}
         disks = () if vm.view is None else vm.view.disks
+        for target, payload in list_payloads(vm.vm_id, disks, vm.metadata).items():
+            check_wanted(vm)
+            try:
+                path = await self._shared.images.make_payload(vm.vm_id, target, payload)
+            except NodeError as error:
+                text = f"The disc for {target} could not be made: {error}"
+                raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, text)) from error
+            images[target] = ports.PreparedImage(path, "file", "raw")
         for disk in disks:
             volume = disk.volume
             if volume is None:
@@ -151,6 +161,18 @@ class Launcher:
                 text = f"Bad volume specification: {disk.target}: {error}"
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, text)) from error
         return images
+
+    async def _find_leases(self, wish: Wish) -> dict[hostedits.LeaseKey, hostedits.LeasePlace]:
+        """Leases that are of no volume; one that is not found keeps its placeholder, which libvirt refuses."""
+        found = {}
+        for lease_id, domain_id in hostedits.list_open_leases(wish.domain):
+            try:
+                path, offset_bytes = await self._shared.images.find_lease(domain_id, lease_id)
+            except NodeError as error:
+                log.warning("VM %s: lease %s of domain %s: %s", wish.view.vm_id, lease_id, domain_id, error)
+                continue
+            found[(lease_id, domain_id)] = (path, str(offset_bytes))
+        return found
 
     async def _power_on(self, vm: Vm) -> None:
         """Start the domain; a call that did not end is followed up until it is known what became of it."""

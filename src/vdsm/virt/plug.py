@@ -9,6 +9,7 @@ from vdsm.virt import hostedits
 from vdsm.virt.domain import DiskView, get_attribute, list_disk_views
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.metadata import DeviceMetadata, MetadataInvalid, VmMetadata, find_metadata
+from vdsm.virt.payload import PLACEHOLDER
 
 
 class Plug(Struct, frozen=True):
@@ -53,6 +54,8 @@ def parse_plug(xml: str, tag: str) -> Plug:
     except (ValueError, MetadataInvalid) as error:
         raise InvalidArgument("xml", str(error)) from error
     reason = hostedits.check_supported(root)
+    if get_attribute(root, "devices/disk/source", "file") == PLACEHOLDER:
+        reason = "a disc of files is made for VMs that start"
     if reason is not None:
         raise InvalidArgument("xml", reason)
     return plug

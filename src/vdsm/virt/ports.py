@@ -411,6 +411,18 @@ class PreparedImage(Struct, frozen=True):
     network: NetworkDisk | None = None
 
 
+DISC_NAME = "{vm_id}-{target}.img"
+"""What a disc of files is called; hosts that VMs move between have it at the same place."""
+
+
+class Payload(Struct, frozen=True):
+    """Files for a disc: contents by paths from its top, with `/` between folders. Without `is_floppy` it is a CD."""
+
+    is_floppy: bool
+    volume_id: str
+    files: Mapping[str, bytes]
+
+
 PathKind = Literal["folder", "file", "missing"]
 """Whatever is there and no folder counts as a file."""
 
@@ -495,6 +507,15 @@ class Images(Volumes, Protocol):
 
     async def find_kind(self, path: str) -> PathKind:
         """What a path leads to that a caller names in the place of an image."""
+
+    async def make_payload(self, vm_id: str, target: str, payload: Payload) -> str:
+        """Make the disc of a VM's drive, in place of one that is there; its path. Raises NodeError."""
+
+    async def remove_payloads(self, vm_id: str) -> None:
+        """Remove the discs that were made for the VM."""
+
+    async def keep_payloads(self, vm_ids: Collection[str]) -> None:
+        """Remove the discs of all other VMs, and what an interrupted daemon left of one."""
 
 
 class PeerUnreachable(NodeError, number=10, http=502, retry=True, text="Host {host} cannot be reached: {reason}"):

@@ -4,7 +4,7 @@ Who decides on limits reads it and sets them; a value that cannot be read is as 
 """
 
 from collections.abc import Mapping
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, register_namespace
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -13,6 +13,7 @@ from vdsm.virt.elements import element, format_xml, parse_int
 
 TUNE_URI = "http://ovirt.org/vm/tune/1.0"
 TUNE_PREFIX = "ovirt-tune"
+register_namespace(TUNE_PREFIX, TUNE_URI)
 
 LIBVIRT_NAMES: Mapping[str, str] = {
     "total_bytes_per_s": "total_bytes_sec",

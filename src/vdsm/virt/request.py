@@ -18,6 +18,7 @@ from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.legacy_values import given
 from vdsm.virt.metadata import VmMetadata, set_metadata
+from vdsm.virt.payload import list_payloads
 
 _FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime")
 """State of an earlier life that a client may send back."""
@@ -62,6 +63,8 @@ def plan_request(
     if reason is not None:
         raise CreateFailed(reason)
     hostedits.set_identity(domain, host, None if parameters.serial is UNSET else parameters.serial)
+    hostedits.manage_host_devices(domain)
+    hostedits.drop_floppy_policies(domain)
     destroys_on_reboot = hostedits.take_reboot_policy(domain)
     found = _read(domain)
     elapsed_s = 0.0 if parameters.elapsed_offset_s is UNSET else parameters.elapsed_offset_s
@@ -77,6 +80,7 @@ def plan_request(
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
     kept = {"tpm": given(parameters.tpm_data, ""), "nvram": given(parameters.nvram_data, "")}
     data = read_data({kind: text for kind, text in kept.items() if text}, found)
+    list_payloads(found.vm_id, found.disks, metadata)  # what cannot be made is told now
     return Wish(domain, found, metadata, offset_s, added_s, data)
 
 

@@ -30,6 +30,7 @@ from vdsm.virt.metadata import (
     format_metadata,
 )
 from vdsm.virt.migration.plans import MigrationSettings
+from vdsm.virt.payload import has_payload
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
@@ -209,6 +210,8 @@ class Shared(Struct, eq=False):
     async def release_images(self, vm: Vm) -> None:
         """Tear down the images of a VM that is down, but for those that another VM uses; failures are logged."""
         vm.has_images = False
+        if has_payload(vm.metadata):
+            await self.images.remove_payloads(vm.vm_id)
         for volume in list_volumes(vm):
             if not await self.release_image(vm, volume):
                 vm.has_images = True

@@ -69,7 +69,7 @@ def test_a_prepared_image_replaces_what_the_caller_guessed_and_nothing_else() ->
     assert source is not None and driver is not None
     assert found.attrib == {"type": "file", "device": "disk", "snapshot": "no"}
     assert source.attrib == {"file": FILE.path}
-    assert [child.attrib for child in source] == [{"type": "none", "relabel": "no", "model": "dac"}]
+    assert [child.attrib for child in source] == [{"relabel": "no", "model": "dac"}]
     assert driver.attrib == {"name": "qemu", "type": "qcow2", "cache": "none", "io": "native"}
     assert found.findtext("serial") == "s"
 
@@ -144,7 +144,10 @@ def test_leases_of_volumes_get_their_place() -> None:
     lease = "<lease><key>{}</key><lockspace>d</lockspace>" + place + "</lease>"
     read = domain(lease.format("v", "v", "v") + lease.format("w", "w", "w"))
     top = {"domainID": "d", "volumeID": "v", "leasePath": "/leases", "leaseOffset": "1048576"}
-    hostedits.set_leases(read, {"vda": PreparedImage("/p", "file", "raw", chain=({"volumeID": "base"}, top))})
+    images = {"vda": PreparedImage("/p", "file", "raw", chain=({"volumeID": "base"}, top))}
+    assert hostedits.list_open_leases(read) == [("v", "d"), ("w", "d")]
+    hostedits.set_leases(read, hostedits.find_volume_leases(images))
+    assert hostedits.list_open_leases(read) == [("w", "d")]
     targets = [target.attrib for target in read.iterfind("devices/lease/target")]
     assert targets == [
         {"path": "/leases", "offset": "1048576"},
@@ -178,6 +181,20 @@ def test_what_wants_no_kvm_stays_as_it_is() -> None:
     assert read.find("cpu").attrib == {"mode": "host-passthrough", "check": "none"}  # type: ignore[union-attr]
 
 
+def test_pci_devices_are_libvirts_to_take_and_to_give_back() -> None:
+    read = domain('<hostdev type="pci" managed="no"/><hostdev type="usb"/><hostdev type="mdev"/>')
+    hostedits.manage_host_devices(read)
+    assert [device.get("managed") for device in read.iterfind("devices/hostdev")] == ["yes", None, None]
+
+
+def test_floppies_lose_what_qemu_refuses() -> None:
+    read = domain(
+        "".join(f'<disk device="{kind}"><driver error_policy="report"/></disk>' for kind in ("floppy", "cdrom"))
+    )
+    hostedits.drop_floppy_policies(read)
+    assert [driver.get("error_policy") for driver in read.iterfind("devices/disk/driver")] == [None, "report"]
+
+
 def test_the_placeholder_carries_identity_and_metadata() -> None:
     view = parse_domain(domain_xml())
     placeholder = read_domain(hostedits.build_placeholder(view, VmMetadata({"owner": "/x"})))
@@ -191,7 +208,6 @@ def test_the_placeholder_carries_identity_and_metadata() -> None:
         ('<graphics type="vnc" passwdValidTo="1970-01-01T00:00:01"/>', True),
         ('<graphics type="vnc"/>', False),
         ('<graphics type="spice"/>', True),
-        ('<disk device="cdrom"><source file="PAYLOAD:"/></disk>', False),
         ('<disk><address type="drive" controller="255"/><target dev="sdzzz"/></disk>', True),
         ('<disk><address type="drive" controller="256"/></disk>', False),
         ('<disk><address type="drive" controller="0x100"/></disk>', False),

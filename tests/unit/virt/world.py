@@ -1,7 +1,7 @@
 """A VM service on fakes, with what it tells the world and what it does to images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import (
     BackupPlace,
     PathKind,
+    Payload,
     PeerRefused,
     PeerUnreachable,
     Place,
@@ -61,6 +62,7 @@ class FakeImages:
         self.illegal: set[str] = set()
         self.synced: list[tuple[str, tuple[str, ...]]] = []
         self.record_failures: list[NodeError] = []
+        self.payloads: dict[tuple[str, str], Payload] = {}
 
     async def prepare(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> PreparedImage:
         self.waiting += 1
@@ -125,6 +127,18 @@ class FakeImages:
 
     async def clear_backup(self, vm_id: str, backup_id: str = "") -> None:
         self.scratch = {path for path in self.scratch if not path.startswith(f"/scratch/{vm_id}/{backup_id}")}
+
+    async def make_payload(self, vm_id: str, target: str, payload: Payload) -> str:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.payloads[vm_id, target] = payload
+        return f"/run/payload/{vm_id}-{target}.img"
+
+    async def remove_payloads(self, vm_id: str) -> None:
+        await self.keep_payloads({known for known, _ in self.payloads} - {vm_id})
+
+    async def keep_payloads(self, vm_ids: Collection[str]) -> None:
+        self.payloads = {key: payload for key, payload in self.payloads.items() if key[0] in vm_ids}
 
     async def find_kind(self, path: str) -> PathKind:
         return "folder" if path in self.folders else "missing" if path in self.missing else "file"
