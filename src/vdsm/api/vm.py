@@ -79,6 +79,13 @@ class ChainVolume(Struct, frozen=True, kw_only=True):
     path: Text = UNSET
 
 
+class VmPayload(Struct, frozen=True, kw_only=True):
+    """Files that the guest finds on a disc made for it: their contents in base64, by their paths on the disc."""
+
+    volume_id: Annotated[Text, ovirt("volId")] = UNSET
+    files: Annotated[dict[str, str] | UnsetType, ovirt("file")] = UNSET
+
+
 class DeviceParameters(Struct, frozen=True, kw_only=True):
     """`specParams` of a device: what only some kinds of device have."""
 
@@ -104,6 +111,9 @@ class DeviceParameters(Struct, frozen=True, kw_only=True):
     file_transfer: Annotated[Flag, ovirt("fileTransferEnable")] = UNSET
     io_limits: Annotated[IoLimits | UnsetType, ovirt("ioTune")] = UNSET
     io_thread: Annotated[Number, ovirt("pinToIoThread")] = UNSET
+    controller_io_thread: Annotated[Number, ovirt("ioThreadId")] = UNSET
+    payload: Annotated[VmPayload | UnsetType, ovirt("vmPayload")] = UNSET
+    iommu_placeholder: Annotated[Flag, ovirt("iommuPlaceholder")] = UNSET
     inbound: Bandwidth | UnsetType = UNSET
     outbound: Bandwidth | UnsetType = UNSET
 
@@ -141,6 +151,10 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     protocol: Text = UNSET
     hosts: list[DiskServer] | UnsetType = UNSET
     auth: DiskSecret | UnsetType = UNSET
+    lun_id: Annotated[Text, ovirt("GUID")] = UNSET
+    file_system_id: Annotated[Text, ovirt("UUID")] = UNSET
+    rbd: Annotated[Text, ovirt("RBD")] = UNSET
+    sgio: Text = UNSET
     base_volume_id: Annotated[Text, ovirt("baseVolumeID")] = UNSET
     volume_chain: Annotated[list[ChainVolume] | UnsetType, ovirt("volumeChain")] = UNSET
     apparent_bytes: Annotated[Number, ovirt("apparentsize")] = UNSET
@@ -153,8 +167,13 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     port_mirroring: Annotated[list[str] | UnsetType, ovirt("portMirroring")] = UNSET
     filter: Text = UNSET
     filter_parameters: Annotated[list[FilterParameter] | UnsetType, ovirt("filterParameters")] = UNSET
+    # leases
+    lease_id: Annotated[Text, ovirt("lease_id")] = UNSET
+    lease_domain_id: Annotated[Text, ovirt("sd_id")] = UNSET
+    offset: Number = UNSET
     # controllers and memory
     model: Text = UNSET
+    master: Text = UNSET
     size_mib: Annotated[Number, ovirt("size")] = UNSET
     node: Number = UNSET
     target_kib: Annotated[Number, ovirt("target")] = UNSET
@@ -254,6 +273,7 @@ class VmParameters(Struct, frozen=True, kw_only=True):
     drives: list[DriveSpec] | UnsetType = UNSET
     cdrom: Text = UNSET
     floppy: Text = UNSET
+    sysprep: Annotated[Text, ovirt("sysprepInf")] = UNSET
     devices: list[DeviceSpec] | UnsetType = UNSET
     custom: dict[str, str] | UnsetType = UNSET
     launch_paused: Annotated[Flag, ovirt("launchPaused")] = UNSET

@@ -7,17 +7,14 @@ from msgspec import UNSET
 
 from vdsm.api import devices as api
 from vdsm.api.errors import MissingParameter
-from vdsm.core.errors import InvalidArgument
 from vdsm.virt.devices import Devices
 from vdsm.virt.elements import element
 from vdsm.virt.lifecycle import Request
+from vdsm.virt.memory import build_module
 from vdsm.virt.plug import Plug, parse_plug
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
-
-_LARGEST_MODULE_MIB = 1 << 24
-_MOST_NODES = 1 << 10
 
 
 class DeviceService:
@@ -100,12 +97,4 @@ def _read_memory(change: api.MemoryChange) -> Plug:
 def _build_module(memory: api.MemoryModule) -> Element:
     if memory.alias:
         return element("memory", element("alias", name=memory.alias), model="dimm")
-    if memory.size_mib is UNSET:
-        raise MissingParameter("memory.size")
-    node = 0 if memory.node is UNSET else memory.node
-    if not 0 < memory.size_mib <= _LARGEST_MODULE_MIB:
-        raise InvalidArgument("memory.size", f"must be between 1 and {_LARGEST_MODULE_MIB} MiB")
-    if not 0 <= node < _MOST_NODES:
-        raise InvalidArgument("memory.node", f"must be between 0 and {_MOST_NODES - 1}")
-    size = element("size", text=str(memory.size_mib), unit="MiB")
-    return element("memory", element("target", size, element("node", text=str(node))), model="dimm")
+    return build_module(memory.size_mib, memory.node)

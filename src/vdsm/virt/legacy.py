@@ -1,5 +1,6 @@
 """From the dictionary of 2011 (facts §2.2) to a domain; devices are left to `legacy_devices`, CPUs to `legacy_cpu`."""
 
+from collections.abc import Mapping
 from xml.etree.ElementTree import Element
 
 from vdsm.api.errors import CreateFailed, MissingParameter, UnsupportedVmType
@@ -13,6 +14,8 @@ from vdsm.virt.legacy_devices import Defaults, Devices, plan_devices
 from vdsm.virt.legacy_values import at_least, given
 from vdsm.virt.metadata import Scalar, VmMetadata, set_metadata
 
+_PAGES_KIB = {"x86_64": (2048, 1048576), "ppc64le": (16384, 16777216)}
+"""Huge pages that processors have; the first is the usual one, which is what any other figure asks for."""
 _BOOT = {"a": "fd", "c": "hd", "d": "cdrom", "n": "network"}
 
 
@@ -37,6 +40,7 @@ def build_domain(vm_id: str, parameters: VmParameters, host: HostFacts, defaults
         _os(parameters, machine, devices, host),
         *_sysinfo(vm_id, parameters, host),
         *_memory(parameters),
+        *_backing(given(parameters.custom, {}), host),
         *build_processors(parameters),
         *_features(parameters),
         _clock(parameters),
@@ -96,6 +100,19 @@ def _memory(parameters: VmParameters) -> list[Element]:
     if maximum_mib > size_mib:
         made.insert(0, element("maxMemory", text=str(maximum_mib * 1024), unit="KiB", slots=slots))
     return made
+
+
+def _backing(custom: Mapping[str, str], host: HostFacts) -> list[Element]:
+    """Where the memory comes from: huge pages, and what others may map too, by the properties of facts §2.3."""
+    asked = custom.get("hugepages", "").strip()
+    made = []
+    if asked:
+        sizes = _PAGES_KIB.get(host.arch, ())
+        size = next((size for size in sizes if asked == str(size)), None)
+        made.append(element("hugepages", *([] if size is None else [element("page", size=size, unit="KiB")])))
+    if custom.get("hugepages_shared", "").lower() == "true":
+        made.append(element("access", mode="shared"))
+    return [element("memoryBacking", *made)] if made else []
 
 
 def _features(parameters: VmParameters) -> list[Element]:

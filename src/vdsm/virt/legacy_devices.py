@@ -1,20 +1,24 @@
-"""The devices of the dictionary form (facts §2.2), old and new style, as elements; but drives: see `legacy_disks`."""
+"""The devices of the dictionary form (facts §2.2), old and new style, as elements; the larger kinds have own files."""
 
 from collections.abc import Callable, Mapping
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, field
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceParameters, DeviceSpec, VmParameters
 from vdsm.virt.domain import AGENT_CHANNEL, QEMU_AGENT_CHANNEL
 from vdsm.virt.elements import element
-from vdsm.virt.hostedits import LOCKED_PASSWORD, MAXIMUM_DEVICES
-from vdsm.virt.legacy_disks import Drive, DrivePlanner, list_addresses, list_places
-from vdsm.virt.legacy_values import given
+from vdsm.virt.hostedits import MAXIMUM_DEVICES
+from vdsm.virt.legacy_disks import DrivePlanner
+from vdsm.virt.legacy_displays import build_display, build_old_video, build_video
+from vdsm.virt.legacy_host import build_host_device, build_lease, build_tpm
+from vdsm.virt.legacy_nics import build_card, build_old_cards, tell_card
+from vdsm.virt.legacy_sources import Drive
+from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.memory import build_module
 from vdsm.virt.metadata import DeviceMetadata
 
-LOCKED_SINCE = "1970-01-01T00:00:01"
 BALLOON_PERIOD_S = 5
 
 
@@ -51,7 +55,7 @@ class Devices(Struct):
 
 _ORDER = (
     *("controller", "disk", "interface", "channel", "serial", "console", "input", "graphics", "video", "sound", "rng"),
-    *("memballoon", "watchdog", "smartcard", "redirdev"),
+    *("memballoon", "watchdog", "smartcard", "redirdev", "tpm", "hostdev", "memory", "lease"),
 )
 
 
@@ -72,7 +76,7 @@ def plan_devices(vm_id: str, machine: str, parameters: VmParameters, defaults: D
         found.elements.extend(kind(found, device))
     for drive in drives.plan_old(parameters, is_old_style=parameters.devices is UNSET):
         found.add_drive(drive)
-    found.elements += _old_interfaces(parameters)
+    found.elements += build_old_cards(parameters)
     _add_old_display(found)
     if parameters.sound_device:
         found.elements.append(element("sound", model=parameters.sound_device))
@@ -86,7 +90,7 @@ def _check_limits(parameters: VmParameters, listed: list[DeviceSpec]) -> None:
     cards = sum(text.count(",") for text in lists if isinstance(text, str))
     if cards + len(listed) + len(given(parameters.drives, [])) > MAXIMUM_DEVICES:
         raise CreateFailed(f"more than {MAXIMUM_DEVICES} devices")
-    for kind in ("watchdog", "console", "balloon"):
+    for kind in ("watchdog", "console", "balloon", "tpm"):
         if sum(device.type == kind for device in listed) > 1:
             raise CreateFailed(f"only one {kind} is possible")
 
@@ -101,24 +105,8 @@ def _disk(found: Devices, device: DeviceSpec) -> list[Element]:
 
 
 def _interface(found: Devices, device: DeviceSpec) -> list[Element]:
-    if given(device.device, "bridge") != "bridge":
-        raise CreateFailed(f"network cards of kind {device.device!r} cannot be made from this form; use the xml form")
-    mac, model, bridge = (given(text, "") for text in (device.mac_address, device.nic_model, device.network))
-    card = _card(mac, model, bridge, is_up=given(device.link_active, True))
-    card.extend(list_places(device))
-    return [card]
-
-
-def _card(mac_address: str, model: str, bridge: str, *, is_up: bool = True) -> Element:
-    """A network card; one without a bridge gets a tap that leads nowhere, with the link down."""
-    return element(
-        "interface",
-        *([element("mac", address=mac_address)] if mac_address else []),
-        *([element("source", bridge=bridge)] if bridge else []),
-        element("model", type="virtio" if model in ("", "pv") else model),
-        element("link", state="up" if bridge and is_up else "down"),
-        type="bridge" if bridge else "ethernet",
-    )
+    found.metadata += tell_card(device)
+    return [build_card(device, given(found.parameters.custom, {}))]
 
 
 def _graphics(found: Devices, device: DeviceSpec) -> list[Element]:
@@ -129,63 +117,25 @@ def _graphics(found: Devices, device: DeviceSpec) -> list[Element]:
 
 
 def _display(found: Devices, kind: str, wishes: DeviceParameters) -> Element:
-    """A display, locked by a password that expired in 1970. Wishes of the device come before those of older keys."""
-    old, is_spice = found.parameters, kind == "spice"
-    address = given(wishes.display_address, given(old.display_address, "")) or found.defaults.display_address
-    made = element(
-        "graphics",
-        element("listen", type="address", address="0.0.0.0" if address == "0" else address),
-        type=kind,
-        port=-1,
-        autoport=True,
-        keymap=given(wishes.keyboard_map, given(old.keyboard_layout, "")) or None,
-        passwd=LOCKED_PASSWORD,
-        passwdValidTo=LOCKED_SINCE,
-        defaultMode="any" if is_spice else None,
-    )
-    if is_spice:
-        channels = given(wishes.spice_secure_channels, given(old.spice_secure_channels, ""))
-        names = [name.strip().removeprefix("s") for name in channels.split(",") if name.strip()]
-        made.extend([element("channel", name=name, mode="secure") for name in names])
-        if not given(wishes.copy_paste, given(old.copy_paste, True)):
-            made.append(element("clipboard", copypaste=False))
-        if not given(wishes.file_transfer, given(old.file_transfer, True)):
-            made.append(element("filetransfer", enable=False))
-    return made
+    return build_display(kind, wishes, found.parameters, found.defaults.display_address)
 
 
 def _video(found: Devices, device: DeviceSpec) -> list[Element]:
-    wishes = _parameters(device)
-    model = given(device.device, "vga")
-    if model == "none":
-        return [element("video", element("model", type="none"))]
-    model = {"std": "vga", "vmware": "vmvga"}.get(model, model)
-    is_qxl = model == "qxl"
-    return [
-        element(
-            "video",
-            element(
-                "model",
-                type=model,
-                vram=given(wishes.video_ram_kib, 32768),
-                ram=given(wishes.ram_kib, None) if is_qxl else None,
-                vgamem=given(wishes.vga_memory_kib, None) if is_qxl else None,
-                heads=given(wishes.heads, 1),
-            ),
-        )
-    ]
+    return [build_video(device)]
 
 
 def _sound(found: Devices, device: DeviceSpec) -> list[Element]:
-    return [element("sound", model=given(device.device, "ich6"))]
+    return [element("sound", *list_places(device), model=given(device.device, "ich6"))]
 
 
 def _controller(found: Devices, device: DeviceSpec) -> list[Element]:
-    kind = given(device.device, "")
+    kind, thread = given(device.device, ""), _parameters(device).controller_io_thread
     return [
         element(
             "controller",
-            *list_addresses(device.address),
+            *([element("master", startport=device.master)] if device.master else []),
+            *([] if thread is UNSET else [element("driver", iothread=thread)]),
+            *list_places(device),
             type=kind,
             index=given(device.index, None),
             model=given(device.model, None),
@@ -198,12 +148,13 @@ def _balloon(found: Devices, device: DeviceSpec) -> list[Element]:
     """A balloon that reports the guest's memory every few seconds."""
     model = given(_parameters(device).model, "virtio")
     statistics = [] if model == "none" else [element("stats", period=BALLOON_PERIOD_S)]
-    return [element("memballoon", *statistics, model=model)]
+    return [element("memballoon", *statistics, *list_places(device), model=model)]
 
 
 def _watchdog(found: Devices, device: DeviceSpec) -> list[Element]:
     wishes = _parameters(device)
-    return [element("watchdog", model=given(wishes.model, "i6300esb"), action=given(wishes.action, "none"))]
+    model, action = given(wishes.model, "i6300esb"), given(wishes.action, "none")
+    return [element("watchdog", *list_places(device), model=model, action=action)]
 
 
 def _console(found: Devices, device: DeviceSpec) -> list[Element]:
@@ -226,12 +177,12 @@ def _console(found: Devices, device: DeviceSpec) -> list[Element]:
 def _smartcard(found: Devices, device: DeviceSpec) -> list[Element]:
     """The host's reader, or the viewer's over SPICE."""
     if given(_parameters(device).mode, "passthrough") == "host":
-        return [element("smartcard", mode="host")]
-    return [element("smartcard", mode="passthrough", type="spicevmc")]
+        return [element("smartcard", *list_places(device), mode="host")]
+    return [element("smartcard", *list_places(device), mode="passthrough", type="spicevmc")]
 
 
 def _redirection(found: Devices, device: DeviceSpec) -> list[Element]:
-    return [element("redirdev", bus="usb", type="spicevmc")]
+    return [element("redirdev", *list_places(device), bus="usb", type="spicevmc")]
 
 
 def _rng(found: Devices, device: DeviceSpec) -> list[Element]:
@@ -242,7 +193,25 @@ def _rng(found: Devices, device: DeviceSpec) -> list[Element]:
         raise CreateFailed(f"unknown source of randomness {source!r}")
     is_limited = wishes.bytes is not UNSET
     rate = [element("rate", bytes=wishes.bytes, period=given(wishes.period_ms, None))] if is_limited else []
-    return [element("rng", *rate, element("backend", model="random", text=sources[source]), model="virtio")]
+    backend = element("backend", model="random", text=sources[source])
+    return [element("rng", *rate, backend, *list_places(device), model=given(device.model, "virtio"))]
+
+
+def _tpm(found: Devices, device: DeviceSpec) -> list[Element]:
+    return [build_tpm(device)]
+
+
+def _host_device(found: Devices, device: DeviceSpec) -> list[Element]:
+    made = build_host_device(device)
+    return [] if made is None else [made]
+
+
+def _memory(found: Devices, device: DeviceSpec) -> list[Element]:
+    return [build_module(device.size_mib, device.node)]
+
+
+def _lease(found: Devices, device: DeviceSpec) -> list[Element]:
+    return [build_lease(device)]
 
 
 def _channel(found: Devices, device: DeviceSpec) -> list[Element]:
@@ -263,43 +232,21 @@ _KINDS: Mapping[str, Callable[[Devices, DeviceSpec], list[Element]]] = {
     "smartcard": _smartcard,
     "redir": _redirection,
     "rng": _rng,
+    "tpm": _tpm,
+    "hostdev": _host_device,
+    "memory": _memory,
+    "lease": _lease,
     "channel": _channel,
 }
 """To add a device: a function that makes its elements, and a line here."""
-
-
-def _old_interfaces(old: VmParameters) -> list[Element]:
-    """Comma lists of addresses, models and bridges; the shorter ones repeat their last value.
-
-    But for addresses: libvirt makes one up, as an address given twice would be two cards with one address.
-    """
-    addresses, models, bridges = (_split(text) for text in (old.mac_addresses, old.nic_models, old.bridges))
-    count = max(len(addresses), len(bridges))
-    addresses += [""] * count
-    return [_card(addresses[index], _padded(models, index), _padded(bridges, index)) for index in range(count)]
-
-
-def _split(text: str | UnsetType) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text else []
-
-
-def _padded(values: list[str], index: int) -> str:
-    return values[min(index, len(values) - 1)] if values else ""
 
 
 def _add_old_display(found: Devices) -> None:
     display = given(found.parameters.display, "")
     if display and not found.find("graphics"):
         found.elements.append(_display(found, "vnc" if display == "vnc" else "spice", DeviceParameters()))
-    if found.find("video"):
-        return
-    if any(screen.get("type") == "spice" for screen in found.find("graphics")):
-        model = element("model", type="qxl", vram=32768, heads=given(found.parameters.spice_monitors, 1))
-    elif found.find("graphics"):
-        model = element("model", type="cirrus", vram=16384, heads=1)
-    else:
-        model = element("model", type="none")  # or libvirt would add one
-    found.elements.append(element("video", model))
+    if not found.find("video"):
+        found.elements.append(build_old_video(found.find("graphics"), given(found.parameters.spice_monitors, 1)))
 
 
 def _add_always(found: Devices) -> None:

@@ -1,56 +1,27 @@
-"""The drives of the dictionary form (facts §2.2): their names, and their elements; images are prepared at the start."""
+"""The drives of the dictionary form (facts §2.2): their names, and what is wanted; elements are `legacy_sources`'."""
 
+import re
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 from string import ascii_lowercase
-from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from vdsm.api.errors import CreateFailed
-from vdsm.api.vm import DeviceAddress, DeviceSpec, DriveSpec, VmParameters
+from vdsm.api.vm import DeviceParameters, DeviceSpec, DriveSpec, VmParameters, VmPayload
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.ids import is_uuid
-from vdsm.virt.elements import check_text, element
-from vdsm.virt.legacy_values import given
-from vdsm.virt.metadata import DeviceMetadata
+from vdsm.virt.legacy_sources import DRIVER_TYPES, Drive, DriveWish, build_drive
+from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.metadata import VOLUME_KEYS
+from vdsm.virt.payload import PLACEHOLDER
 
 _PREFIXES = {"ide": "hd", "scsi": "sd", "sata": "sd", "usb": "sd", "virtio": "vd", "fdc": "fd", "spapr-vscsi": "sd"}
-_DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}
 _ERROR_POLICIES = {"on": "enospace", "report": "report"}
-_VOLUME_KEYS = ("poolID", "domainID", "imageID", "volumeID")
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]*")
 _CDROM_INDEX = 2
 _SERIAL_LENGTH = 20
-
-
-class Drive(Struct, frozen=True):
-    """One drive, as its element and what the metadata keeps of it; there is such only for a volume."""
-
-    element: Element
-    metadata: DeviceMetadata | None
-
-
-class _Wish(Struct, frozen=True, kw_only=True):
-    """What a caller wants of a drive; neither a volume nor a path means an empty tray."""
-
-    kind: str = "disk"
-    target: str
-    bus: str
-    volume: tuple[str, ...] = ()
-    path: str = ""
-    is_block: bool = False
-    is_network: bool = False
-    format: str = "raw"
-    readonly: bool = False
-    shareable: bool = False
-    serial: str = ""
-    cache: str
-    discard: bool = False
-    error_policy: str = "stop"
-
-    @property
-    def is_removable(self) -> bool:
-        return self.kind in ("cdrom", "floppy")
 
 
 class DrivePlanner:
@@ -79,39 +50,58 @@ class DrivePlanner:
         if device.shared == "transient":
             raise CreateFailed("transient disks are not supported")
         wish = self._wish(device, kind, bus, self._cache_of(bus) if device.cache is UNSET else device.cache)
+        wishes = given(device.parameters, DeviceParameters())
+        if wishes.payload is not UNSET:
+            wish = _with_payload(wish, wishes.payload)
+        is_block = device.disk_type == "block" or kind == "lun" or bool(_device_path(device))
+        is_network = device.disk_type == "network" and bool(wish.volume or wish.path)
         wish = replace(
             wish,
-            is_block=device.disk_type == "block" or kind == "lun",
-            is_network=device.disk_type == "network" and bool(wish.volume),
+            type="block" if is_block else "network" if is_network else "file",
+            protocol=given(device.protocol, "gluster"),
+            hosts=tuple(given(device.hosts, [])),
+            secret=given(device.auth, None),
+            lun_id=given(device.lun_id, ""),
+            rbd=given(device.rbd, ""),
+            sgio=given(device.sgio, None) if kind == "lun" else None,
             readonly=device.readonly is True,
-            shareable=device.shared in ("shared", "true"),
+            shared="shared" if device.shared == "true" else given(device.shared, ""),
+            optional=device.optional is True,
             discard=device.discard is True,
+            limits=given(wishes.io_limits, None),
+            io_thread=given(wishes.io_thread, None),
         )
-        return _build(wish, list_places(device))
+        return build_drive(wish, list_places(device))
 
     def plan_old(self, parameters: VmParameters, *, is_old_style: bool) -> Iterator[Drive]:
         """The oldest keys: `hda` to `hdd`, `drives`, `cdrom` (always there in the old style) and `floppy`."""
         for index, path in enumerate((parameters.hda, parameters.hdb, parameters.hdc, parameters.hdd)):
             if path:
-                yield _build(_Wish(target=self._take("ide", index), bus="ide", path=path, cache=self._cache))
+                yield build_drive(DriveWish(target=self._take("ide", index), bus="ide", path=path, cache=self._cache))
         for drive in given(parameters.drives, []):
             bus = given(drive.interface, "") or "ide"
-            yield _build(self._wish(drive, "disk", bus, self._cache_of(bus)))
+            yield build_drive(self._wish(drive, "disk", bus, self._cache_of(bus)))
         bus = self._cdrom_bus
         path, takes_cdrom = given(parameters.cdrom, ""), not parameters.hdc or bus != "ide"
         if path or (is_old_style and takes_cdrom):
             target = self._take(bus, UNSET, is_cdrom=True)
-            yield _build(_Wish(kind="cdrom", target=target, bus=bus, path=path, cache=self._cache))
-        if parameters.floppy:
-            target = self._take("fdc", 0)
-            yield _build(_Wish(kind="floppy", target=target, bus="fdc", path=parameters.floppy, cache=self._cache))
+            yield build_drive(DriveWish(kind="cdrom", target=target, bus=bus, path=path, cache=self._cache))
+        floppy = DriveWish(kind="floppy", target="fda", bus="fdc", path=given(parameters.floppy, ""), cache=self._cache)
+        if parameters.sysprep:
+            content = b2a_base64(parameters.sysprep.encode(), newline=False).decode()
+            floppy = _with_payload(replace(floppy, path=""), VmPayload(files={"sysprep.inf": content}))
+        if floppy.path:
+            self._take("fdc", 0)
+            yield build_drive(floppy)
 
-    def _wish(self, drive: DeviceSpec | DriveSpec, kind: str, bus: str, cache: str) -> _Wish:
+    def _wish(self, drive: DeviceSpec | DriveSpec, kind: str, bus: str, cache: str) -> DriveWish:
         volume, path = _volume(drive), given(drive.path, "")
+        if isinstance(drive, DeviceSpec):
+            path = _device_path(drive) or path
         if not volume and not path and kind in ("disk", "lun"):
-            raise CreateFailed("a disk needs a volume (poolID, domainID, imageID, volumeID) or a path")
+            raise CreateFailed("a disk needs a volume (poolID, domainID, imageID, volumeID), a GUID or a path")
         own_serial = volume[2][-_SERIAL_LENGTH:] if volume and kind == "disk" else ""
-        return _Wish(
+        return DriveWish(
             kind=kind,
             target=self._take(bus, drive.index, is_cdrom=kind == "cdrom"),
             bus="scsi" if bus == "spapr-vscsi" else bus,
@@ -149,55 +139,24 @@ class DrivePlanner:
         return free
 
 
-def list_places(device: DeviceSpec) -> list[Element]:
-    """`<boot>`, `<alias>` (libvirt takes only those of users, `ua-…`) and `<address>`, as far as given."""
-    places = [] if device.boot_order is UNSET else [element("boot", order=device.boot_order)]
-    if device.alias is not UNSET and device.alias.startswith("ua-"):
-        places.append(element("alias", name=device.alias))
-    return places + list_addresses(device.address)
-
-
-def list_addresses(address: DeviceAddress | UnsetType) -> list[Element]:
-    """`<address>`, if the caller wants a certain one."""
-    if address is UNSET or address.type is UNSET:
-        return []
-    parts = {name: value for name, value in structs.asdict(address).items() if value is not UNSET}
-    return [element("address", **parts)]
-
-
-def _build(wish: _Wish, places: Iterable[Element] = ()) -> Drive:
-    type = "block" if wish.is_block else "network" if wish.is_network else "file"
-    made = element("disk", type=type, device=wish.kind, snapshot="no")
-    if wish.path or wish.volume:
-        source = element("source", startupPolicy="optional" if wish.is_removable and not wish.volume else None)
-        source.set("dev" if wish.is_block else "file", check_text("disk.path", wish.path))
-        made.append(source)
-    made.append(element("target", dev=wish.target, bus=wish.bus))
-    if wish.shareable:
-        made.append(element("shareable"))
-    if wish.readonly or wish.kind == "cdrom":
-        made.append(element("readonly"))
-    if wish.serial:
-        made.append(element("serial", text=wish.serial))
-    made.append(_driver(wish))
-    made.extend(places)
-    ids = dict(zip(_VOLUME_KEYS, wish.volume, strict=False))
-    known = DeviceMetadata({"devtype": "disk", "name": wish.target}, {**ids, "format": wish.format}) if ids else None
-    return Drive(made, known)
-
-
-def _driver(wish: _Wish) -> Element:
-    if wish.is_removable:
-        return element("driver", name="qemu", type="raw", error_policy="report")
-    return element(
-        "driver",
-        name="qemu",
-        type=_DRIVER_TYPES[wish.format],
-        cache=wish.cache,
-        io="native" if wish.is_block else "threads",
-        error_policy=wish.error_policy,
-        discard="unmap" if wish.discard else None,
+def _with_payload(wish: DriveWish, payload: VmPayload) -> DriveWish:
+    """The drive with a disc of these files, which is made when the VM starts."""
+    if wish.volume or wish.path:
+        raise CreateFailed(f"drive {wish.target} cannot be a payload and an image; a payload's place is not chosen")
+    return replace(
+        wish, path=PLACEHOLDER, volume_id=given(payload.volume_id, ""), contents=dict(given(payload.files, {}))
     )
+
+
+def _device_path(device: DeviceSpec) -> str:
+    """Of a LUN, a file system or a mapped RBD image; empty when the drive is none of these."""
+    found = [("GUID", device.lun_id, "/dev/mapper/"), ("UUID", device.file_system_id, "/dev/disk/by-uuid/")]
+    for name, value, folder in found:
+        if value:
+            if _DEVICE_NAME.fullmatch(value) is None:
+                raise InvalidArgument(name, "cannot name a device")
+            return folder + value
+    return given(device.rbd, "")
 
 
 def _kind(device: DeviceSpec) -> str:
@@ -218,7 +177,7 @@ def _volume(drive: DeviceSpec | DriveSpec) -> tuple[str, ...]:
     values = [given(value, "") for value in (drive.pool_id, drive.domain_id, drive.image_id, drive.volume_id)]
     if not any(values):
         return ()
-    for name, value in zip(_VOLUME_KEYS, values, strict=True):
+    for name, value in zip(VOLUME_KEYS, values, strict=True):
         if not value:
             raise CreateFailed(f"a drive on a storage domain lacks {name}")
         if not is_uuid(value):
@@ -228,6 +187,6 @@ def _volume(drive: DeviceSpec | DriveSpec) -> tuple[str, ...]:
 
 def _format(name: str | UnsetType) -> str:
     format = given(name, "") or "raw"
-    if format not in _DRIVER_TYPES:
+    if format not in DRIVER_TYPES:
         raise CreateFailed(f"unknown disk format {format!r}")
     return format

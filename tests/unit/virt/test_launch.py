@@ -481,3 +481,45 @@ async def test_the_end_of_an_earlier_vm_is_not_the_end_of_this_one() -> None:
         world.images.may_go_on.set()
         await settle()
         assert await status(service) == "Powering up"
+
+
+PAYLOAD = {"volume_id": "config-2", "files": {"user_data": "aGk="}}
+CD = {"type": "disk", "device": "cdrom", "parameters": {"payload": PAYLOAD}}
+
+
+async def test_a_disc_of_files_is_made_for_the_start_and_goes_with_the_vm() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, devices=[CD])
+        assert world.images.payloads[VM_ID, "hdc"].files == {"user_data": b"hi"}
+        assert parse_domain(world.record()).disks[0].path == f"/run/payload/{VM_ID}-hdc.img"
+        await service.destroy(VM_ID)
+        assert world.images.payloads == {}
+
+
+async def test_a_disc_that_cannot_be_made_ends_the_start() -> None:
+    world = World()
+    world.images.failures.append(GeneralFailure("no space"))
+    async with world.ready() as service:
+        await service.create(VM_ID, parameters(devices=[CD]))
+        await until(lambda: world.events)
+        assert await exit_of(world) == (ExitReason.GENERIC_ERROR, 1)
+
+
+async def test_discs_of_vms_that_are_gone_go_when_the_daemon_comes_back() -> None:
+    world = World()
+    async with world.ready() as service:
+        await create(service, devices=[CD])
+        await create(service, OTHER_ID, name="vm2", devices=[CD])
+    world.hypervisor.domains.pop(OTHER_ID)
+    async with world.ready():
+        assert set(world.images.payloads) == {(VM_ID, "hdc")}
+        assert parse_domain(world.record()).disks[0].path.startswith("/run/payload/")
+
+
+async def test_leases_without_a_place_are_looked_for() -> None:
+    world = World()
+    lease = {"type": "lease", "lease_id": OTHER_ID, "lease_domain_id": VOLUME["domain_id"]}
+    async with world.ready() as service:
+        await create(service, devices=[lease])
+        assert f'path="/run/{VOLUME["domain_id"]}/xleases" offset="{1 << 20}"' in world.record().replace("'", '"')

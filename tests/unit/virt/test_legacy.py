@@ -1,7 +1,6 @@
-"""Dictionaries become the domain XML that is kept in tests/golden/domxml; nothing hostile gets into it."""
+"""What clients send becomes the domain XML that is kept in tests/golden/domxml; nothing hostile gets into it."""
 
 import string
-from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring, indent
 
 import msgspec
@@ -9,31 +8,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.virt.builders import HOST, VM_ID, parameters
+from tests.domains import CASE_ID, Case, list_cases
+from tests.unit.virt.builders import HOST, VM_ID, parameters, plan
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import InvalidArgument
+from vdsm.virt import hostedits
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml
 from vdsm.virt.legacy import build_domain
 from vdsm.virt.legacy_devices import Defaults
-
-GOLDEN = Path(__file__).parents[2] / "golden/domxml"
-CASES = sorted(case.name for case in GOLDEN.iterdir())
+from vdsm.virt.payload import list_payloads
+from vdsm.virt.ports import PreparedImage
+from vdsm.virt.request import Wish
 
 
 def build(given: VmParameters) -> Element:
     return build_domain(VM_ID, given, HOST, Defaults())
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_golden(case: str, regenerate: bool) -> None:
-    given = msgspec.json.decode((GOLDEN / case / "input.json").read_bytes(), type=VmParameters, strict=True)
-    domain = build(given)
-    indent(domain)
-    text = format_xml(domain) + "\n"
-    expected = GOLDEN / case / "expected.xml"
+def complete(wish: Wish) -> None:
+    """Put in what is prepared when the VM starts."""
+    volumes = {disk.target: disk.volume for disk in wish.view.disks if disk.volume is not None}
+    images = {
+        target: PreparedImage(
+            f"/run/vdsm/storage/{volume.domain_id}/{volume.image_id}/{volume.volume_id}", "file", "cow"
+        )
+        for target, volume in volumes.items()
+    }
+    for target in list_payloads(CASE_ID, wish.view.disks, wish.metadata):
+        images[target] = PreparedImage(f"/run/vdsm/payload/{CASE_ID}-{target}.img", "file", "raw")
+    hostedits.set_images(wish.domain, images, relabel=False)
+    leases = dict.fromkeys(hostedits.list_open_leases(wish.domain), ("/run/vdsm/storage/xleases", "3145728"))
+    hostedits.set_leases(wish.domain, leases)
+
+
+@pytest.mark.parametrize("case", list_cases(), ids=lambda case: case.name)
+def test_golden(case: Case, regenerate: bool) -> None:
+    wish = plan(case.parse(), vm_id=CASE_ID)
+    complete(wish)
+    indent(wish.domain)
+    text = format_xml(wish.domain) + "\n"
     if regenerate:
-        expected.write_text(text)
-    assert text == expected.read_text()
+        case.expected.write_text(text)
+    assert text == case.expected.read_text()
 
 
 HOSTILE = st.text(
