@@ -260,6 +260,8 @@ class Furniture:
     vm_id: str
     task_id: str
     iso_id: str = ""
+    backup_id: str = field(default_factory=lambda: make_id())
+    checkpoint_id: str = field(default_factory=lambda: make_id())
 
     @property
     def vm_ids(self) -> list[str]:
@@ -338,7 +340,7 @@ async def start_vm(daemon: Running, vm_id: str, **parameters: Any) -> dict[str, 
 
 
 async def furnish(daemon: Running, folder: Path) -> Furniture:
-    """Storage, a VM that runs on its volume with a policy for it, and a job that is done."""
+    """Storage, a VM that runs on its volume with a policy for it and is backed up, and a job that is done."""
     made = await furnish_storage(daemon, folder)
     await daemon.node.storage.runner.start("copy_data", [], kind=SDM, task_id=make_id())
     drive = {
@@ -350,5 +352,8 @@ async def furnish(daemon: Running, folder: Path) -> Furniture:
     await start_vm(daemon, made.vm_id, drives=[drive], nicModel="rtl8139,pv", macAddr="00:16:3e:00:00:01")
     policy = {"ioTune": [{**drive, "maximum": {"read_bytes_sec": 5}}]}
     await daemon.rpc("VM.updateVmPolicy", {"vmID": made.vm_id, "params": policy})
+    disk = {**drive, "checkpoint": True}
+    backup = {"backup_id": made.backup_id, "disks": [disk], "to_checkpoint_id": made.checkpoint_id}
+    await daemon.rpc("VM.start_backup", {"vmID": made.vm_id, "config": backup})
     await daemon.node.vms.sample()
     return made
