@@ -12,6 +12,8 @@ mount_file_systems() {
   mount -t tmpfs -o mode=1777 shm /dev/shm
   mount -t tmpfs -o mode=755 run /run
   mount -t cgroup2 cgroup /sys/fs/cgroup
+  mkdir /run/stock-modules # for guests, which run the stock kernel
+  mount --bind /lib/modules /run/stock-modules
   mount --bind /usr/lib/uml/modules /lib/modules
   modprobe -a overlay configfs
   mount -t configfs configfs /sys/kernel/config
