@@ -55,8 +55,8 @@ class VmService:
         self.disks = DiskService(shared)
         """Fits `api.disks.DiskApi`."""
         self._resumer = Resumer(shared, self._power)
-        source = Source(shared, peers, self._power)
-        destination = Destination(shared, self._launcher, self._power)
+        source = Source(shared, peers, self._power, self.guests.channels)
+        destination = Destination(shared, self._launcher, self._power, self.guests.channels)
         self.migration = MigrationService(shared, source, destination)
         """Fits `api.migration.MigrationApi`."""
         self._adopter = Adopter(shared, devices, self.disks, self.backups, source, destination)
@@ -64,7 +64,7 @@ class VmService:
         self._watcher = Watcher(shared, self._adopter, self._power, console)
         self._sizes = VolumeSizes(shared)
         self._sampler = Sampler(shared, self._adopter)
-        self.tuning = TuningService(shared)
+        self.tuning = TuningService(shared, self.guests.channels.say)
         self.updates = UpdateService(shared)
         self.secrets = SecretService(shared.hypervisor)
 

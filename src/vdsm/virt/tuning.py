@@ -18,7 +18,7 @@ from vdsm.virt.domain import DiskView, DomainView
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import check_possible
+from vdsm.virt.power import Say, check_possible
 from vdsm.virt.qos import LIBVIRT_NAMES, TUNE_PREFIX, TUNE_URI, Policy, format_policy, list_limits, merge
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
@@ -32,8 +32,9 @@ _FOREIGN = "the VM belongs to somebody else"
 class TuningService:
     """Sets limits of VMs and tells them (fits `api.tuning.TuningApi`)."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, say: Say) -> None:
         self._shared = shared
+        self._say = say
 
     async def list_io_policies(self) -> dict[str, VmIoPolicy]:
         """The policies and limits of the disks of all VMs, as last read."""
@@ -77,6 +78,7 @@ class TuningService:
             for cpu, host_cpus in enumerate(pinning):
                 await hypervisor.pin_cpu(vm_id, cpu, host_cpus)
             await self._shared.refresh(vm)
+            self._say(vm, "set-number-of-cpus", {"count": count})  # some guests use new ones only when told to
 
     async def set_io_tune(self, vm_id: str, disks: list[DiskTune]) -> None:
         """Change limits of disks, all or none; raises IoTuneFailed (64)."""

@@ -61,6 +61,8 @@ class Vm(Struct, eq=False):
     guest_told_at_s: float = float("-inf")
     agent_version: int = 0
     """The highest API version that the oVirt agent and we know."""
+    hears_of_moves: bool = False
+    """Whether its guest is to be told that it has moved here."""
     agent_connected: bool = False
     """Whether the guest has opened the qemu agent's channel, as libvirt tells."""
     agent_epoch: int = 0

@@ -221,6 +221,7 @@ class FakePeers:
             live_xml=traveller.live_xml,
             xml=traveller.xml,
             elapsed_offset_s=traveller.elapsed_s,
+            guest_events=traveller.guest_events,
         )
         try:
             answer = await service.migration.create_incoming(traveller.vm_id, given, incoming_limit)

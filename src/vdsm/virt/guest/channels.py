@@ -5,6 +5,7 @@ qemu's socket is full and the guest waits.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Mapping
 
@@ -12,7 +13,7 @@ from msgspec import Struct, field
 
 from vdsm.core.children import wait_until
 from vdsm.virt.guest.figures import apply
-from vdsm.virt.guest.messages import BadMessage, Heartbeat, Lines, decode, encode
+from vdsm.virt.guest.messages import BadMessage, Completion, Heartbeat, Lines, decode, encode
 from vdsm.virt.guest.news import GuestNews
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.ports import Channel, Channels
@@ -25,6 +26,8 @@ API_VERSION = 3
 _SINCE: Mapping[str, int] = {"api-version": 1, "set-number-of-cpus": 1, "lifecycle-event": 3}
 CONNECT_S = 30.0
 RETRY_S, LONG_RETRY_S = 1.0, 60.0
+REPLY_S = 10.0
+"""So long a guest may take to be ready."""
 FAILURES = 5
 """After so many in a row the pauses between tries are long."""
 UNITS_PER_S, MOST_UNITS = 100.0, 400.0
@@ -64,6 +67,9 @@ class AgentChannels:
         self._channels = channels
         self._news = news
         self._links: dict[str, _Link] = {}
+        self._replies: dict[tuple[str, str], asyncio.Event] = {}
+        """Who waits for which agent's word that it is ready."""
+        self._numbers = itertools.count(1)
 
     async def look(self) -> None:
         """Open a channel to every VM that has one and is new here."""
@@ -81,6 +87,26 @@ class AgentChannels:
         return link.channel.send(encode(name, arguments or {})) and vm.state.is_responsive(
             self._shared.clock.monotonic()
         )
+
+    async def announce(self, vm: Vm, event: str) -> None:
+        """Tell the agent what is about to befall its VM; returns when it is ready for that, or took too long."""
+        key, ready = (vm.vm_id, str(next(self._numbers))), asyncio.Event()
+        self._replies[key] = ready
+        try:
+            if self.say(vm, "lifecycle-event", {"type": event, "reply_id": key[1]}):
+                await wait_until(ready, REPLY_S, self._shared.clock)
+        finally:
+            del self._replies[key]
+
+    async def greet(self, vm: Vm, event: str) -> None:
+        """Tell the agent what befell its VM as soon as its channel is there, within reason."""
+        deadline_s = self._shared.clock.monotonic() + CONNECT_S
+        while vm.is_alive and self._shared.clock.monotonic() < deadline_s:
+            link = self._links.get(vm.vm_id)
+            if link is not None and link.vm is vm and link.channel is not None:
+                self.say(vm, "lifecycle-event", {"type": event})
+                return
+            await self._shared.clock.sleep(RETRY_S)
 
     async def _keep(self, link: _Link) -> None:
         vm, failures = link.vm, 0
@@ -134,6 +160,8 @@ class AgentChannels:
         vm.state = vm.state.heard(now_s, Status.UP if isinstance(message, Heartbeat) else None)
         if isinstance(message, Heartbeat):
             self._agree(link, message)
+        elif isinstance(message, Completion) and (ready := self._replies.get((vm.vm_id, str(message.reply_id)))):
+            ready.set()
         self._news.look_at(vm)
 
     def _agree(self, link: _Link, message: Heartbeat) -> None:

@@ -167,6 +167,12 @@ class Uninstalled(Struct, frozen=True):
     """The agent is being removed."""
 
 
+class Completion(Struct, frozen=True):
+    """The guest is ready for what it was told of."""
+
+    reply_id: str | int
+
+
 class Noted(Struct, frozen=True):
     """A message that changes nothing."""
 
@@ -174,7 +180,7 @@ class Noted(Struct, frozen=True):
 Told = (
     HostName | OsVersion | OsInfo | Timezone | Interfaces | Applications | ActiveUser | Fqdn | Containers | DisksUsage
 )
-Message = Told | Heartbeat | CpuCount | SessionChanged | Uninstalled | Noted
+Message = Told | Heartbeat | CpuCount | SessionChanged | Uninstalled | Completion | Noted
 
 
 class _Name(Struct, frozen=True, rename={"name": "__name__"}):
@@ -196,7 +202,8 @@ _KINDS: Mapping[str, type[Message]] = {
     "disks-usage": DisksUsage,
     "number-of-cpus": CpuCount,
     "uninstalled": Uninstalled,
-    **dict.fromkeys(("session-startup", "session-shutdown", "completion"), Noted),
+    "completion": Completion,
+    **dict.fromkeys(("session-startup", "session-shutdown"), Noted),
 }
 # Agents of Windows tell some numbers as text.
 _decoders = {name: msgspec.json.Decoder(kind, strict=False) for name, kind in _KINDS.items()}

@@ -22,6 +22,8 @@ class Departure(Struct, eq=False):
     progress: int = 0
     downtime_ms: int | UnsetType = UNSET
     is_over: bool = False
+    has_announced: bool = False
+    """Whether the guest was told that it moves."""
     has_asked: bool = False
     """Whether the other host may have heard of the VM."""
     is_moving: bool = False

@@ -16,6 +16,7 @@ from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import ports
 from vdsm.virt.elements import format_xml, parse_xml
+from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.launch import Abandoned, Launcher
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Status, VmState
 from vdsm.virt.metadata import set_metadata
@@ -45,10 +46,11 @@ class _Answer(Struct):
 class Destination:
     """VMs on their way to this host."""
 
-    def __init__(self, shared: Shared, launcher: Launcher, power: Power) -> None:
+    def __init__(self, shared: Shared, launcher: Launcher, power: Power, agents: AgentChannels) -> None:
         self._shared = shared
         self._launcher = launcher
         self._power = power
+        self._agents = agents
         self._settings: MigrationSettings = shared.settings.migration
         self._slots = Slots(self._settings.incoming_limit)
 
@@ -73,6 +75,7 @@ class Destination:
                 else errors.MigrationFailed(f"{limit} VMs are on their way here already")
             )
         vm = self._make(wish)
+        vm.hears_of_moves = given.guest_events is True
         answer = _Answer(asyncio.Event())
         shared.vms[vm.vm_id] = vm
         vm.launch = shared.children.spawn(self._run(vm, wish, answer), f"wait for VM {vm.vm_id} from another host")
@@ -205,8 +208,11 @@ class Destination:
         if vm.metadata.started_at_s is not None:
             vm.started_s = shared.clock.monotonic() - max(0.0, shared.clock.time() - vm.metadata.started_at_s)
         vm.state = vm.state.aligned(state_of(record.state, record.reason))
+        vm.agent_version = vm.metadata.agent_version
         log.info("VM %s has arrived", vm.vm_id)
         shared.notify(vm, whole=True)
+        if vm.hears_of_moves:
+            shared.children.spawn(self._agents.greet(vm, "after_migration"), f"tell the guest of VM {vm.vm_id}")
         await self.settle(vm)
 
     async def _give_up(self, vm: Vm, reason: ExitReason) -> None:

@@ -19,6 +19,7 @@ from vdsm.api.events import MigrationProgressed
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import ports
+from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Request, Status
 from vdsm.virt.migration.departure import CANCELED, Departure
 from vdsm.virt.migration.plans import Journey, check_disks, parse_place, plan_move, read_handed_over
@@ -46,10 +47,11 @@ _NOT_ARRIVED = ("WaitForLaunch", Status.MIGRATION_DESTINATION, Status.DOWN)
 class Source:
     """VMs on their way out of this host."""
 
-    def __init__(self, shared: Shared, peers: ports.Peers, power: Power) -> None:
+    def __init__(self, shared: Shared, peers: ports.Peers, power: Power, agents: AgentChannels) -> None:
         self._shared = shared
         self._peers = peers
         self._power = power
+        self._agents = agents
         self._settings = shared.settings.migration
         self._slots = Slots(min(self._settings.outgoing_limit, ports.MOST_MOVES))
 
@@ -134,6 +136,9 @@ class Source:
         while True:
             await self._until_canceled(departure, self._slots.enter())
             try:
+                if journey.request.guest_events and not departure.has_announced:
+                    departure.has_announced = True
+                    await self._until_canceled(departure, self._agents.announce(vm, "before_migration"))
                 xml = await self._ask_in(vm, departure, journey)
                 if xml is not None:
                     await self._move(vm, departure, journey, xml)
@@ -285,6 +290,8 @@ class Source:
             self._arrived(vm, departure)
             return
         departure.fail(code, "Migration canceled" if code == CANCELED else str(error))
+        if departure.has_announced:
+            self._agents.say(vm, "lifecycle-event", {"type": "after_migration", "failure": True})
         departure.cleaning = self._shared.children.spawn(
             self._clean_up(vm, departure), f"clean up after the migration of VM {vm.vm_id}"
         )

@@ -283,3 +283,12 @@ async def test_a_picture_of_what_a_vm_shows() -> None:
         await settle()
         with pytest.raises(VmIsNotRunning):
             await service.guests.take_screenshot(VM_ID)
+
+
+async def test_a_guest_is_told_of_its_processors() -> None:
+    world = World()
+    async with world.ready() as service:
+        end = await listen(world, service, maximum_cpus=4)
+        await beat(world, end)
+        await service.tuning.set_cpu_count(VM_ID, 3)
+        assert end.heard[-1] == {"__name__": "set-number-of-cpus", "count": 3}

@@ -20,7 +20,7 @@ def test_numbers_may_be_text_as_agents_of_windows_tell_them() -> None:
     assert found == messages.Heartbeat(free_mib=512, memory=messages.Memory(mem_total=1, majflt=2.5))
 
 
-@pytest.mark.parametrize("name", ["session-startup", "session-shutdown", "completion"])
+@pytest.mark.parametrize("name", ["session-startup", "session-shutdown"])
 def test_messages_without_effect_are_understood(name: str) -> None:
     assert decode(line(name, reply_id=5)) == messages.Noted()
 
