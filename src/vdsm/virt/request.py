@@ -79,9 +79,8 @@ def plan_request(
     # libvirt's reports already count from the offset in the XML; only beside an XML is the caller's one more.
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
     kept = {"tpm": given(parameters.tpm_data, ""), "nvram": given(parameters.nvram_data, "")}
-    data = read_data({kind: text for kind, text in kept.items() if text}, found)
     list_payloads(found.vm_id, found.disks, metadata)  # what cannot be made is told now
-    return Wish(domain, found, metadata, offset_s, added_s, data)
+    return Wish(domain, found, metadata, offset_s, added_s, read_data(kept, found))
 
 
 def _check_displays(parameters: VmParameters) -> None:

@@ -96,8 +96,8 @@ def test_what_agents_tell(inside: Inside) -> None:
             and "netIfaces" in stats
             and "lastLogin" not in stats
             and any(name.startswith("qemu-guest-agent-") for name in stats["appsList"])
-        and any(name.startswith("kernel-") for name in stats["appsList"])
-        and stats["guestCPUCount"] > 0
+            and any(name.startswith("kernel-") for name in stats["appsList"])
+            and stats["guestCPUCount"] > 0
             and any(name.startswith("linux-image-") for name in stats["appsList"])
             and "guestTimezone" in stats
             and "disksUsage" in stats
