@@ -251,10 +251,10 @@ async def tune(s: Script, vm: str) -> None:
 async def move(s: Script, vm: str) -> None:
     """To a host that is none, and from one."""
     await s.ok("migrateCancel", vm)
-    await s.ok("migrate", {"vmId": vm, "dst": "nobody.invalid", "mode": "remote", "method": "online"})
     refused = await s.daemon.xmlrpc("migrateChangeParams", vm, {"maxBandwidth": "5"})
     assert refused["status"]["code"] == 81
     s.used.add("migrateChangeParams")
+    await s.ok("migrate", {"vmId": vm, "dst": "nobody.invalid", "mode": "remote", "method": "online"})
     await s.daemon.wait_until(lambda: s.daemon.list_statuses(vm)[-1] != "Migration Source")
     assert (await s.ok("migrateStatus", vm))["migrationStats"]["status"]["code"] == 12
     xml = f"<domain type='qemu'><name>guest</name><uuid>{(other := make_id())}</uuid><memory>1024</memory></domain>"

@@ -24,6 +24,8 @@ class Departure(Struct, eq=False):
     is_over: bool = False
     has_announced: bool = False
     """Whether the guest was told that it moves."""
+    bandwidth_mib_per_s: int | None = None
+    """What a caller wants of it since it began."""
     has_asked: bool = False
     """Whether the other host may have heard of the VM."""
     is_moving: bool = False

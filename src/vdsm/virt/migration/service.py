@@ -9,6 +9,7 @@ from vdsm.api.migration import (
     MigrationRequest,
     MigrationStats,
 )
+from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.plans import plan_journey
 from vdsm.virt.migration.source import Source
@@ -37,9 +38,12 @@ class MigrationService:
     async def change(self, vm_id: str, change: MigrationChange) -> None:
         """Change the bandwidth of a migration under way."""
         vm = self._shared.get(vm_id)
-        if not vm.is_moving:
+        departure = vm.departure
+        if departure is None or departure.is_over or vm.state.status is not Status.MIGRATION_SOURCE:
             raise NotMigrating(vm_id)
-        await self._shared.hypervisor.set_move_bandwidth(vm_id, change.bandwidth_mib_per_s)
+        departure.bandwidth_mib_per_s = change.bandwidth_mib_per_s
+        if departure.is_moving:
+            await self._shared.hypervisor.set_move_bandwidth(vm_id, change.bandwidth_mib_per_s)
 
     async def get_status(self, vm_id: str) -> MigrationStats:
         """How the VM's last migration out of here stands."""

@@ -14,6 +14,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from vdsm.api import errors
 from vdsm.api.events import MigrationProgressed
 from vdsm.core.children import wait_until
@@ -174,6 +176,8 @@ class Source:
     async def _move(self, vm: Vm, departure: Departure, journey: Journey, their_xml: str) -> None:
         xml = await self._shared.hypervisor.get_migratable_xml(vm.vm_id)
         move = plan_move(journey, xml, read_handed_over(their_xml), self._settings)
+        if departure.bandwidth_mib_per_s is not None:
+            move = replace(move, bandwidth_mib_per_s=departure.bandwidth_mib_per_s)
         departure.check_wanted()
         departure.is_moving = True
         watching = asyncio.create_task(self._watch(vm, departure, journey.schedule))

@@ -85,6 +85,20 @@ async def test_figures_are_told_while_it_is_on_its_way() -> None:
             await source.migration.change(VM_ID, MigrationChange(bandwidth_mib_per_s=9))
 
 
+async def test_a_bandwidth_that_changes_before_its_memory_moves_counts() -> None:
+    pair = Pair()
+    pair.here.hypervisor.moves_end = False
+    pair.there.images.may_go_on.clear()
+    async with pair.ready() as (source, _):
+        await create(source, drives=[VOLUME])
+        await migrate(source)
+        await until(lambda: pair.there.images.waiting)
+        await source.migration.change(VM_ID, MigrationChange(bandwidth_mib_per_s=9))
+        pair.there.images.may_go_on.set()
+        await until(lambda: VM_ID in pair.here.hypervisor.moves)
+        assert pair.here.hypervisor.moves[VM_ID].move.bandwidth_mib_per_s == 9
+
+
 async def test_nothing_else_is_done_to_it_meanwhile() -> None:
     pair = Pair()
     async with pair.moving() as (source, _, move):
