@@ -201,6 +201,12 @@ class _Images:
         size = await self._volumes.get_size(volume_id, pool_id, domain_id, image_id)
         return VolumeSize(size.allocated_bytes, size.size_bytes)
 
+    async def read(self, domain_id: str, path: str, length: int) -> bytes:
+        return await self._images.read_start(domain_id, path, length)
+
+    async def write(self, domain_id: str, path: str, content: bytes) -> None:
+        await self._images.write_start(domain_id, path, content)
+
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))
         return found.path, found.offset

@@ -251,6 +251,9 @@ async def tune(s: Script, vm: str) -> None:
 async def move(s: Script, vm: str) -> None:
     """To a host that is none, and from one."""
     await s.ok("migrateCancel", vm)
+    refused = await s.daemon.xmlrpc("hibernate", vm, "")
+    assert refused["status"]["code"] == 100, refused
+    s.used.add("hibernate")
     refused = await s.daemon.xmlrpc("migrateChangeParams", vm, {"maxBandwidth": "5"})
     assert refused["status"]["code"] == 81
     s.used.add("migrateChangeParams")

@@ -97,6 +97,13 @@ class MigrationCancelFailed(NodeError, number=47, http=409, text="Migration not 
     reason: str
 
 
+class MemoryHandleInvalid(NodeError, number=100, http=400, text="{where}: {reason}"):
+    """The volumes for a VM's memory are not told as they have to be."""
+
+    where: str
+    reason: str
+
+
 class NotMigrating(NodeError, number=81, http=409, text="Migration of VM {vm_id} is not in progress"):
     """The VM does not migrate."""
 

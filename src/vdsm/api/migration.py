@@ -109,7 +109,7 @@ _KNOWN = ("no-such-vm",)
 
 @group("migration", "/vms")
 class MigrationApi(Protocol):
-    """A virtual machine's way from host to host."""
+    """A virtual machine's way from host to host, or to disk."""
 
     @verb(
         "VM.migrate",
@@ -121,6 +121,27 @@ class MigrationApi(Protocol):
         self, vm_id: _Vm, request: Annotated[MigrationRequest, ovirt("params"), "where to, and how"]
     ) -> None:
         """Begin to move the VM to another host; status and events tell how that goes on."""
+
+    @verb(
+        "VM.hibernate",
+        "POST /{vm_id}/hibernate",
+        fails=(
+            *_KNOWN,
+            "vm-is-down",
+            "migration-in-progress",
+            "vm-request-failed",
+            "memory-handle-invalid",
+            "transient-disks",
+        ),
+        invalid="memory-handle-invalid",
+    )
+    @xmlrpc("hibernate", "vm_id handle")
+    async def hibernate(
+        self,
+        vm_id: _Vm,
+        handle: Annotated[str, ovirt("hibernationVolHandle"), "the volumes for its memory, as six ids between commas"],
+    ) -> None:
+        """Begin to save the VM to disk; `VM.create` with the same volumes takes it up again."""
 
     @verb("VM.migrateCancel", "DELETE /{vm_id}/migration", fails=(*_KNOWN, "migration-cancel-failed"))
     @xmlrpc("migrateCancel", "vm_id")

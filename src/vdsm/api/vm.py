@@ -218,6 +218,15 @@ class NumaTune(Struct, frozen=True, kw_only=True):
     memory_nodes: Annotated[list[NumaMemoryNode], ovirt("memnodes")] = []
 
 
+class VolumeIds(Struct, frozen=True, kw_only=True):
+    """A volume by its four ids."""
+
+    pool_id: Annotated[str, ovirt("poolID")]
+    domain_id: Annotated[str, ovirt("domainID")]
+    image_id: Annotated[str, ovirt("imageID")]
+    volume_id: Annotated[str, ovirt("volumeID")]
+
+
 class VmParameters(Struct, frozen=True, kw_only=True):
     """What a VM should be: a libvirt domain (`xml`), or the dictionary of 2011 (everything else; facts §2.1, §2.2)."""
 
@@ -280,6 +289,10 @@ class VmParameters(Struct, frozen=True, kw_only=True):
     agent_channel_name: Annotated[Text, ovirt("agentChannelName")] = UNSET
     serial: Text = UNSET
     elapsed_offset_s: Annotated[float | UnsetType, ovirt("elapsedTimeOffset")] = UNSET
+    memory_handle: Annotated[Text, ovirt("hiberVolHandle")] = UNSET
+    memory_volume: Annotated[VolumeIds | UnsetType, ovirt("memoryDumpVolume")] = UNSET
+    parameters_volume: Annotated[VolumeIds | UnsetType, ovirt("memoryConfVolume")] = UNSET
+    live_xml: Annotated[Text, ovirt("_srcDomXML")] = UNSET
     tpm_data: Annotated[Text, ovirt("_X_tpmdata")] = UNSET
     nvram_data: Annotated[Text, ovirt("_X_nvramdata")] = UNSET
 
@@ -375,7 +388,7 @@ class VmApi(Protocol):
         "POST",
         fails=(
             *("vm-exists", "create-failed", "missing-parameter", "unsupported-vm-type", "external-data-failed"),
-            "hypervisor-down",
+            *("hypervisor-down", "memory-handle-invalid"),
         ),
     )
     @xmlrpc("create", "parameters", member="vmList")

@@ -271,6 +271,7 @@ class FakeMoving(FakeTuning):
         self.neighbours: dict[str, FakeMoving] = {}
         self.moves: dict[str, FakeMove] = {}
         self.moves_end = True
+        self.saved: dict[str, str] = {}  # the domain in each file
         self._carriers: set[asyncio.Task[None]] = set()
 
     async def get_migratable_xml(self, vm_id: str) -> str:
@@ -305,6 +306,36 @@ class FakeMoving(FakeTuning):
 
     async def set_move_bandwidth(self, vm_id: str, mib_per_s: int) -> None:
         (await _find_move(self, "set_move_bandwidth", vm_id)).bandwidths.append(mib_per_s)
+
+    async def save(self, vm_id: str, path: str) -> None:
+        domain = await self._find_active("save", vm_id)
+        if vm_id in self.moves:
+            raise _invalid("another migration job is already running for the domain")
+        moving = self.moves[vm_id] = FakeMove(ports.Move(uri=path, xml=""))
+        if self.moves_end:
+            moving.ended.set()
+        carrying = asyncio.create_task(_write(domain, moving, self))
+        self._carriers.add(carrying)
+        carrying.add_done_callback(self._carriers.discard)
+        await asyncio.shield(carrying)
+
+    async def read_saved(self, path: str) -> str:
+        await self._enter("read_saved")
+        if path not in self.saved:
+            raise ports.HypervisorRefused(f"failed to open {path}", _OPERATION_FAILED)
+        return self.saved[path]
+
+    async def restore(self, vm_id: str, path: str, xml: str) -> None:
+        domain = await self._find("restore", vm_id)
+        if path not in self.saved:
+            raise ports.HypervisorRefused(f"failed to open {path}", _OPERATION_FAILED)
+        if domain.live is not None:
+            raise _invalid("domain is already running")
+        domain.live = fromstring(xml)
+        domain.pid, domain.started_s = 3_000_000, self.clock.monotonic()
+        domain.state, domain.reason = ports.DomainState.RUNNING, 3
+        for detail in ((2, 2), (4, 2)):
+            self.emit(ports.HypervisorEvent(vm_id, ports.EventKind.LIFECYCLE, detail))
 
     async def start_post_copy(self, vm_id: str) -> None:
         await _find_move(self, "start_post_copy", vm_id)
@@ -528,6 +559,17 @@ async def _carry(domain: FakeDomain, moving: FakeMove, here: "FakeMoving", there
         here.emit(ports.HypervisorEvent(vm_id, ports.EventKind.MOVED, (42,)))
     finally:
         del here.moves[vm_id]
+
+
+async def _write(domain: FakeDomain, moving: FakeMove, here: FakeMoving) -> None:
+    try:
+        await moving.ended.wait()
+        if moving.failure is not None:
+            raise moving.failure
+        here.saved[moving.move.uri] = hypervisor_xml.format_xml(domain.xml)
+        here._stop(domain, 5, 4)
+    finally:
+        del here.moves[domain.vm_id]
 
 
 def _receive(vm_id: str, moving: FakeMove, there: "FakeMoving") -> FakeDomain:

@@ -12,6 +12,7 @@ from vdsm.virt.drives import correct_volumes
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.destination import Destination
+from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.source import Source
 from vdsm.virt.ports import DomainRecord, NoSuchDomain
 from vdsm.virt.recovery import Adoption, exit_of, is_alive, plan_adoption, plan_recovery
@@ -33,6 +34,7 @@ class Adopter:
         disks: DiskService,
         backups: BackupService,
         source: Source,
+        saver: Saver,
         destination: Destination,
     ) -> None:
         self._shared = shared
@@ -40,6 +42,7 @@ class Adopter:
         self._devices = devices
         self._backups = backups
         self._source = source
+        self._saver = saver
         self._destination = destination
         self._connected = asyncio.Event()
         self._seen: set[str] = set()
@@ -189,14 +192,18 @@ class Adopter:
         if vm.is_external:
             return
         self._disks.recover(vm)
-        if plan.writes_exit and vm.state.exit is not None:
+        if vm.state.exit is not None:
             vm.metadata = vm.metadata.with_exit(vm.state.exit)
-            vm.cleanup = shared.children.spawn(self._settle(vm), f"settle VM {vm.vm_id}")
+            vm.cleanup = shared.children.spawn(self._settle(vm, plan), f"settle VM {vm.vm_id}")
         elif vm.state.status is Status.MIGRATION_DESTINATION:
             self._destination.follow(vm)
         elif vm.is_alive:
             if vm.metadata.migrates_to is not None:
                 self._source.follow(vm)
+            elif vm.metadata.saved_while is not None:
+                self._saver.follow(vm)
+            elif vm.metadata.memory_volumes is not None:
+                shared.children.spawn(shared.release_memory(vm), f"release the memory's volumes of VM {vm.vm_id}")
             elif vm.metadata.is_incoming:
                 shared.children.spawn(self._destination.settle(vm), f"take over VM {vm.vm_id}")
             if vm.metadata.exit is not None:
@@ -206,9 +213,12 @@ class Adopter:
             if vm.metadata.devices:
                 shared.children.spawn(self._prepare_again(vm), f"prepare the images of VM {vm.vm_id} again")
 
-    async def _settle(self, vm: Vm) -> None:
-        await self._shared.save(vm)
+    async def _settle(self, vm: Vm, plan: Adoption) -> None:
+        """Its images may be prepared still, whatever of its end was written down."""
+        if plan.writes_exit:
+            await self._shared.save(vm)
         await self._shared.release_images(vm)
+        await self._shared.release_memory(vm)
 
     async def _ask_pause_code(self, vm: Vm) -> None:
         try:

@@ -11,19 +11,21 @@ goes on with it when this daemon is killed, and the next one finds the domain or
 
 import asyncio
 import logging
+from xml.etree.ElementTree import Element
 
 from msgspec import Struct
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt import hostedits, ports
+from vdsm.virt import hostedits, pickles, ports
 from vdsm.virt.domain import DomainInvalid, parse_domain
-from vdsm.virt.elements import format_xml
+from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
 from vdsm.virt.payload import list_payloads
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
+from vdsm.virt.saved import MemoryVolumes, SavedParameters, parse_parameters, renew
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
@@ -43,6 +45,22 @@ class _Answer(Struct):
 
     is_given: bool = False
     refusal: NodeError | None = None
+
+
+class _Memory(Struct, frozen=True):
+    """The memory that a VM wakes up with, and the domain that it is of."""
+
+    path: str
+    domain: Element
+    told: SavedParameters
+
+    def renew(self, wish: Wish, images: dict[str, ports.PreparedImage], *, relabel: bool) -> Element:
+        """The domain that it shall be. Raises Abandoned."""
+        options = {"relabel": relabel, "is_snapshot": self.told.is_snapshot}
+        try:
+            return renew(self.domain, wish.domain, wish.metadata, images, **options)
+        except ValueError as error:
+            raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
 
 
 class Launcher:
@@ -102,6 +120,8 @@ class Launcher:
             raise
 
     async def _give_up(self, vm: Vm, end: ExitInfo) -> None:
+        if vm.state.status is Status.RESTORING:
+            end = ExitInfo.of(end.reason, f"Wake up from hibernation failed: {end.message}")
         if vm.state.status is Status.DOWN:
             # It was destroyed while an image was being prepared; what came ready after that is still to be released.
             await self._shared.release_images(vm)
@@ -115,24 +135,61 @@ class Launcher:
         check_wanted(vm)
         if not await self._shared.accelerator.uses_kvm():
             hostedits.avoid_kvm(wish.domain)
+        memory = None if wish.memory is None else await self._find_memory(vm, wish.memory)
         images = await self.prepare(vm)
-        hostedits.set_images(wish.domain, images, relabel=self._shared.settings.relabel_disks)
-        await self._refuse_folders(wish, images)
+        relabel = self._shared.settings.relabel_disks
+        hostedits.set_images(wish.domain, images, relabel=relabel)
+        await self._refuse_folders(wish.domain, images)
         hostedits.set_leases(wish.domain, hostedits.find_volume_leases(images))
         hostedits.set_leases(wish.domain, await self._find_leases(wish))
+        domain = wish.domain
+        if memory is not None:
+            domain = memory.renew(wish, images, relabel=relabel)
+            await self._refuse_folders(domain, images)
         async with self._slots:
             check_wanted(vm)
             await self._firmware.restore(vm, wish.kept_data)
             vm.is_starting, vm.early_end = True, None
-            await self._shared.hypervisor.define(format_xml(wish.domain))
+            await self._shared.hypervisor.define(format_xml(domain))
             check_wanted(vm)
-            await self._power_on(vm)
+            await self._power_on(vm, memory, domain)
         if vm.state.status is not Status.DOWN:
             await self._begin(vm)
 
-    async def _refuse_folders(self, wish: Wish, images: dict[str, ports.PreparedImage]) -> None:
+    async def _find_memory(self, vm: Vm, volumes: MemoryVolumes) -> "_Memory":
+        """Prepare the volumes of the VM's memory and read what they tell."""
+        shared = self._shared
+        check_wanted(vm)
+        try:
+            paths = []
+            for volume in volumes.volumes:
+                ids = (volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
+                paths.append((await shared.images.prepare(*ids)).path)
+            if vm.destroy_requested:
+                for volume in volumes.volumes:  # They came ready after its end.
+                    await shared.release_image(vm, volume)
+            check_wanted(vm)
+            told = await self._read_parameters(vm, volumes.parameters.domain_id, paths[1])
+            xml = told.live_xml if told.is_snapshot else await shared.hypervisor.read_saved(paths[0])
+            return _Memory(paths[0], parse_xml(xml), told)
+        except (NodeError, ValueError) as error:
+            raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
+
+    async def _read_parameters(self, vm: Vm, domain_id: str, path: str) -> SavedParameters:
+        """A failure is only logged (facts §2.1): the memory itself tells the most of it."""
+        try:
+            told = parse_parameters(await self._shared.images.read(domain_id, path, pickles.MAXIMUM_BYTES))
+        except (NodeError, pickles.PickleInvalid) as error:
+            log.warning("VM %s: what stands beside its memory cannot be read: %s", vm.vm_id, error)
+            return SavedParameters()
+        if told.elapsed_s is not None:
+            vm.started_s = self._shared.clock.monotonic() - told.elapsed_s
+            vm.metadata = vm.metadata.changed(startTime=self._shared.clock.time() - told.elapsed_s)
+        return told
+
+    async def _refuse_folders(self, domain: Element, images: dict[str, ports.PreparedImage]) -> None:
         prepared = {image.path for image in images.values()}
-        if (path := await self._shared.find_folder(wish.domain, prepared)) is not None:
+        if (path := await self._shared.find_folder(domain, prepared)) is not None:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
 
     async def prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
@@ -174,10 +231,14 @@ class Launcher:
             found[(lease_id, domain_id)] = (path, str(offset_bytes))
         return found
 
-    async def _power_on(self, vm: Vm) -> None:
+    async def _power_on(self, vm: Vm, memory: "_Memory | None", domain: Element) -> None:
         """Start the domain; a call that did not end is followed up until it is known what became of it."""
+        hypervisor = self._shared.hypervisor
         try:
-            await self._shared.hypervisor.start(vm.vm_id, paused=vm.metadata.launch_paused)
+            if memory is None:
+                await hypervisor.start(vm.vm_id, paused=vm.metadata.launch_paused)
+            else:
+                await hypervisor.restore(vm.vm_id, memory.path, format_xml(domain))
         except (ports.HypervisorTimeout, ports.HypervisorDown) as error:
             log.warning("VM %s: nobody knows whether it started: %s", vm.vm_id, error)
             await self._find_out(vm, error)
@@ -203,8 +264,13 @@ class Launcher:
     async def _begin(self, vm: Vm) -> None:
         """The VM runs: read what libvirt made of it, and tell. Events that came until now were not heard."""
         shared = self._shared
-        happening = Happening.STARTED_PAUSED if vm.metadata.launch_paused else Happening.STARTED
-        vm.state = vm.state.after(happening).seen(Status.POWERING_UP, shared.clock.monotonic())
+        wakes = vm.state.status is Status.RESTORING
+        paused = vm.metadata.launch_paused and not wakes
+        vm.state = vm.state.after(Happening.STARTED_PAUSED if paused else Happening.STARTED)
+        if wakes:
+            shared.children.spawn(shared.release_memory(vm), f"release the memory's volumes of VM {vm.vm_id}")
+        else:
+            vm.state = vm.state.seen(Status.POWERING_UP, shared.clock.monotonic())
         if vm.destroy_requested:
             return  # `destroy` waits for this task and then ends the VM.
         record = await shared.refresh(vm)

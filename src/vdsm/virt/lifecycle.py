@@ -1,7 +1,7 @@
 """States of a VM and the moves between them (facts §2.6, §2.7), pure; acting on them is left to the service.
 
     WaitForLaunch --started--> Up <--resumed/suspended--> Paused
-    Up, Paused --leaves--> Migration Source --stays--> as libvirt shows it
+    Up, Paused --leaves--> Migration Source, or --saves--> Saving State --stays--> as libvirt shows it
     every state --stopped--> Down, which is final
 
 A VM that is found while it migrates or is saved or restored has that state until libvirt shows it Up or Paused.
@@ -95,21 +95,25 @@ class Happening(Enum):
     SUSPENDED = "suspended"
     RESUMED = "resumed"
     LEAVES = "leaves"
+    SAVES = "saves"
     LEFT_BEHIND = "left behind"  # the guest runs on the other host, its memory is here in part
     STOPPED = "stopped"
 
 
-_STARTING = (Status.WAIT_FOR_LAUNCH, Status.RESTORING, Status.MIGRATION_DESTINATION)
+STARTING = (Status.WAIT_FOR_LAUNCH, Status.RESTORING, Status.MIGRATION_DESTINATION)
+"""Of a VM that is not here for good yet."""
 
 MOVES: Mapping[tuple[Status, Happening], Status] = {
-    **{(status, Happening.STARTED): Status.UP for status in _STARTING},
-    **{(status, Happening.STARTED_PAUSED): Status.PAUSED for status in _STARTING},
+    **{(status, Happening.STARTED): Status.UP for status in STARTING},
+    **{(status, Happening.STARTED_PAUSED): Status.PAUSED for status in STARTING},
     (Status.UP, Happening.SUSPENDED): Status.PAUSED,
     (Status.PAUSED, Happening.SUSPENDED): Status.PAUSED,
     (Status.PAUSED, Happening.RESUMED): Status.UP,
     (Status.UP, Happening.RESUMED): Status.UP,
     (Status.UP, Happening.LEAVES): Status.MIGRATION_SOURCE,
     (Status.PAUSED, Happening.LEAVES): Status.MIGRATION_SOURCE,
+    (Status.UP, Happening.SAVES): Status.SAVING,
+    (Status.PAUSED, Happening.SAVES): Status.SAVING,
     (Status.MIGRATION_SOURCE, Happening.LEFT_BEHIND): Status.MIGRATION_SOURCE,
     **{(status, Happening.STOPPED): Status.DOWN for status in Status if status is not Status.DOWN},
 }
@@ -148,7 +152,7 @@ class VmState(Struct, frozen=True):
             return replace(
                 self, status=status, exit=exit_info or ExitInfo.of(ExitReason.GENERIC_ERROR), pause_code=None
             )
-        if happening is Happening.LEAVES:
+        if happening in (Happening.LEAVES, Happening.SAVES):
             return replace(self, status=status)
         if happening is Happening.LEFT_BEHIND:
             return replace(self, post_copy=True, cpus_stopped=True, pause_code=PauseCode.POST_COPY)
@@ -241,7 +245,7 @@ def check_request(state: VmState, request: Request) -> Refusal | None:
     """Whether the request fits the state (facts §2.9); None means it does."""
     if request is Request.RESUME:
         io_paused = state.pause_code not in (None, PauseCode.BY_REQUEST, PauseCode.POST_COPY)
-        refused = state.status in (Status.SAVING, Status.DOWN, *_STARTING)
+        refused = state.status in (Status.SAVING, Status.DOWN, *STARTING)
         if refused or (state.status is Status.MIGRATION_SOURCE and not io_paused):
             return Refusal.WRONG_STATE
         return None
@@ -249,11 +253,13 @@ def check_request(state: VmState, request: Request) -> Refusal | None:
         return Refusal.IS_DOWN
     if request in _KEEP_IT and state.status is Status.MIGRATION_DESTINATION:
         return Refusal.MIGRATES
-    if request is Request.MIGRATE and state.status is Status.WAIT_FOR_LAUNCH:
+    if request is Request.MIGRATE and state.status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING):
         return Refusal.IS_DOWN
+    if state.status is Status.SAVING and request is not Request.AGENT:
+        return Refusal.MIGRATES
     if state.status is Status.MIGRATION_SOURCE and request not in (Request.PAUSE, Request.AGENT):
         return Refusal.MIGRATES  # libvirt would let it wait, and everybody who wants something of the VM
-    if state.status in _STARTING:
+    if state.status in STARTING:
         return Refusal.WRONG_STATE
     return None
 

@@ -160,6 +160,18 @@ class VmMetadata(Struct, frozen=True):
         return None if value is None else str(value)
 
     @property
+    def memory_volumes(self) -> str | None:
+        """The volumes that the VM's memory is written to, or read from, as a handle; until they are released."""
+        value = self.values.get("memoryVolumes")
+        return None if value is None else str(value)
+
+    @property
+    def saved_while(self) -> str | None:
+        """What the VM did when it was to be saved to disk; until it is known what became of that."""
+        value = self.values.get("savedWhile")
+        return None if value is None else str(value)
+
+    @property
     def is_incoming(self) -> bool:
         """Whether it comes from another host; until it is here for good."""
         return self.values.get("incoming") is True

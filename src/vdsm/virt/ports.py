@@ -229,7 +229,7 @@ class MoveJob(Struct, frozen=True):
 
 
 class Movable(Protocol):
-    """The part of a hypervisor that moves running VMs to other hosts."""
+    """The part of a hypervisor that moves running VMs to other hosts, and to disk and back."""
 
     async def get_migratable_xml(self, vm_id: str) -> str:
         """The live XML in the form that `Move` wants."""
@@ -249,6 +249,15 @@ class Movable(Protocol):
         """How long the guest may stand still at the end."""
 
     async def set_move_bandwidth(self, vm_id: str, mib_per_s: int) -> None: ...
+
+    async def save(self, vm_id: str, path: str) -> None:
+        """Write the VM's memory to that file and end it; like `migrate` in all else."""
+
+    async def read_saved(self, path: str) -> str:
+        """The domain whose memory is in that file."""
+
+    async def restore(self, vm_id: str, path: str, xml: str) -> None:
+        """Have a VM that was defined go on with the memory in that file."""
 
     async def start_post_copy(self, vm_id: str) -> None:
         """Let the guest run there at once; it fetches its memory as it needs it."""
@@ -501,6 +510,12 @@ class Images(Volumes, Protocol):
     async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None: ...
 
     async def get_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> VolumeSize: ...
+
+    async def read(self, domain_id: str, path: str, length: int) -> bytes:
+        """The beginning of a volume that is prepared, so long at most."""
+
+    async def write(self, domain_id: str, path: str, content: bytes) -> None:
+        """Write to the beginning of a volume that is prepared; on disk when this returns. Never makes it longer."""
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         """Path and offset in bytes of an external lease."""

@@ -101,7 +101,7 @@ class Power:
         vm.destroy_requested = True
         if vm.power is not None:
             vm.power.cancel()
-        if vm.state.status is Status.WAIT_FOR_LAUNCH:
+        if vm.state.status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING):
             reason = ExitReason.DESTROYED_DURING_STARTUP
         vm.ends_with = reason
         try:
@@ -123,6 +123,7 @@ class Power:
             await asyncio.wait({vm.cleanup})
         if vm.has_images and not vm.is_external:
             await self._shared.release_images(vm)
+            await self._shared.release_memory(vm)
         if vm.has_domain and not vm.is_external:
             try:
                 await self._shared.hypervisor.undefine(vm.vm_id)

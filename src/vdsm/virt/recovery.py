@@ -149,6 +149,8 @@ def _with_state(adoption: Adoption, metadata: VmMetadata | None) -> Adoption:
         state = state_of(record.state, record.reason)
         if metadata is not None and metadata.migrates_to is not None and not adoption.is_external:
             state = replace(state, status=Status.MIGRATION_SOURCE)
+        if metadata is not None and metadata.saved_while is not None and not adoption.is_external:
+            state = replace(state, status=Status.SAVING)
         return replace(adoption, state=state, asks_why=asks)
     unrecorded = metadata is None or metadata.exit is None
     state = VmState(Status.DOWN, exit=exit_of(record, metadata))

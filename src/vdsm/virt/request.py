@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from msgspec import UNSET, Struct, field
 
-from vdsm.api.errors import CreateFailed
+from vdsm.api.errors import CreateFailed, MemoryHandleInvalid
 from vdsm.api.vm import VmParameters
 from vdsm.virt import hostedits
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
@@ -19,8 +19,18 @@ from vdsm.virt.legacy_devices import Defaults
 from vdsm.virt.legacy_values import given
 from vdsm.virt.metadata import VmMetadata, set_metadata
 from vdsm.virt.payload import list_payloads
+from vdsm.virt.saved import MemoryVolumes
 
-_FORGOTTEN = ("exitCode", "exitReason", "exitMessage", "pauseTime")
+_FORGOTTEN = (
+    "exitCode",
+    "exitReason",
+    "exitMessage",
+    "pauseTime",
+    "incoming",
+    "migratesTo",
+    "savedWhile",
+    "memoryVolumes",
+)
 """State of an earlier life that a client may send back."""
 
 
@@ -34,6 +44,8 @@ class Wish(Struct, frozen=True):
     added_offset_s: int
     kept_data: Mapping[str, bytes] = field(default_factory=dict)
     """What its TPM and its NVRAM shall begin with, by kind."""
+    memory: MemoryVolumes | None = None
+    """Where the memory is that it wakes up with."""
 
     @property
     def xml(self) -> str:
@@ -53,9 +65,11 @@ def plan_request(
     MissingParameter (11), UnsupportedVmType (5), ExternalDataFailed (89) and InvalidArgument (91).
     """
     _check_displays(parameters)
-    is_xml = parameters.xml is not UNSET and bool(parameters.xml)
+    memory = find_memory(parameters)
+    xml = parameters.live_xml or parameters.xml
+    is_xml = xml is not UNSET and bool(xml)
     if is_xml:
-        domain = _parse(str(parameters.xml))
+        domain = _parse(str(xml))
     else:
         wanted_id = vm_id or (parameters.vm_id if parameters.vm_id is not UNSET else "")
         domain = build_domain(wanted_id, parameters, host, defaults)
@@ -71,6 +85,8 @@ def plan_request(
     metadata = (found.metadata or VmMetadata()).changed(
         **dict.fromkeys(_FORGOTTEN), owner=owner, startTime=now_s - elapsed_s
     )
+    if memory is not None:
+        metadata = metadata.changed(memoryVolumes=memory.handle)
     if destroys_on_reboot:
         metadata = metadata.changed(destroy_on_reboot=True)
     set_metadata(domain, metadata)
@@ -80,7 +96,22 @@ def plan_request(
     added_s = offset_s if is_xml and parameters.time_offset_s is not UNSET else 0
     kept = {"tpm": given(parameters.tpm_data, ""), "nvram": given(parameters.nvram_data, "")}
     list_payloads(found.vm_id, found.disks, metadata)  # what cannot be made is told now
-    return Wish(domain, found, metadata, offset_s, added_s, read_data(kept, found))
+    return Wish(domain, found, metadata, offset_s, added_s, read_data(kept, found), memory)
+
+
+def find_memory(parameters: VmParameters) -> MemoryVolumes | None:
+    """The volumes of the memory that the VM shall wake up with; raises MemoryHandleInvalid (100)."""
+    if parameters.memory_handle is not UNSET and parameters.memory_handle:
+        return MemoryVolumes.parse(parameters.memory_handle)
+    first, second = parameters.memory_volume, parameters.parameters_volume
+    if first is UNSET and second is UNSET:
+        return None
+    if first is UNSET or second is UNSET:
+        raise MemoryHandleInvalid("memoryDumpVolume", "it belongs together with memoryConfVolume")
+    if (first.pool_id, first.domain_id) != (second.pool_id, second.domain_id):
+        raise MemoryHandleInvalid("memoryConfVolume", "it must be on the domain of memoryDumpVolume")
+    ids = (first.domain_id, first.pool_id, first.image_id, first.volume_id, second.image_id, second.volume_id)
+    return MemoryVolumes.parse(",".join(ids))
 
 
 def _check_displays(parameters: VmParameters) -> None:

@@ -14,8 +14,9 @@ from vdsm.virt.firmware import LOOK_EVERY_S as FIRMWARE_EVERY_S
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
-from vdsm.virt.lifecycle import ExitReason, Status
+from vdsm.virt.lifecycle import ExitReason, Status, VmState
 from vdsm.virt.migration.destination import Destination
+from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
 from vdsm.virt.ports import Channels, FirmwareStore, Peers
@@ -56,10 +57,11 @@ class VmService:
         """Fits `api.disks.DiskApi`."""
         self._resumer = Resumer(shared, self._power)
         source = Source(shared, peers, self._power, self.guests.channels)
+        saver = Saver(shared, source)
         destination = Destination(shared, self._launcher, self._power, self.guests.channels)
-        self.migration = MigrationService(shared, source, destination)
+        self.migration = MigrationService(shared, source, saver, destination)
         """Fits `api.migration.MigrationApi`."""
-        self._adopter = Adopter(shared, devices, self.disks, self.backups, source, destination)
+        self._adopter = Adopter(shared, devices, self.disks, self.backups, source, saver, destination)
         console = Console(shared, self._power, self.guests.channels.say)
         self._watcher = Watcher(shared, self._adopter, self._power, console)
         self._sizes = VolumeSizes(shared)
@@ -127,6 +129,7 @@ class VmService:
             started_s=shared.clock.monotonic() - shared.clock.time() + (wish.metadata.started_at_s or 0.0),
             first_offset_s=wish.first_offset_s,
             added_offset_s=wish.added_offset_s,
+            state=VmState(Status.WAIT_FOR_LAUNCH if wish.memory is None else Status.RESTORING),
         )
         if vm.vm_id in shared.vms:
             raise VmExists(vm.vm_id)

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from vdsm.api.errors import NoSuchVm
+from vdsm.api.errors import MemoryHandleInvalid, NoSuchVm
 from vdsm.api.events import IoError, VmEvent
 from vdsm.core.children import Children
 from vdsm.core.clock import Clock
@@ -34,6 +34,7 @@ from vdsm.virt.payload import has_payload
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
+from vdsm.virt.saved import MemoryVolumes
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -207,6 +208,17 @@ class Shared(Struct, eq=False):
         if vm.state.status is Status.DOWN:
             await self.release_images(vm)  # What came ready after its end is still to be released.
 
+    async def release_memory(self, vm: Vm) -> None:
+        """Tear down the volumes of the VM's memory, if there are any; failures are logged."""
+        if vm.metadata.memory_volumes is None:
+            return
+        try:
+            for volume in MemoryVolumes.parse(vm.metadata.memory_volumes).volumes:
+                await self.release_image(vm, volume)
+        except MemoryHandleInvalid as error:
+            log.warning("VM %s: the volumes of its memory cannot be told: %s", vm.vm_id, error)
+        await self.save(vm, memoryVolumes=None)
+
     async def release_images(self, vm: Vm) -> None:
         """Tear down the images of a VM that is down, but for those that another VM uses; failures are logged."""
         vm.has_images = False
@@ -274,6 +286,7 @@ class Shared(Struct, eq=False):
     async def _clean_up(self, vm: Vm) -> None:
         await self.save(vm)
         await self.release_images(vm)
+        await self.release_memory(vm)
 
 
 def list_volumes(vm: Vm) -> list[VolumeRef]:

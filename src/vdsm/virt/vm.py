@@ -11,7 +11,7 @@ from vdsm.api.vm_types import WatchdogEvent
 from vdsm.virt.domain import DomainView
 from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.kept_data import KeptData
-from vdsm.virt.lifecycle import ExitInfo, ExitReason, PauseCode, Status, VmState
+from vdsm.virt.lifecycle import STARTING, ExitInfo, ExitReason, PauseCode, Status, VmState
 from vdsm.virt.merge_plan import Merge
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
@@ -137,4 +137,4 @@ class Vm(Struct, eq=False):
     @property
     def is_alive(self) -> bool:
         """Whether a qemu process of this host stands behind it for good, as far as we know."""
-        return self.state.status not in (Status.DOWN, Status.WAIT_FOR_LAUNCH, Status.MIGRATION_DESTINATION)
+        return self.state.status not in (Status.DOWN, *STARTING)

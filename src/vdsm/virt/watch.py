@@ -12,6 +12,7 @@ from vdsm.virt.adopt import Adopter
 from vdsm.virt.console import Console
 from vdsm.virt.guest.figures import note_reboot
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status, exit_of_event, pause_code_of
+from vdsm.virt.migration.departure import SAVED
 from vdsm.virt.ports import EventKind, HypervisorEvent
 from vdsm.virt.power import Power
 from vdsm.virt.shared import Shared
@@ -120,7 +121,9 @@ class Watcher:
         end = ExitInfo.of(vm.ends_with or reason)
         if vm.departure is not None and end.reason is ExitReason.MIGRATED:
             vm.departure.finish()
-        if vm.launch is not None and vm.state.status is Status.WAIT_FOR_LAUNCH:
+        if vm.departure is not None and end.reason is ExitReason.SAVED:
+            vm.departure.finish(SAVED)
+        if vm.launch is not None and vm.state.status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING):
             # Of its start, which will tell, or of an earlier VM with that id.
             vm.early_end = end
         else:

@@ -107,7 +107,9 @@ def test_requests_that_do_not_fit_are_refused(status: Status) -> None:
             expected = Refusal.MIGRATES
         if request not in (Request.PAUSE, Request.AGENT) and status is Status.MIGRATION_SOURCE:
             expected = Refusal.MIGRATES
-        if request is Request.MIGRATE and status is Status.WAIT_FOR_LAUNCH:
+        if request is not Request.AGENT and status is Status.SAVING:
+            expected = Refusal.MIGRATES
+        if request is Request.MIGRATE and status in (Status.WAIT_FOR_LAUNCH, Status.RESTORING):
             expected = Refusal.IS_DOWN
         assert check_request(state, request) is expected
     refused = starting or status in (Status.SAVING, Status.DOWN, Status.MIGRATION_SOURCE)

@@ -53,6 +53,7 @@ class FakeImages:
         self.asked_sizes: list[str] = []
         self.hanging: set[str] = set()
         """Domains that do not answer."""
+        self.contents: dict[str, bytes] = {}
         self.missing: set[str] = set()
         self.parents: dict[str, str] = {}
         """What each volume lies on; those that are not there lie on none."""
@@ -112,6 +113,12 @@ class FakeImages:
     def _check_record(self) -> None:
         if self.record_failures:
             raise self.record_failures.pop(0)
+
+    async def read(self, domain_id: str, path: str, length: int) -> bytes:
+        return self.contents.get(path, b"")[:length]
+
+    async def write(self, domain_id: str, path: str, content: bytes) -> None:
+        self.contents[path] = content
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         if self.failures:

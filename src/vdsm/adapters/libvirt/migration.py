@@ -47,6 +47,19 @@ class MigrationCalls:
     async def set_move_bandwidth(self, vm_id: str, mib_per_s: int) -> None:
         await self._calls.on_vm(vm_id, "set bandwidth", lambda domain: domain.migrateSetMaxSpeed(mib_per_s))
 
+    async def save(self, vm_id: str, path: str) -> None:
+        await self._calls.transfer(vm_id, "save", lambda domain: domain.saveFlags(path) and None)
+
+    async def read_saved(self, path: str) -> str:
+        return await self._calls.on_host("look at memory", lambda connection: connection.saveImageGetXMLDesc(path))
+
+    async def restore(self, vm_id: str, path: str, xml: str) -> None:
+        flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
+        calls = self._calls
+        await calls.for_vm(
+            vm_id, "restore", lambda connection: connection.restoreFlags(path, xml, flags) and None, calls.starts
+        )
+
     async def start_post_copy(self, vm_id: str) -> None:
         await self._calls.on_vm(vm_id, "start post-copy", lambda domain: domain.migrateStartPostCopy())
 
@@ -83,7 +96,7 @@ def _get_move(domain: libvirt.virDomain) -> MoveJob | None:
         raise
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
         return None
-    if stats.get("operation", _OUT) != _OUT:
+    if stats.get("operation", _OUT) not in (_OUT, libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE):
         return None
     names = ("memory_iteration", "data_total", "data_remaining")
     return MoveJob(*(int(stats.get(name, 0)) for name in names))

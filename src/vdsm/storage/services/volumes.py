@@ -271,6 +271,15 @@ class ImageService:
     async def teardown(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None = None) -> None:
         await self._lanes.run(domain_id, self._repository.images.teardown, domain_id, image_id)
 
+    async def read_start(self, domain_id: str, path: str, length: int) -> bytes:
+        """The beginning of a prepared volume."""
+        return await self._lanes.run(domain_id, _read_start, path, length)
+
+    async def write_start(self, domain_id: str, path: str, content: bytes) -> None:
+        """Write to the beginning of a prepared volume, through all caches. Raises InvalidParameterException when it is
+        too short for that."""
+        await self._lanes.run(domain_id, _write_start, path, content)
+
     async def find_kind(self, path: str) -> Literal["folder", "file", "missing"]:
         """What a path leads to, which anybody may have named; AccessTimeout where it does not answer."""
         return await self._lanes.run(path, _find_kind, path)
@@ -343,6 +352,21 @@ class ImageService:
         discard: bool = False,
     ) -> str:
         return await self._volumes.start_removal(pool_id, domain_id, image_id, volume_ids, force=force, discard=discard)
+
+
+def _read_start(path: str, length: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(length)
+
+
+def _write_start(path: str, content: bytes) -> None:
+    with open(path, "r+b") as file:
+        if file.seek(0, os.SEEK_END) < len(content):
+            raise InvalidParameterException("size", f"{path} has no room for {len(content)} bytes")
+        file.seek(0)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _find_kind(path: str) -> Literal["folder", "file", "missing"]:

@@ -9,14 +9,14 @@ from vdsm.api.migration import MigrationOutcome, MigrationStats
 from vdsm.virt.ports import Place
 
 CANCELED = 47
-UNDER_WAY, DONE = "Migration in progress", "Migration done"
+UNDER_WAY, DONE, SAVED = "Migration in progress", "Migration done", "SaveState done"
 
 
 class Departure(Struct, eq=False):
     """A VM's way to another host. `code` is 0 while all is well, and `message` tells what it means."""
 
     place: Place | None
-    """None when somebody else sent the VM away."""
+    """None when nobody knows, or when the VM is saved to disk."""
     code: int = 0
     message: str = UNDER_WAY
     progress: int = 0
@@ -39,9 +39,9 @@ class Departure(Struct, eq=False):
         if self.canceled.is_set():
             raise MigrationFailed("Migration canceled", CANCELED)
 
-    def finish(self) -> None:
-        """The VM runs there."""
-        self.code, self.message, self.progress, self.is_over = 0, DONE, 100, True
+    def finish(self, message: str = DONE) -> None:
+        """The VM runs there, or is on disk."""
+        self.code, self.message, self.progress, self.is_over = 0, message, 100, True
 
     def fail(self, code: int, message: str) -> None:
         """The VM does not run there."""

@@ -12,6 +12,7 @@ from vdsm.api.migration import (
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.plans import plan_journey
+from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.source import Source
 from vdsm.virt.shared import Shared
 
@@ -21,15 +22,20 @@ _NEVER = MigrationStats(status=MigrationOutcome(code=0, message="Done"), progres
 class MigrationService:
     """VMs go and come."""
 
-    def __init__(self, shared: Shared, source: Source, destination: Destination) -> None:
+    def __init__(self, shared: Shared, source: Source, saver: Saver, destination: Destination) -> None:
         self._shared = shared
         self._source = source
+        self._saver = saver
         self._destination = destination
 
     async def migrate(self, vm_id: str, request: MigrationRequest) -> None:
         """Begin to move the VM to another host."""
         vm = self._shared.get(vm_id)
         self._source.begin(vm, plan_journey(request, vm.view, self._shared.settings.migration))
+
+    async def hibernate(self, vm_id: str, handle: str) -> None:
+        """Begin to save the VM to disk."""
+        self._saver.begin(self._shared.get(vm_id), handle)
 
     async def cancel(self, vm_id: str) -> None:
         """Have the VM stay."""

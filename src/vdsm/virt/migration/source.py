@@ -55,7 +55,7 @@ class Source:
         self._power = power
         self._agents = agents
         self._settings = shared.settings.migration
-        self._slots = Slots(min(self._settings.outgoing_limit, ports.MOST_MOVES))
+        self.slots = Slots(min(self._settings.outgoing_limit, ports.MOST_MOVES))
 
     def begin(self, vm: Vm, journey: Journey) -> None:
         """Send the VM away, in the background; its status tells of it when this returns.
@@ -69,7 +69,7 @@ class Source:
             raise errors.VmRequestFailed("the VM is paused by an I/O error")
         check_disks(vm.metadata)
         if (limit := journey.request.outgoing_limit) is not None:
-            self._slots.limit = min(limit, ports.MOST_MOVES)
+            self.slots.limit = min(limit, ports.MOST_MOVES)
         before, departure = vm.departure, Departure(journey.place)
         vm.departure = departure
         self._shared.apply(vm, Happening.LEAVES)
@@ -109,7 +109,7 @@ class Source:
     async def _run(self, vm: Vm, departure: Departure, journey: Journey, before: Departure | None) -> None:
         try:
             await self._clean_up_before(vm, before, journey.place)
-            await self._until_canceled(departure, self._peers.ping(journey.place))
+            await self.until_canceled(departure, self._peers.ping(journey.place))
             await self._shared.store(vm, vm.metadata.changed(migratesTo=str(journey.place)))
             await self._go(vm, departure, journey)
         except (ports.HypervisorDown, ports.HypervisorTimeout) as error:
@@ -122,7 +122,7 @@ class Source:
 
     async def _run_on(self, vm: Vm, departure: Departure) -> None:
         """Libvirt may be at it, and no call tells of its end."""
-        error = await self._wait_for_end(vm, departure)
+        error = await self.wait_for_end(vm, departure)
         await self._stay(vm, departure, error)
 
     async def _clean_up_before(self, vm: Vm, before: Departure | None, place: ports.Place) -> None:
@@ -136,17 +136,17 @@ class Source:
     async def _go(self, vm: Vm, departure: Departure, journey: Journey) -> None:
         settings = self._settings
         while True:
-            await self._until_canceled(departure, self._slots.enter())
+            await self.until_canceled(departure, self.slots.enter())
             try:
                 if journey.request.guest_events and not departure.has_announced:
                     departure.has_announced = True
-                    await self._until_canceled(departure, self._agents.announce(vm, "before_migration"))
+                    await self.until_canceled(departure, self._agents.announce(vm, "before_migration"))
                 xml = await self._ask_in(vm, departure, journey)
                 if xml is not None:
                     await self._move(vm, departure, journey, xml)
                     return
             finally:
-                self._slots.leave()
+                self.slots.leave()
             await wait_until(departure.canceled, settings.retry_s, self._shared.clock)
             departure.check_wanted()
 
@@ -166,7 +166,7 @@ class Source:
         departure.has_asked = True
         asking = self._peers.create_incoming(journey.place, traveller, journey.request.incoming_limit)
         try:
-            return await self._until_canceled(departure, asking)
+            return await self.until_canceled(departure, asking)
         except ports.PeerRefused as error:
             if error.failure != _LIMIT_REACHED:
                 raise
@@ -187,7 +187,8 @@ class Source:
             watching.cancel()
             await asyncio.wait({watching})
 
-    async def _until_canceled(self, departure: Departure, work: Coroutine[None, None, T]) -> T:
+    async def until_canceled(self, departure: Departure, work: Coroutine[None, None, T]) -> T:
+        """The result of the work, which ends when the departure is canceled; MigrationFailed with 47 then."""
         task, waiter = asyncio.create_task(work), asyncio.create_task(departure.canceled.wait())
         try:
             await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
@@ -249,7 +250,7 @@ class Source:
             post_copy = vm.state.post_copy
             self._shared.publish(MigrationProgressed(vm_id=vm.vm_id, progress=departure.progress, post_copy=post_copy))
 
-    async def _wait_for_end(self, vm: Vm, departure: Departure) -> errors.MigrationFailed:
+    async def wait_for_end(self, vm: Vm, departure: Departure) -> errors.MigrationFailed:
         """Until libvirt is at it no more; what is told when the VM is still here then."""
         clock, told, quiet = self._shared.clock, -1, 0
         while vm.is_alive:
