@@ -16,7 +16,7 @@ from vdsm.virt.metadata import REPLICA, DeviceMetadata, VmMetadata, VolumeRef
 from vdsm.virt.ports import PreparedImage
 from vdsm.virt.power import check_possible
 from vdsm.virt.recovery import is_alive
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, find_chain
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -122,31 +122,30 @@ class Replication:
         record = await self._shared.refresh(vm)
         if record is None or not is_alive(record.state):
             return  # What nobody knows now is found later; a VM that ended has all its images released.
+        replicas = [
+            (drive, replica)
+            for drive in list_drives(vm.view, vm.metadata)
+            if (replica := _find_replica(vm.metadata, drive)) is not None and not drive.disk.mirror
+        ]
+        if not replicas:
+            return
+        chains = [await find_chain(self._shared, one) if is_at(drive.disk.path, one) else () for drive, one in replicas]
         metadata, released = vm.metadata, list[VolumeRef]()
-        for drive in list_drives(vm.view, vm.metadata):
-            known = metadata.device(devtype="disk", name=drive.target)
-            replica = None if known is None else known.find_part_volume(REPLICA)
-            if known is None or replica is None or drive.disk.mirror:
-                continue
-            if is_at(drive.disk.path, replica):
+        for (drive, replica), chain in zip(replicas, chains, strict=True):
+            is_there = is_at(drive.disk.path, replica)
+            if is_there:
                 log.info("VM %s: %s is on domain %s now", vm.vm_id, drive.target, replica.domain_id)
-                metadata = await self._take_over(metadata, drive, replica)
-                released.append(drive.volume)
-            else:
-                released.append(replica)
-            changed = metadata.device(devtype="disk", name=drive.target)
-            if changed is not None:
-                metadata = metadata.with_device(changed.with_part(REPLICA, None))
-        if released:
-            await self._shared.save_metadata(vm, metadata)
-            await self._shared.refresh(vm)
+                metadata = set_volume(metadata, drive.target, replica, chain)
+            known = metadata.device(devtype="disk", name=drive.target)
+            if known is not None:
+                metadata = metadata.with_device(known.with_part(REPLICA, None))
+            released.append(drive.volume if is_there else replica)
+        await self._shared.save_metadata(vm, metadata)
+        await self._shared.refresh(vm)
         for volume in released:
             await self._shared.release_image(vm, volume)
 
-    async def _take_over(self, metadata: VmMetadata, drive: Drive, replica: VolumeRef) -> VmMetadata:
-        try:
-            image = await self._prepare(replica)
-        except NodeError as error:
-            log.warning("the new chain of %s is not known: %s", drive.target, error)
-            return set_volume(metadata, drive.target, replica)
-        return set_volume(metadata, drive.target, replica, image.chain)
+
+def _find_replica(metadata: VmMetadata, drive: Drive) -> VolumeRef | None:
+    known = metadata.device(devtype="disk", name=drive.target)
+    return None if known is None else known.find_part_volume(REPLICA)

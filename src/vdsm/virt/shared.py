@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from xml.etree.ElementTree import Element
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -287,6 +287,15 @@ class Shared(Struct, eq=False):
         await self.save(vm)
         await self.release_images(vm)
         await self.release_memory(vm)
+
+
+async def find_chain(shared: Shared, volume: VolumeRef) -> tuple[Mapping[str, str], ...]:
+    """The chain of a disk that is in use, base first, read anew; empty, and logged, when that fails."""
+    try:
+        return (await shared.images.prepare(*volume.ids.values())).chain
+    except NodeError as error:
+        log.warning("the chain of volume %s is not known: %s", volume.volume_id, error)
+        return ()
 
 
 def list_volumes(vm: Vm) -> list[VolumeRef]:

@@ -22,7 +22,7 @@ from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
 from vdsm.virt.power import check_possible
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, find_chain
 from vdsm.virt.snapshot_plan import (
     KEY,
     CannotSnapshot,
@@ -173,17 +173,12 @@ class Snapshots:
         shared = self._shared
         while await shared.refresh(vm) is None and vm.is_alive:
             await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
-        metadata, wanted = vm.metadata.changed(**{KEY: None}), record.list_tops()
-        drives = [
-            drive for drive in list_drives(vm.view, metadata) if wanted.get(drive.target) == drive.volume.volume_id
-        ]
-        for drive in drives:
-            volume = drive.volume
-            try:
-                image = await shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
-                metadata = set_volume(metadata, drive.target, volume, image.chain)
-            except NodeError as error:
-                log.warning("VM %s: the new chain of %s is not known: %s", vm.vm_id, drive.target, error)
+        wanted, drives = record.list_tops(), list_drives(vm.view, vm.metadata)
+        drives = [drive for drive in drives if wanted.get(drive.target) == drive.volume.volume_id]
+        chains = [await find_chain(shared, drive.volume) for drive in drives]
+        metadata = vm.metadata.changed(**{KEY: None})
+        for drive, chain in zip(drives, chains, strict=True):
+            metadata = set_volume(metadata, drive.target, drive.volume, chain)
         await shared.save_metadata(vm, metadata)
         await shared.refresh(vm)
         return bool(wanted) and len(drives) == len(wanted)

@@ -11,7 +11,7 @@ from vdsm.api.disks import ActiveVolume
 from vdsm.core.errors import GeneralFailure, NodeError
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.metadata import REPLICA
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
+from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
 from vdsm.virt.service import VmService
 
 SOURCE = ActiveVolume(**VOLUME)
@@ -68,6 +68,24 @@ async def test_a_disk_goes_elsewhere() -> None:
         check(world, TARGET)
         await service.destroy(VM_ID)
         assert world.images.prepared == []
+
+
+async def test_what_others_write_meanwhile_stays() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        await begin(service)
+        vm, prepare = service._shared.vms[VM_ID], world.images.prepare
+
+        async def prepare_slowly(*ids: str) -> PreparedImage:
+            image = await prepare(*ids)
+            await service._shared.save(vm, balloonTarget=5)
+            return image
+
+        world.images.prepare = prepare_slowly  # type: ignore[method-assign]
+        await finish(service)
+        check(world, TARGET)
+        assert world.stored().values["balloonTarget"] == 5
 
 
 async def test_a_replica_is_dropped() -> None:

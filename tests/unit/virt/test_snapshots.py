@@ -13,7 +13,7 @@ from vdsm.core.errors import GeneralFailure, NodeError
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.drives import list_drives
 from vdsm.virt.metadata import VmMetadata
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
+from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
 from vdsm.virt.service import VmService
 from vdsm.virt.snapshot_plan import KEY, CannotSnapshot, find_record, plan_snapshot
 
@@ -73,6 +73,22 @@ async def test_disks_get_new_tops_at_one_moment() -> None:
         assert list_drives(parse_domain(world.record()), world.stored())[0].chain == [TOP, BASE]
         await service.destroy(VM_ID)
         await until(lambda: world.images.prepared == [])
+
+
+async def test_what_others_write_meanwhile_stays() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        vm, prepare = service._shared.vms[VM_ID], world.images.prepare
+
+        async def prepare_slowly(*ids: str) -> PreparedImage:
+            image = await prepare(*ids)
+            await service._shared.save(vm, balloonTarget=int(str(vm.metadata.values.get("balloonTarget", 0))) + 1)
+            return image
+
+        world.images.prepare = prepare_slowly  # type: ignore[method-assign]
+        assert await take(world, service, wish()) == ""
+        assert world.stored().values["balloonTarget"] == 2
 
 
 async def test_a_disk_that_has_its_top_already_stays() -> None:
