@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vdsm.adapters.files import NumericOwner, OwnOwner
 from vdsm.adapters.run import run
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure
 from vdsm.virt.ports import DISC_NAME, Payload
 
 _TIMEOUT_S = 60.0
@@ -25,10 +25,8 @@ _ID_LENGTH = 36
 _SUFFIX = Path(DISC_NAME).suffix
 
 
-class DiscFailed(NodeError, number=100, text="{reason}"):
+class DiscFailed(Failure, number=100, text="{reason}"):
     """The disc cannot be written."""
-
-    reason: str
 
 
 class DiscMaker:

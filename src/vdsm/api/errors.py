@@ -1,36 +1,51 @@
 """Failures of hosts, VMs and the call itself (facts: rpc §10); storage and tasks declare their own families."""
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 
 
-class NoSuchVm(NodeError, number=1, http=404, text="Virtual machine does not exist: {{'vmId': '{vm_id}'}}"):
-    """No VM of that id is known to this daemon."""
-
-    vm_id: str
-
-
-class VmExists(NodeError, number=4, http=409, text="Virtual machine already exists: {{'vmId': '{vm_id}'}}"):
-    """A VM of that id is already here."""
+class _OfVm(NodeError):
+    """What is told of a VM."""
 
     vm_id: str
 
 
-class VmIsDown(NodeError, number=1, http=409, text="Virtual machine is down: {{'vmId': '{vm_id}'}}"):
-    """The VM is down; only its exit information and `destroy` are left."""
-
-    vm_id: str
-
-
-class VmIsNotRunning(NodeError, number=6, http=409, text="Virtual machine is not running: {{'vmId': '{vm_id}'}}"):
-    """The VM is down, or does not run yet."""
-
-    vm_id: str
-
-
-class CreateFailed(NodeError, number=9, http=400, text="Error creating the requested VM: {reason}"):
-    """The VM cannot be created as described."""
+class _VmFailure(_OfVm):
+    """What a reason tells of, of a VM."""
 
     reason: str
+
+
+class _OfDisk(NodeError):
+    """What is told of a disk."""
+
+    disk: str
+
+
+class _Misfit(NodeError):
+    """A value that does not fit: `where` names the parameter."""
+
+    where: str
+    reason: str
+
+
+class NoSuchVm(_OfVm, number=1, http=404, text="Virtual machine does not exist: {{'vmId': '{vm_id}'}}"):
+    """No VM of that id is known to this daemon."""
+
+
+class VmExists(_OfVm, number=4, http=409, text="Virtual machine already exists: {{'vmId': '{vm_id}'}}"):
+    """A VM of that id is already here."""
+
+
+class VmIsDown(_OfVm, number=1, http=409, text="Virtual machine is down: {{'vmId': '{vm_id}'}}"):
+    """The VM is down; only its exit information and `destroy` are left."""
+
+
+class VmIsNotRunning(_OfVm, number=6, http=409, text="Virtual machine is not running: {{'vmId': '{vm_id}'}}"):
+    """The VM is down, or does not run yet."""
+
+
+class CreateFailed(Failure, number=9, http=400, text="Error creating the requested VM: {reason}"):
+    """The VM cannot be created as described."""
 
 
 class UnsupportedVmType(NodeError, number=5, http=400, text="Unsupported VM type: {vm_type}"):
@@ -52,36 +67,24 @@ class WrongState(NodeError, number=16, http=409, retry=True, text="{request} is 
     status: str
 
 
-class TicketFailed(NodeError, number=18, http=409, text="Failed to set the display ticket: {reason}"):
+class TicketFailed(Failure, number=18, http=409, text="Failed to set the display ticket: {reason}"):
     """The display's password could not be set."""
 
-    reason: str
 
-
-class AgentNotResponding(NodeError, number=19, http=409, retry=True, text="Guest agent non-responsive"):
+class AgentNotResponding(_OfVm, number=19, http=409, retry=True, text="Guest agent non-responsive"):
     """No agent in the guest listens; what was to be said was sent all the same where it could be."""
 
-    vm_id: str
 
-
-class DestroyFailed(NodeError, number=42, retry=True, text="Failed to destroy VM {vm_id}: {reason}"):
+class DestroyFailed(_VmFailure, number=42, retry=True, text="Failed to destroy VM {vm_id}: {reason}"):
     """The VM could not be ended; its qemu may be stuck in the kernel."""
 
-    vm_id: str
-    reason: str
 
-
-class ResetFailed(NodeError, number=90, retry=True, text="Failed to reset VM {vm_id}: {reason}"):
+class ResetFailed(_VmFailure, number=90, retry=True, text="Failed to reset VM {vm_id}: {reason}"):
     """The VM could not be reset."""
 
-    vm_id: str
-    reason: str
 
-
-class MigrationInProgress(NodeError, number=51, http=409, retry=True, text="Not possible while VM {vm_id} migrates"):
+class MigrationInProgress(_OfVm, number=51, http=409, retry=True, text="Not possible while VM {vm_id} migrates"):
     """The VM is on its way to another host, or comes from one."""
-
-    vm_id: str
 
 
 class MigrationFailed(NodeError, number=12, http=409, text="Fatal error during migration: {reason}"):
@@ -91,23 +94,16 @@ class MigrationFailed(NodeError, number=12, http=409, text="Fatal error during m
     failure: int = 12
 
 
-class MigrationCancelFailed(NodeError, number=47, http=409, text="Migration not in progress: {reason}"):
+class MigrationCancelFailed(Failure, number=47, http=409, text="Migration not in progress: {reason}"):
     """There is no migration to cancel, or it cannot be taken back any more."""
 
-    reason: str
 
-
-class MemoryHandleInvalid(NodeError, number=100, http=400, text="{where}: {reason}"):
+class MemoryHandleInvalid(_Misfit, number=100, http=400, text="{where}: {reason}"):
     """The volumes for a VM's memory are not told as they have to be."""
 
-    where: str
-    reason: str
 
-
-class NotMigrating(NodeError, number=81, http=409, text="Migration of VM {vm_id} is not in progress"):
+class NotMigrating(_OfVm, number=81, http=409, text="Migration of VM {vm_id} is not in progress"):
     """The VM does not migrate."""
-
-    vm_id: str
 
 
 class MigrationLimit(NodeError, number=82, http=409, retry=True, text="Incoming migration limit exceeded: {limit}"):
@@ -122,10 +118,8 @@ class TransientDisks(NodeError, number=59, http=409, text="Not possible with tra
     disks: str
 
 
-class SnapshotFailed(NodeError, number=48, http=409, text="Snapshot failed: {reason}"):
+class SnapshotFailed(Failure, number=48, http=409, text="Snapshot failed: {reason}"):
     """The disks are as they were, or as libvirt tells."""
-
-    reason: str
 
 
 class ImageUnknown(NodeError, number=13, http=404, text="Drive image file could not be found: {what}"):
@@ -134,10 +128,8 @@ class ImageUnknown(NodeError, number=13, http=404, text="Drive image file could 
     what: str
 
 
-class MergeFailed(NodeError, number=52, http=409, text="Merge failed: {reason}"):
+class MergeFailed(Failure, number=52, http=409, text="Merge failed: {reason}"):
     """The disk's chain is as libvirt tells; nothing of it is lost."""
-
-    reason: str
 
 
 class MergeBaseTooSmall(NodeError, number=79, http=409, text="Base volume {volume_id} has to be extended first"):
@@ -146,120 +138,80 @@ class MergeBaseTooSmall(NodeError, number=79, http=409, text="Base volume {volum
     volume_id: str
 
 
-class ReplicationFailed(NodeError, number=55, http=409, text="Replication of the disk failed: {reason}"):
+class ReplicationFailed(Failure, number=55, http=409, text="Replication of the disk failed: {reason}"):
     """The guest writes to the disk as before."""
 
-    reason: str
 
-
-class ReplicationNotInProgress(NodeError, number=88, http=409, text="Disk {disk} has no replica"):
+class ReplicationNotInProgress(_OfDisk, number=88, http=409, text="Disk {disk} has no replica"):
     """Nothing is there to be finished."""
 
-    disk: str
 
-
-class ReplicaNotReady(NodeError, number=40, http=409, retry=True, text="The replica of {disk} lacks data still"):
+class ReplicaNotReady(_OfDisk, number=40, http=409, retry=True, text="The replica of {disk} lacks data still"):
     """The guest cannot go over to it yet."""
 
-    disk: str
 
-
-class DiskHoldsLease(NodeError, number=44, http=409, text="Not possible: disk {disk} holds a lease on its volume"):
+class DiskHoldsLease(_OfDisk, number=44, http=409, text="Not possible: disk {disk} holds a lease on its volume"):
     """The lease would stay with the volume that the disk leaves."""
 
-    disk: str
 
-
-class DiskIsTransient(NodeError, number=59, http=409, text="Not possible: disk {disk} is transient"):
+class DiskIsTransient(_OfDisk, number=59, http=409, text="Not possible: disk {disk} is transient"):
     """What is written to it is thrown away."""
 
-    disk: str
 
-
-class ResizeRefused(NodeError, number=58, http=400, text="Bad size of a disk: {where}: {reason}"):
+class ResizeRefused(_Misfit, number=58, http=400, text="Bad size of a disk: {where}: {reason}"):
     """It is no number of bytes, or less than the disk has."""
 
-    where: str
-    reason: str
 
-
-class DiskRefreshFailed(NodeError, number=1640, http=409, text="Failed to read the disk anew: {reason}"):
+class DiskRefreshFailed(Failure, number=1640, http=409, text="Failed to read the disk anew: {reason}"):
     """Its size on storage is not known."""
-
-    reason: str
 
 
 class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
     """Only disks can be part of a snapshot."""
 
 
-class UnsupportedByAgent(NodeError, number=75, http=409, text="The agent of VM {vm_id} cannot do that: {reason}"):
+class UnsupportedByAgent(_VmFailure, number=75, http=409, text="The agent of VM {vm_id} cannot do that: {reason}"):
     """The guest's agent, or this libvirt, does not know the command."""
 
-    vm_id: str
-    reason: str
 
-
-class FreezeFailed(NodeError, number=76, http=409, text="Failed to freeze VM {vm_id}: {reason}"):
+class FreezeFailed(_VmFailure, number=76, http=409, text="Failed to freeze VM {vm_id}: {reason}"):
     """The guest's file systems are not frozen, as far as anybody can tell."""
 
-    vm_id: str
-    reason: str
 
-
-class ThawFailed(NodeError, number=77, http=409, retry=True, text="Failed to thaw VM {vm_id}: {reason}"):
+class ThawFailed(_VmFailure, number=77, http=409, retry=True, text="Failed to thaw VM {vm_id}: {reason}"):
     """The guest's file systems may be frozen still."""
 
-    vm_id: str
-    reason: str
 
-
-class PlugDiskFailed(NodeError, number=45, http=409, text="Failed to plug the disk: {reason}"):
+class PlugDiskFailed(Failure, number=45, http=409, text="Failed to plug the disk: {reason}"):
     """The disk is not there; nothing of it is left."""
 
-    reason: str
 
-
-class UnplugDiskFailed(NodeError, number=46, http=409, text="Failed to unplug the disk: {reason}"):
+class UnplugDiskFailed(Failure, number=46, http=409, text="Failed to unplug the disk: {reason}"):
     """The disk is still there, or there is no such disk."""
 
-    reason: str
 
-
-class PlugNicFailed(NodeError, number=49, http=409, text="Failed to plug the network card: {reason}"):
+class PlugNicFailed(Failure, number=49, http=409, text="Failed to plug the network card: {reason}"):
     """The network card is not there."""
 
-    reason: str
 
-
-class UnplugNicFailed(NodeError, number=50, http=409, text="Failed to unplug the network card: {reason}"):
+class UnplugNicFailed(Failure, number=50, http=409, text="Failed to unplug the network card: {reason}"):
     """The network card is still there, or there is no such card."""
 
-    reason: str
 
-
-class PlugMemoryFailed(NodeError, number=70, http=409, text="Failed to plug memory: {reason}"):
+class PlugMemoryFailed(Failure, number=70, http=409, text="Failed to plug memory: {reason}"):
     """The module is not there."""
 
-    reason: str
 
-
-class UnplugMemoryFailed(NodeError, number=85, http=409, text="Failed to unplug memory: {reason}"):
+class UnplugMemoryFailed(Failure, number=85, http=409, text="Failed to unplug memory: {reason}"):
     """The guest could not be asked to let go of the module."""
 
-    reason: str
 
-
-class PlugLeaseFailed(NodeError, number=86, http=409, text="Failed to plug the lease: {reason}"):
+class PlugLeaseFailed(Failure, number=86, http=409, text="Failed to plug the lease: {reason}"):
     """The VM does not hold the lease."""
 
-    reason: str
 
-
-class UnplugLeaseFailed(NodeError, number=87, http=409, text="Failed to unplug the lease: {reason}"):
+class UnplugLeaseFailed(Failure, number=87, http=409, text="Failed to unplug the lease: {reason}"):
     """The VM holds the lease still, or never did."""
-
-    reason: str
 
 
 class ImageIsEmpty(NodeError, number=13, http=404, text="There is no such disc: {path}"):
@@ -268,16 +220,12 @@ class ImageIsEmpty(NodeError, number=13, http=404, text="There is no such disc: 
     path: str
 
 
-class ChangeDiskFailed(NodeError, number=41, http=409, text="Failed to change the disc: {reason}"):
+class ChangeDiskFailed(Failure, number=41, http=409, text="Failed to change the disc: {reason}"):
     """The drive holds what it held before."""
 
-    reason: str
 
-
-class CdImageFailed(NodeError, number=1630, http=409, text="The disc's image cannot be used: {reason}"):
+class CdImageFailed(Failure, number=1630, http=409, text="The disc's image cannot be used: {reason}"):
     """The image could not be prepared; the drive holds what it held before."""
-
-    reason: str
 
 
 class DeviceNotUpdatable(NodeError, number=44, http=400, text="Devices of type {type} cannot be updated"):
@@ -286,35 +234,24 @@ class DeviceNotUpdatable(NodeError, number=44, http=400, text="Devices of type {
     type: str
 
 
-class UpdateDeviceFailed(NodeError, number=56, http=409, text="Failed to update the device: {reason}"):
+class UpdateDeviceFailed(Failure, number=56, http=409, text="Failed to update the device: {reason}"):
     """The device is as before."""
 
-    reason: str
 
-
-class VmRequestFailed(NodeError, number=100, http=409, text="General Exception:"):
+class VmRequestFailed(Failure, number=100, http=409, text="General Exception:"):
     """The hypervisor refused a request on a VM."""
 
-    reason: str
 
-
-class SecretBadRequest(NodeError, number=72, http=400, text="Bad secret request: {where}: {reason}"):
+class SecretBadRequest(_Misfit, number=72, http=400, text="Bad secret request: {where}: {reason}"):
     """A secret is not as secrets are; none was changed."""
 
-    where: str
-    reason: str
 
-
-class SecretRegisterFailed(NodeError, number=73, http=409, text="Failed to register secrets: {reason}"):
+class SecretRegisterFailed(Failure, number=73, http=409, text="Failed to register secrets: {reason}"):
     """libvirt refused one; those before it are registered."""
 
-    reason: str
 
-
-class SecretUnregisterFailed(NodeError, number=74, http=409, text="Failed to unregister secrets: {reason}"):
+class SecretUnregisterFailed(Failure, number=74, http=409, text="Failed to unregister secrets: {reason}"):
     """libvirt did not let one go; those before it are gone."""
-
-    reason: str
 
 
 class ExternalDataFailed(NodeError, number=89, http=409, text="External data of kind {kind!r}: {reason}"):
@@ -324,44 +261,32 @@ class ExternalDataFailed(NodeError, number=89, http=409, text="External data of 
     reason: str
 
 
-class _TuningFailed(NodeError):
-    """A limit of a VM was not set, or not read: `where` names the parameter."""
-
-    where: str
-    reason: str
-
-
-class BalloonFailed(_TuningFailed, number=53, http=400, text="Failed to set the balloon: {where}: {reason}"):
+class BalloonFailed(_Misfit, number=53, http=400, text="Failed to set the balloon: {where}: {reason}"):
     """The memory balloon's target could not be set."""
 
 
-class CpuTuneFailed(_TuningFailed, number=62, http=400, text="Failed to tune the processors: {where}: {reason}"):
+class CpuTuneFailed(_Misfit, number=62, http=400, text="Failed to tune the processors: {where}: {reason}"):
     """A limit of the VM's processors could not be set."""
 
 
-class CpuCountFailed(_TuningFailed, number=60, http=409, text="Failed to set the CPUs: {where}: {reason}"):
+class CpuCountFailed(_Misfit, number=60, http=409, text="Failed to set the CPUs: {where}: {reason}"):
     """Not all processors are there, or gone; a guest that is slow may follow later."""
 
 
-class VmPolicyFailed(_TuningFailed, number=63, http=400, text="Failed to update the VM's policy: {where}: {reason}"):
+class VmPolicyFailed(_Misfit, number=63, http=400, text="Failed to update the VM's policy: {where}: {reason}"):
     """What the VM may use at most could not be recorded."""
 
 
-class IoTuneFailed(_TuningFailed, number=64, http=400, text="Failed to tune disks: {where}: {reason}"):
+class IoTuneFailed(_Misfit, number=64, http=400, text="Failed to tune disks: {where}: {reason}"):
     """Limits of the VM's disks could not be read, or set: then they are as before."""
 
 
-class BackupFailed(NodeError, number=1600, http=409, text="Backup failed: {reason}"):
+class BackupFailed(Failure, number=1600, http=409, text="Backup failed: {reason}"):
     """The backup was not started, or goes on; nothing of one that was not started is left."""
 
-    reason: str
 
-
-class BackupInvalid(NodeError, number=100, http=400, text="{where}: {reason}"):
+class BackupInvalid(_Misfit, number=100, http=400, text="{where}: {reason}"):
     """A value of a backup's or checkpoint's description does not fit; `where` names it."""
-
-    where: str
-    reason: str
 
 
 class NoSuchBackup(NodeError, number=1601, http=404, text="VM {vm_id} has no backup {backup_id}"):
@@ -371,10 +296,8 @@ class NoSuchBackup(NodeError, number=1601, http=404, text="VM {vm_id} has no bac
     backup_id: str
 
 
-class CheckpointFailed(NodeError, number=1610, http=409, text="Checkpoint failed: {reason}"):
+class CheckpointFailed(Failure, number=1610, http=409, text="Checkpoint failed: {reason}"):
     """Checkpoints could not be read or told of."""
-
-    reason: str
 
 
 class NoSuchCheckpoint(NodeError, number=1611, http=404, text="VM {vm_id} has no checkpoint {checkpoint_id}"):
@@ -384,13 +307,9 @@ class NoSuchCheckpoint(NodeError, number=1611, http=404, text="VM {vm_id} has no
     checkpoint_id: str
 
 
-class InconsistentCheckpoint(NodeError, number=1612, http=409, text="Checkpoints are of no use: {reason}"):
+class InconsistentCheckpoint(Failure, number=1612, http=409, text="Checkpoints are of no use: {reason}"):
     """The bitmaps of the checkpoints are missing or not whole: a full backup is needed."""
 
-    reason: str
 
-
-class HardwareInfoFailed(NodeError, number=57, text="Failed to read hardware information: {reason}"):
+class HardwareInfoFailed(Failure, number=57, text="Failed to read hardware information: {reason}"):
     """The machine's identity could not be read."""
-
-    reason: str

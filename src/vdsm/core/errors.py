@@ -59,10 +59,14 @@ class NodeError(Exception):
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
-class GeneralFailure(NodeError, number=100, text="General Exception: {reason}"):
-    """Something went wrong that has no name of its own."""
+class Failure(NodeError):
+    """What only a reason tells of."""
 
     reason: str
+
+
+class GeneralFailure(Failure, number=100, text="General Exception: {reason}"):
+    """Something went wrong that has no name of its own."""
 
 
 class InvalidArgument(NodeError, number=91, http=400, text="{where}: {reason}"):

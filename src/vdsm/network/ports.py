@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure
 from vdsm.network.model import NetworkRecord, NetworkState
 
 
-class KernelSilent(NodeError, number=100, http=504, retry=True, text="network devices cannot be read: {reason}"):
+class KernelSilent(Failure, number=100, http=504, retry=True, text="network devices cannot be read: {reason}"):
     """The kernel did not answer a question about its network devices in time, or refused it."""
-
-    reason: str
 
 
 class Kernel(Protocol):

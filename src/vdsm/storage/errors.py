@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 from vdsm.storage.ports import QemuImgFailed
 
 # Families of failures by what they name -------------------------------------------------------------------------------
@@ -315,10 +315,8 @@ class StorageDomainAlreadyAttached(OfDomainInPool, number=380, http=409):
     text = "Storage domain already attached to pool: ('domain={domain_id}, pool={pool_id}',)"
 
 
-class FileStorageDomainStaleNfsHandle(NodeError, number=384, retry=True, text="Stale NFS file handle:"):
+class FileStorageDomainStaleNfsHandle(Failure, number=384, retry=True, text="Stale NFS file handle:"):
     """The NFS server no longer knows what the mount refers to."""
-
-    reason: str
 
 
 class StorageDomainClassError(NodeError, number=386, http=400, text="Invalid storage domain class:"):
@@ -337,10 +335,8 @@ class UnsupportedDomainVersion(NodeError, number=394, http=400, text="Domain ver
     version: int
 
 
-class NoSpaceLeftOnDomain(NodeError, number=397, http=507, text="No space left on domain:"):
+class NoSpaceLeftOnDomain(Failure, number=397, http=507, text="No space left on domain:"):
     """The storage is full."""
-
-    reason: str
 
 
 class CurrentVersionTooAdvancedError(NodeError, number=395, http=409):
@@ -414,10 +410,8 @@ class ReleaseHostIdFailure(NodeError, number=662, retry=True):
     reason: str
 
 
-class ClusterLockInitError(NodeError, number=701, text="Could not initialize cluster lock:"):
+class ClusterLockInitError(Failure, number=701, text="Could not initialize cluster lock:"):
     """A lease could not be made on the storage."""
-
-    reason: str
 
 
 class SpmStatusError(OfPool, code="secure-error", number=654, http=409, text="Not SPM:"):
@@ -443,10 +437,8 @@ class MetaDataSealIsBroken(NodeError, number=752):
     computed: str
 
 
-class MetaDataValidationError(NodeError, number=753, text="Meta data is invalid:"):
+class MetaDataValidationError(Failure, number=753, text="Meta data is invalid:"):
     """Metadata values contradict each other or make no sense."""
-
-    reason: str
 
 
 class MetadataOverflowError(NodeError, number=756, http=400, text="Metadata is too big:"):

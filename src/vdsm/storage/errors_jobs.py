@@ -1,6 +1,6 @@
 """More of the storage family of failures: what tasks, jobs, leases and bitmaps may meet (facts: storage §12.2)."""
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 from vdsm.storage.errors import OfVolume, VolumeFailed
 
 
@@ -37,10 +37,8 @@ class ImageDoesNotExistInSD(NodeError, number=268, http=404):
     domain_id: str
 
 
-class SanlockLvbError(NodeError, number=703, text="Sanlock LVB error:"):
+class SanlockLvbError(Failure, number=703, text="Sanlock LVB error:"):
     """What is stored in a lease could not be read or written."""
-
-    reason: str
 
 
 class GenerationMismatch(NodeError, number=911, http=409):

@@ -1,6 +1,6 @@
 """More of the storage family of failures: what the later life of pools and domains may meet (facts: storage §12.2)."""
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 from vdsm.storage.errors import DomainFailed, OfDomain, OfDomainInPool, OfPath, OfPool, PathFailed
 
 
@@ -19,10 +19,8 @@ class GetFileStatsError(DomainFailed, number=330, http=409, text="Failed to get 
     """The files of an ISO domain could not be listed."""
 
 
-class TarCommandError(NodeError, number=331, text="Copying the master's files failed:"):
+class TarCommandError(Failure, number=331, text="Copying the master's files failed:"):
     """The master's files could not be copied; the old master is still the master."""
-
-    reason: str
 
 
 class StorageDomainIllegalStateError(NodeError, number=347, http=409):

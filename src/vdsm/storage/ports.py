@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 from vdsm.storage.model import DomainSpace, DomainType, NetworkPlace, ServerConnection, VolumeLease, VolumeSize
 
 Steps = Callable[[str], None]
@@ -162,10 +162,8 @@ class QemuImg(Protocol):
         """What the layers, top first and no others, need as one image of that format."""
 
 
-class RemoteFailed(NodeError, number=100, text="HTTP transfer failed: {reason}"):
+class RemoteFailed(Failure, number=100, text="HTTP transfer failed: {reason}"):
     """An HTTP server, or the way to it, failed."""
-
-    reason: str
 
 
 class RemotePlace(Struct, frozen=True):
@@ -209,16 +207,12 @@ class NbdServers(Protocol):
         """Nothing when it does not run."""
 
 
-class ImageDaemonFailed(NodeError, number=481, code="image-tickets-error", text="Image tickets error:"):
+class ImageDaemonFailed(Failure, number=481, code="image-tickets-error", text="Image tickets error:"):
     """ovirt-imageio does not answer."""
 
-    reason: str
 
-
-class ImageDaemonRefused(NodeError, number=482, code="image-daemon-error", text="Image daemon request failed:"):
+class ImageDaemonRefused(Failure, number=482, code="image-daemon-error", text="Image daemon request failed:"):
     """ovirt-imageio refused."""
-
-    reason: str
 
 
 class ImageDaemonUnsupported(NodeError, number=483, http=501, text="Image daemon is unsupported:"):
@@ -329,10 +323,8 @@ class Leases(Protocol):
         """Who holds the lease, read from storage; a host that is dead holds nothing (facts: storage §6.2)."""
 
 
-class MountFailed(NodeError, code="mount-error", number=477, retry=True, text="Problem while trying to mount target:"):
+class MountFailed(Failure, code="mount-error", number=477, retry=True, text="Problem while trying to mount target:"):
     """A file system could not be mounted or unmounted, or does not answer."""
-
-    reason: str
 
 
 class Mounted(Struct, frozen=True):

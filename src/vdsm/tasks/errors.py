@@ -1,6 +1,6 @@
 """Failures of tasks, numbered as in facts §12 (storage, 400 to 443); failures of the work itself are its owner's."""
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 
 
 class UnknownTask(NodeError, number=401, http=404, text="Task id unknown:"):
@@ -63,10 +63,8 @@ class TaskAborted(NodeError, number=411, http=409, text="Task is aborted: {reaso
     reason: str = "stopped on request"
 
 
-class InvalidRollback(NodeError, number=430, text="Invalid recovery: {reason}"):
+class InvalidRollback(Failure, number=430, text="Invalid recovery: {reason}"):
     """A rollback cannot be written so that another host would read the same."""
-
-    reason: str
 
 
 class TaskStateTransition(NodeError, number=441, http=409):

@@ -6,13 +6,11 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 
 
-class HypervisorDown(NodeError, number=16, http=503, retry=True, text="libvirt is not reachable: {reason}"):
+class HypervisorDown(Failure, number=16, http=503, retry=True, text="libvirt is not reachable: {reason}"):
     """libvirt cannot be reached; running VMs are not affected."""
-
-    reason: str
 
 
 class HypervisorTimeout(NodeError, number=100, http=504, retry=True):

@@ -1,18 +1,14 @@
 """Failures of the call itself: JSON-RPC's own codes (facts: rpc §1.5); the failures of verbs live with the api."""
 
-from vdsm.core.errors import NodeError
+from vdsm.core.errors import Failure, NodeError
 
 
-class ParseFailed(NodeError, number=-32700, http=400, text="Parse error: {reason}"):
+class ParseFailed(Failure, number=-32700, http=400, text="Parse error: {reason}"):
     """The body is not JSON, or nests deeper than the limit."""
 
-    reason: str
 
-
-class InvalidRequest(NodeError, number=-32600, http=400, text="Invalid request: {reason}"):
+class InvalidRequest(Failure, number=-32600, http=400, text="Invalid request: {reason}"):
     """The body is JSON, but no JSON-RPC 2.0 request."""
-
-    reason: str
 
 
 class MethodNotFound(NodeError, number=-32601, http=404, text="Method not found: {method}"):
@@ -39,13 +35,9 @@ class ForeignOrigin(NodeError, number=16, http=403, text="requests for pages of 
     origin: str
 
 
-class InvalidParams(NodeError, number=-32602, http=400, text="Invalid parameters: {reason}"):
+class InvalidParams(Failure, number=-32602, http=400, text="Invalid parameters: {reason}"):
     """The parameters do not fit the verb's declaration."""
 
-    reason: str
 
-
-class InternalCallError(NodeError, number=-32603, text="Internal JSON-RPC error: {{'reason': {reason!r}}}"):
+class InternalCallError(Failure, number=-32603, text="Internal JSON-RPC error: {{'reason': {reason!r}}}"):
     """Something failed in the machinery of the call that has no better name."""
-
-    reason: str
