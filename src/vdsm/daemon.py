@@ -31,6 +31,7 @@ from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.netconf import StoredNetworks
 from vdsm.adapters.netlink import Netlink
 from vdsm.adapters.packages import PackageDatabase
+from vdsm.adapters.processors import HostProcessors
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
@@ -415,7 +416,8 @@ class Node:
         shared = Shared(hypervisor, images, jobs, self.accelerator, self.clock, self._tell, virt)
         pki = self.paths.pki if settings.ssl else None
         peers = HostPeers(pki, create_timeout_s=settings.migration_create_timeout)
-        return VmService(shared, UnixChannels(), peers, FirmwareFiles(self.paths.root))
+        store, processors = FirmwareFiles(self.paths.root), HostProcessors(files)
+        return VmService(shared, UnixChannels(), peers, store, processors)
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars

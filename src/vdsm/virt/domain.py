@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from vdsm.api.tuning import IoLimits
 from vdsm.api.vm_types import DisplayInfo
+from vdsm.core.cpu_lists import parse_cpu_list
 from vdsm.virt.elements import parse_int, parse_xml
 from vdsm.virt.metadata import MetadataInvalid, VmMetadata, VolumeRef, find_metadata
 from vdsm.virt.qos import Policy, find_policy, read_limits
@@ -81,6 +82,8 @@ class DomainView(Struct, frozen=True):
     cpu_quota_us: int | UnsetType
     cpu_period_us: int | UnsetType
     cpu_model: str
+    pins: Mapping[int, frozenset[int]]
+    """Of processors that are pinned, to which CPUs of the host; none where that cannot be read."""
     acpi: bool
     time_offset_s: int
     has_balloon: bool
@@ -134,6 +137,7 @@ def read_domain(domain: Element) -> DomainView:
             threads=parse_int(get_attribute(domain, "cpu/topology", "threads") or "1"),
             cpu_quota_us=_number(domain, "cputune/quota"),
             cpu_period_us=_number(domain, "cputune/period"),
+            pins=dict(_list_pins(domain)),
             cpu_model=domain.findtext("cpu/model", ""),
             acpi=domain.find("features/acpi") is not None,
             time_offset_s=_time_offset(domain),
@@ -182,6 +186,15 @@ def _kib(domain: Element, path: str) -> int | None:
 def _number(domain: Element, path: str) -> int | UnsetType:
     text = domain.findtext(path)
     return UNSET if text is None else parse_int(text)
+
+
+def _list_pins(domain: Element) -> Iterator[tuple[int, frozenset[int]]]:
+    for pin in domain.iterfind("cputune/vcpupin"):
+        try:
+            cpus = frozenset(parse_cpu_list(pin.get("cpuset", "")))
+        except ValueError:
+            cpus = frozenset()
+        yield parse_int(pin.get("vcpu", "")), cpus
 
 
 def _time_offset(domain: Element) -> int:

@@ -398,6 +398,13 @@ class AcceleratorProbe(Protocol):
     async def measure(self) -> ProbeResult: ...
 
 
+class Processors(Protocol):
+    """The host's own."""
+
+    def list_online(self) -> Mapping[int, frozenset[int]]:
+        """Each CPU that is online, with all that share its core, itself too. May block."""
+
+
 class NetworkDisk(Struct, frozen=True):
     """How qemu opens a disk without a mount."""
 

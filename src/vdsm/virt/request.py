@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, field
 from vdsm.api.errors import CreateFailed, MemoryHandleInvalid
 from vdsm.api.vm import VmParameters
 from vdsm.virt import hostedits
+from vdsm.virt.cpu_policy import infer_policy
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
 from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
 from vdsm.virt.hostedits import LOCKED_PASSWORD, HostFacts
@@ -89,6 +90,7 @@ def plan_request(
         metadata = metadata.changed(memoryVolumes=memory.handle)
     if destroys_on_reboot:
         metadata = metadata.changed(destroy_on_reboot=True)
+    metadata = infer_policy(metadata, found)
     set_metadata(domain, metadata)
     _check_length(domain)
     offset_s = found.time_offset_s if parameters.time_offset_s is UNSET else parameters.time_offset_s

@@ -19,7 +19,8 @@ from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
-from vdsm.virt.ports import Channels, FirmwareStore, Peers
+from vdsm.virt.pinning import Pinner
+from vdsm.virt.ports import Channels, FirmwareStore, Peers, Processors
 from vdsm.virt.power import Farewell, Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
@@ -41,7 +42,9 @@ class VmService:
     Until recovery is done, every verb fails with NotReady (99). Ending `run` leaves all VMs running.
     """
 
-    def __init__(self, shared: Shared, channels: Channels, peers: Peers, store: FirmwareStore) -> None:
+    def __init__(
+        self, shared: Shared, channels: Channels, peers: Peers, store: FirmwareStore, processors: Processors
+    ) -> None:
         self._shared = shared
         self.firmware = FirmwareService(shared, store)
         """Fits `api.firmware.FirmwareApi`."""
@@ -69,6 +72,7 @@ class VmService:
         self.tuning = TuningService(shared, self.guests.channels.say)
         self.updates = UpdateService(shared)
         self.secrets = SecretService(shared.hypervisor)
+        self._pinner = Pinner(shared, processors)
 
     async def run(self) -> None:
         """Recover the VMs, then watch and sample them until cancelled."""
@@ -80,6 +84,7 @@ class VmService:
             self._resumer.look_at_all()
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             shared.children.spawn(self.guests.run(), "listen to guests")
+            shared.children.spawn(self._pinner.run(), "keep processors of VMs apart")
             shared.children.spawn(self.secrets.begin(), "forget old secrets")
             keeping = repeat(self.firmware.look, every_s=FIRMWARE_EVERY_S, clock=shared.clock, name="look at firmware")
             shared.children.spawn(keeping, "look at what firmware keeps")

@@ -14,6 +14,7 @@ from vdsm.api.tuning import DiskPolicy, DiskTune, IoLimits, PolicyChange, VmIoPo
 from vdsm.core.cpu_lists import parse_cpu_list
 from vdsm.core.errors import InvalidArgument, NodeError
 from vdsm.core.undo import AsyncUndo
+from vdsm.virt.cpu_policy import pin_by_hand
 from vdsm.virt.domain import DiskView, DomainView
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import VmMetadata
@@ -77,6 +78,8 @@ class TuningService:
             await hypervisor.set_cpu_count(vm_id, count)
             for cpu, host_cpus in enumerate(pinning):
                 await hypervisor.pin_cpu(vm_id, cpu, host_cpus)
+            if pinning and not vm.is_external:
+                await self._shared.store(vm, pin_by_hand(vm.metadata, count))
             await self._shared.refresh(vm)
             self._say(vm, "set-number-of-cpus", {"count": count})  # some guests use new ones only when told to
 

@@ -31,7 +31,7 @@ def test_owner_and_start_are_stamped_whatever_the_client_says() -> None:
         '<owner>/elsewhere</owner><startTime type="float">1</startTime><exitCode type="int">0</exitCode><kept>1</kept>'
     )
     wish = plan(VmParameters(xml=domain_xml(metadata=claims), elapsed_offset_s=100.0), owner="/here", now_s=1000.0)
-    assert wish.metadata.values == {"owner": "/here", "startTime": 900.0, "kept": "1"}
+    assert wish.metadata.values == {"owner": "/here", "startTime": 900.0, "kept": "1", "cpuPolicy": "none"}
     assert find_metadata(wish.domain) == wish.metadata
 
 

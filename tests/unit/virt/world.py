@@ -256,6 +256,13 @@ class FakePeers:
         return self.services[place.host]
 
 
+class FakeProcessors:
+    """Four cores of two threads each, CPU 4 beside CPU 0 and so on."""
+
+    def list_online(self) -> dict[int, frozenset[int]]:
+        return {cpu: frozenset((cpu % 4, cpu % 4 + 4)) for cpu in range(8)}
+
+
 class World:
     """Hypervisor, images and clock outlive the services that run on them, as on a host."""
 
@@ -267,6 +274,7 @@ class World:
         self.firmware = FakeFirmware()
         self.jobs = FakeJobs()
         self.peers = FakePeers()
+        self.processors = FakeProcessors()
         self.events: list[VmStatusChanged] = []
         self.moves: list[MigrationProgressed] = []
 
@@ -274,7 +282,8 @@ class World:
         accelerator = Accelerator(AcceleratorSetting.TCG, NoProbe())
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
         ports = (self.hypervisor, self.images, self.jobs, accelerator, self.clock)
-        return VmService(Shared(*ports, self._hear, chosen), self.channels, self.peers, self.firmware)
+        shared = Shared(*ports, self._hear, chosen)
+        return VmService(shared, self.channels, self.peers, self.firmware, self.processors)
 
     def _hear(self, event: VmEvent) -> None:
         if isinstance(event, VmStatusChanged):
