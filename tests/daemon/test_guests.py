@@ -1,8 +1,12 @@
 """The inside of a VM: a whole daemon, a real socket, and the small agent of guest/ at its other end."""
 
+import asyncio
+import json
 import os
 import socket
+import statistics
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +86,72 @@ async def test_an_agent_and_all_who_want_to_know(inside: Inside, daemon: Running
     await daemon.rpc("VM.desktopLogin", {"vmID": vm_id, "domain": "d", "username": "u", "password": "p"})
     await daemon.rpc("VM.desktopSendHcCommand", {"vmID": vm_id, "message": "dance"})
     assert ("loginctl", "lock-sessions") in inside.ran
+
+
+class Babbler:
+    """A guest that never stops to say something."""
+
+    def __init__(self, path: Path, words: bytes) -> None:
+        self.written = 0
+        self._words = words
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._peer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._peer, _ = self._listener.accept()
+            while True:
+                self.written += self._peer.send(self._words)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        if self._peer is not None:
+            self._peer.shutdown(socket.SHUT_RDWR)
+            self._peer.close()
+        self._thread.join(30)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b'{"__name__": "active-user", "name": "a"}\n{"__name__": "active-user", "name": "b"}\n' * 500,
+        b'{"__name__": "applications", "applications": ["' + b"x" * 500_000 + b'"]}\n',
+        b"[" * 65536,
+        b"\xff\n" * 30_000,
+    ],
+    ids=["users", "applications", "brackets", "no text"],
+)
+async def test_guests_that_babble_hurt_nobody(daemon: Running, root: Path, words: bytes) -> None:
+    babbler = Babbler(root / "agent", words)
+    try:
+        begin_s = time.monotonic()
+        vm_id = make_id()
+        xml = DOMAIN.format(vm_id=vm_id, path=root / "agent")
+        await daemon.rpc("VM.create", {"vmID": vm_id, "vmParams": {"xml": xml}})
+        await daemon.wait_until(lambda: daemon.list_statuses(vm_id))
+        async with asyncio.timeout(30):
+            while babbler.written == 0:
+                await daemon.rpc("Host.ping2")
+        took_s = []
+        for _ in range(100):
+            called_s = time.monotonic()
+            await daemon.rpc("VM.getStats", {"vmID": vm_id})
+            took_s.append(time.monotonic() - called_s)
+        seconds = time.monotonic() - begin_s
+        assert statistics.median(took_s) < 0.25, "a call takes a few ms, more on a busy machine"
+        assert babbler.written < (400 + 100 * seconds) * 4096 + (2 << 20), "what was read, and what sockets hold"
+        assert len(daemon.list_statuses(vm_id)) <= 3 + seconds / 5
+        [stats] = await daemon.rpc("VM.getStats", {"vmID": vm_id})
+        assert len(json.dumps(stats)) < 5000
+    finally:
+        babbler.close()
 
 
 async def test_without_an_agent(daemon: Running, root: Path) -> None:
