@@ -205,6 +205,9 @@ class _Images:
     async def read(self, domain_id: str, path: str, length: int) -> bytes:
         return await self._images.read_start(domain_id, path, length)
 
+    async def pad(self, domain_id: str, path: str) -> None:
+        await self._images.pad(domain_id, path)
+
     async def write(self, domain_id: str, path: str, content: bytes) -> None:
         await self._images.write_start(domain_id, path, content)
 

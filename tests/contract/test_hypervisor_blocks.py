@@ -10,7 +10,7 @@ import pytest
 from lab.commands import run
 from tests.contract.test_hypervisor import FakeWorld, Suite, World, make_definition
 from vdsm.virt.domain import DiskView, parse_domain
-from vdsm.virt.ports import BlockJobFigures, EventKind, HypervisorRefused
+from vdsm.virt.ports import BlockJobFigures, DomainState, EventKind, HypervisorRefused
 
 SIZE_BYTES = 4 << 20
 _COPY, _COMMIT, _ACTIVE_COMMIT = 2, 3, 4  # virDomainBlockJobType
@@ -95,6 +95,18 @@ class BlockContract(Suite):
         third = make_layer(tmp_path / "third", tmp_path / "top")
         await world.hypervisor.snapshot(vm_id, format_snapshot([("vda", third)]))
         assert list_layers((await look(world, vm_id))["vda"]) == ["third", "top", "base"]
+
+    async def test_memory_of_the_same_moment(self, world: World, tmp_path: Path) -> None:
+        vm_id = await start(world, tmp_path)
+        top, memory = make_layer(tmp_path / "top", tmp_path / "base"), tmp_path / "memory"
+        memory.write_bytes(bytes(64 << 20))
+        xml = format_snapshot([("vda", top)])
+        xml = xml.replace("<disks>", f"<memory snapshot='external' file='{memory}'/><disks>")
+        await world.hypervisor.snapshot(vm_id, xml, has_memory=True)
+        assert list_layers((await look(world, vm_id))["vda"]) == ["top", "base"]
+        assert (await world.hypervisor.get_domain(vm_id)).state is DomainState.RUNNING
+        saved = parse_domain(await world.hypervisor.read_saved(str(memory)))
+        assert saved.vm_id == vm_id
 
     async def test_all_disks_or_none(self, world: World, tmp_path: Path) -> None:
         vm_id = await start(world, tmp_path)

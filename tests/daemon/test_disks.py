@@ -217,7 +217,7 @@ async def test_a_failed_job_tells_why_and_cannot_be_stopped(daemon: Running, tmp
         ("VM.snapshot", {"snapDrives": [], "timeout": "soon"}, 91),
         ("VM.snapshot", {"snapDrives": [], "freeze_timeout": -8}, 91),
         ("VM.snapshot", {"snapDrives": [], "jobUUID": "../../etc"}, 91),
-        ("VM.snapshot", {"snapDrives": [], "snapMemory": "a,b,c,d,e,f"}, 44),
+        ("VM.snapshot", {"snapDrives": [], "snapMemory": "a,b,c,d,e,f"}, 100),
         ("VM.snapshot", {"snapDrives": [], "vmID": make_id()}, 1),
         ("VM.merge", {}, 91),
         ("VM.merge", {"drive": {}, "baseVolUUID": make_id(), "topVolUUID": make_id()}, 91),

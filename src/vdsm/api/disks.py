@@ -54,14 +54,18 @@ class DiskApi(Protocol):
     @verb(
         "VM.snapshot",
         "POST /{vm_id}/snapshot",
-        fails=(*_FAILS, "migration-in-progress", "job-exists", "memory-not-supported"),
+        fails=(*_FAILS, "migration-in-progress", "job-exists", "memory-handle-invalid"),
     )
     @xmlrpc("snapshot", "vm_id drives memory frozen")
     async def snapshot(
         self,
         vm_id: _Vm,
         drives: Annotated[list[SnapshotDrive], ovirt("snapDrives"), "the disks, all at the same moment"],
-        memory: Annotated[str | None, ovirt("snapMemory"), "volumes for the memory: not supported yet"] = None,
+        memory: Annotated[
+            str | None,
+            ovirt("snapMemory"),
+            "where the memory goes, too: a handle as VM.hibernate takes it",
+        ] = None,
         frozen: Annotated[bool, "the caller froze the guest's file systems, and thaws them"] = False,
         job_id: Annotated[Uuid | None, ovirt("jobUUID"), "the job's id; without one it gets any"] = None,
         timeout_minutes: Annotated[_Minutes, ovirt("timeout"), "for the memory"] = 30,
@@ -69,7 +73,8 @@ class DiskApi(Protocol):
             _Minutes, ovirt("freeze_timeout"), "how long file systems may be frozen before it is given up"
         ] = 8,
     ) -> None:
-        """Begin to put new tops on disks: a job, which fails with 48. Disks that have their new top already stay."""
+        """Begin to put new tops on disks: a job, which fails with 48. Disks that have their new top already stay. While
+        its memory is written the VM stands still, and is not frozen before."""
 
     @verb(
         "VM.merge",

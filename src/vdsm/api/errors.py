@@ -166,10 +166,6 @@ class DiskRefreshFailed(Failure, number=1640, http=409, text="Failed to read the
     """Its size on storage is not known."""
 
 
-class MemoryNotSupported(NodeError, number=44, http=409, text="Snapshots with memory are not supported"):
-    """Only disks can be part of a snapshot."""
-
-
 class UnsupportedByAgent(_VmFailure, number=75, http=409, text="The agent of VM {vm_id} cannot do that: {reason}"):
     """The guest's agent, or this libvirt, does not know the command."""
 

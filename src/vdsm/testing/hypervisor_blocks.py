@@ -38,6 +38,7 @@ class FakeBlockJob(Struct):
 class _World(Protocol):
     agents: set[str]
     held: set[str]
+    saved: dict[str, str]
     block_jobs: dict[tuple[str, str], FakeBlockJob]
     blocks_move: bool
 
@@ -56,8 +57,11 @@ class _World(Protocol):
 class FakeBlocks:
     """Fits `virt.ports.BlockChanger`."""
 
-    async def snapshot(self: _World, vm_id: str, xml: str) -> None:
+    async def snapshot(self: _World, vm_id: str, xml: str, *, has_memory: bool = False) -> None:
         domain = await self._find("snapshot", vm_id)
+        memory = fromstring(xml).find("memory")
+        if (memory is not None) is not has_memory:
+            raise ports.HypervisorRefused("memory is told of in one place only", _INVALID_ARGUMENT)
         named = {disk.get("name", ""): disk for disk in fromstring(xml).iterfind("disks/disk")}
         for disk in domain.xml.iterfind("devices/disk"):
             target = _find(disk, "target").get("dev", "")
@@ -66,6 +70,8 @@ class FakeBlocks:
         new = {target: disk for target, disk in named.items() if disk.get("snapshot") == "external"}
         if any((vm_id, target) in self.block_jobs for target in new):
             raise ports.HypervisorRefused("a disk has an active block job", _CONFIG_UNSUPPORTED)
+        if memory is not None:
+            self.saved[memory.get("file", "")] = hypervisor_xml.format_xml(domain.xml)
         for xml_of in {id(xml): xml for xml in (domain.xml, domain.definition)}.values():
             for disk, top in [(find_disk(xml_of, target), top) for target, top in new.items()]:
                 add_layer(disk, top)

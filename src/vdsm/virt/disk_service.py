@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from vdsm.api import disks as api
-from vdsm.api import errors
 from vdsm.api.storage_types import VolumeSize
 from vdsm.core.ids import BLANK_UUID
 from vdsm.virt.merges import Merges
 from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.replication import Replication
 from vdsm.virt.resize import Resizer
+from vdsm.virt.saved import MemoryVolumes
 from vdsm.virt.shared import Shared
 from vdsm.virt.snapshots import SnapshotOrder, Snapshots
 from vdsm.virt.vm import Vm
@@ -44,14 +44,13 @@ class DiskService:
     ) -> None:
         """Begin to put new tops on disks."""
         vm = self._shared.get(vm_id)
-        if memory:
-            raise errors.MemoryNotSupported()
         order = SnapshotOrder(
             job_id=job_id or str(uuid4()),
             drives=drives,
             frozen=frozen,
             timeout_s=60 * timeout_minutes,
             freeze_timeout_s=60 * freeze_timeout_minutes,
+            memory=MemoryVolumes.parse(memory) if memory else None,
         )
         await self._snapshots.begin(vm, order)
 

@@ -79,7 +79,7 @@ class DeviceMetadata(Struct, frozen=True):
     @property
     def volume(self) -> VolumeRef | None:
         """The volume of a disk, when all four ids are there."""
-        return _find_volume(self.values)
+        return read_volume(self.values)
 
     def find_part(self, tag: str) -> Mapping[str, str] | None:
         """What is nested under that name, as far as it is text."""
@@ -88,7 +88,7 @@ class DeviceMetadata(Struct, frozen=True):
 
     def find_part_volume(self, tag: str) -> VolumeRef | None:
         """The volume that is nested under that name."""
-        return _find_volume(self.find_part(tag) or {})
+        return read_volume(self.find_part(tag) or {})
 
     def with_part(self, tag: str, part: Mapping[str, str] | None) -> Self:
         """A copy with that nested under the name; None removes it. Raises InvalidArgument for what XML cannot carry."""
@@ -236,7 +236,8 @@ class VmMetadata(Struct, frozen=True):
         return float(value) if isinstance(value, int | float) else None
 
 
-def _find_volume(values: Mapping[str, Scalar]) -> VolumeRef | None:
+def read_volume(values: Mapping[str, Scalar]) -> VolumeRef | None:
+    """The volume that four ids name, when all are there."""
     ids = [str(values.get(key, "")) for key in VOLUME_KEYS]
     return VolumeRef(*ids) if all(ids) else None
 

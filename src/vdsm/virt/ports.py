@@ -131,9 +131,12 @@ class BlockJobFigures(Struct, frozen=True):
 class BlockChanger(Protocol):
     """The part of a hypervisor that changes what is below the disks of a running VM."""
 
-    async def snapshot(self, vm_id: str, xml: str) -> None:
+    async def snapshot(self, vm_id: str, xml: str, *, has_memory: bool = False) -> None:
         """Put the tops that a `domainsnapshot` names on its disks, all at one moment or none of them; what is to stay
-        has to be named, too. The tops are there already and stay what they are; libvirt remembers nothing of it."""
+        has to be named, too. The tops are there already and stay what they are; libvirt remembers nothing of it.
+
+        With the VM's memory it stands still meanwhile, which may take long: like `migrate` in all else.
+        """
 
     async def commit_blocks(
         self, vm_id: str, target: str, base: str, top: str, bandwidth_mib: int, *, active: bool
@@ -521,6 +524,9 @@ class Images(Volumes, Protocol):
 
     async def write(self, domain_id: str, path: str, content: bytes) -> None:
         """Write to the beginning of a volume that is prepared; on disk when this returns. Never makes it longer."""
+
+    async def pad(self, domain_id: str, path: str) -> None:
+        """Let a volume that is prepared end with a whole block of 4 KiB."""
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         """Path and offset in bytes of an external lease."""

@@ -61,6 +61,11 @@ def format_parameters(vm_id: str, live_xml: str, xml: str, elapsed_s: float) -> 
     return pickles.dump({"vmId": vm_id, "_srcDomXML": live_xml, "xml": xml, "elapsedTimeOffset": elapsed_s})
 
 
+def format_snapshot(live_xml: str, elapsed_s: float) -> bytes:
+    """What is left beside a copy of the memory of a VM that runs on."""
+    return pickles.dump({"restoreFromSnapshot": True, "_srcDomXML": live_xml, "elapsedTimeOffset": elapsed_s})
+
+
 def parse_parameters(data: bytes) -> SavedParameters:
     """What stands there, as far as it is of the right kind; raises PickleInvalid."""
     values = pickles.load(data)

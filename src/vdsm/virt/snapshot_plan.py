@@ -11,8 +11,9 @@ from vdsm.api.disks import SnapshotDrive
 from vdsm.core.ids import BLANK_UUID, is_uuid
 from vdsm.virt.domain import DomainView
 from vdsm.virt.drives import Drive, list_drives
-from vdsm.virt.metadata import VmMetadata, VolumeRef
+from vdsm.virt.metadata import VmMetadata, VolumeRef, read_volume
 from vdsm.virt.ports import PreparedImage
+from vdsm.virt.saved import MemoryVolumes
 
 KEY = "snapshot_job"
 """Where a VM's metadata has the note."""
@@ -50,6 +51,27 @@ class SnapshotRecord(Struct, frozen=True, kw_only=True):
     def encode(self) -> str:
         return msgspec.json.encode(self).decode()
 
+    @property
+    def freezes(self) -> bool:
+        """Whether the guest is frozen and thawed for it: not when it stands still anyway."""
+        return not self.frozen and not self.memoryParams
+
+    def with_memory(self, path: str) -> Self:
+        """The note with the place of the memory."""
+        return replace(self, memoryVolPath=path, memoryVol={**self.memoryParams["dst"], "path": path})
+
+    @property
+    def memory(self) -> MemoryVolumes | None:
+        """The volumes that the VM's memory is written to."""
+        refs = [read_volume(self.memoryParams.get(key, {})) for key in ("dst", "dstparams")]
+        found = [ref for ref in refs if ref is not None]
+        return MemoryVolumes(*found) if len(found) == 2 else None
+
+    @property
+    def deadline_s(self) -> float:
+        """Until when the memory is to be written."""
+        return float(self.startTime) + float(self.timeout)
+
     def with_drives(self, drives: Sequence[tuple[NewTop, PreparedImage]], xml: dict[str, str]) -> Self:
         """The note as it is to be before libvirt is asked; `xml` has the disks as they are."""
         new = {top.drive.target: _describe(top, image) for top, image in drives}
@@ -69,7 +91,8 @@ def find_record(metadata: VmMetadata) -> SnapshotRecord | None:
     """The note in a VM's metadata; None without one, or when it cannot be read."""
     try:
         record = msgspec.json.decode(str(metadata.values.get(KEY, "")), type=SnapshotRecord)
-    except (msgspec.DecodeError, RecursionError):
+        _ = record.freeze_deadline_s, record.deadline_s
+    except (msgspec.DecodeError, RecursionError, ValueError):
         return None
     return record if is_uuid(record.jobUUID) else None
 

@@ -4,6 +4,7 @@ The note of a snapshot is in the VM's metadata before libvirt is asked. What cam
 by the next daemon: libvirt does what it was asked for whoever is there to hear of it.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
 from vdsm.virt.power import check_possible
+from vdsm.virt.saved import MemoryVolumes, format_snapshot
 from vdsm.virt.shared import Shared, find_chain
 from vdsm.virt.snapshot_plan import (
     KEY,
@@ -49,6 +51,7 @@ class SnapshotOrder(Struct, frozen=True, kw_only=True):
     frozen: bool
     timeout_s: int
     freeze_timeout_s: int
+    memory: MemoryVolumes | None = None
 
 
 class Snapshots:
@@ -109,6 +112,8 @@ class Snapshots:
         if vm.is_external:
             raise CannotSnapshot("the VM is somebody else's")
         plan = plan_snapshot(vm.view, vm.metadata, order.drives)
+        if order.memory is not None and not order.drives:
+            raise CannotSnapshot("memory goes with disks of the same moment")
         if not plan:
             return
         record = make_record(order, self._shared.clock.monotonic())
@@ -118,9 +123,11 @@ class Snapshots:
         try:
             tops = [(top, await self._prepare(top)) for top in plan]
             disks = [self._build_disk(*top) for top in tops]
+            if record.memory is not None:
+                record = record.with_memory(await self._prepare_memory(vm, record.memory))
             record = record.with_drives(tops, _list_disks(vm))
             await self._note(vm, record)
-            if not record.frozen:
+            if record.freezes:
                 is_thawed = False
                 await self._try(vm, "freeze", self._shared.hypervisor.freeze_filesystems(vm.vm_id))
             check_possible(self._shared, vm, Request.SNAPSHOT)
@@ -140,6 +147,17 @@ class Snapshots:
         check_image(top, image)
         return image
 
+    async def _prepare_memory(self, vm: Vm, memory: MemoryVolumes) -> str:
+        """Leave beside the memory what there is to know of the VM; the path for the memory."""
+        images = self._shared.images
+        target, beside = [await images.prepare(*volume.ids.values()) for volume in memory.volumes]
+        domain = parse_xml(await self._shared.hypervisor.get_migratable_xml(vm.vm_id))
+        for display in domain.iterfind("devices/graphics"):
+            display.attrib.pop("passwd", None)
+        elapsed_s = 0.0 if vm.started_s is None else self._shared.clock.monotonic() - vm.started_s
+        await images.write(memory.parameters.domain_id, beside.path, format_snapshot(format_xml(domain), elapsed_s))
+        return target.path
+
     def _build_disk(self, top: NewTop, image: PreparedImage) -> Element:
         disk = build_disk(top.drive, image, relabel=self._shared.settings.relabel_disks)
         return element("disk", *disk, name=top.drive.target, snapshot="external", type=disk.get("type"))
@@ -148,13 +166,31 @@ class Snapshots:
         await self._shared.record(vm, **{KEY: record.encode()})
 
     async def _ask(self, vm: Vm, disks: Sequence[Element], record: SnapshotRecord) -> None:
-        if self._shared.clock.monotonic() > record.freeze_deadline_s:
+        path = record.memoryVolPath
+        if path is None and self._shared.clock.monotonic() > record.freeze_deadline_s:
             raise CannotSnapshot(f"it took more than {record.freezeTimeout} s to come so far")
         named = {disk.get("name") for disk in disks}
         all_disks = () if vm.view is None else vm.view.disks
         others = [element("disk", name=disk.target, snapshot="no") for disk in all_disks if disk.target not in named]
-        xml = format_xml(element("domainsnapshot", element("disks", *disks, *others)))
-        await self._shared.hypervisor.snapshot(vm.vm_id, xml)
+        document = element("domainsnapshot", element("disks", *disks, *others))
+        if path is None:
+            await self._shared.hypervisor.snapshot(vm.vm_id, format_xml(document))
+            return
+        document.append(element("memory", snapshot="external", file=path))
+        taken = asyncio.create_task(self._shared.hypervisor.snapshot(vm.vm_id, format_xml(document), has_memory=True))
+        over = asyncio.Event()
+        taken.add_done_callback(lambda _: over.set())
+        try:
+            while not await wait_until(over, min(60.0, float(record.timeout) / 10), self._shared.clock):
+                await self._abort_late(vm, record)
+        finally:
+            taken.cancel()
+        await taken
+
+    async def _abort_late(self, vm: Vm, record: SnapshotRecord) -> None:
+        if self._shared.clock.monotonic() > record.deadline_s:
+            log.warning("VM %s: its memory is not saved within %s s", vm.vm_id, record.timeout)
+            await self._try(vm, "end", self._shared.hypervisor.abort_move(vm.vm_id))
 
     async def _thaw(self, vm: Vm) -> bool:
         return await self._try(vm, "thaw", self._shared.hypervisor.thaw_filesystems(vm.vm_id))
@@ -164,7 +200,7 @@ class Snapshots:
         try:
             await asked
         except NodeError as error:
-            log.info("VM %s: its guest could not %s for a snapshot: %s", vm.vm_id, what, error)
+            log.info("VM %s: could not %s for a snapshot: %s", vm.vm_id, what, error)
             return isinstance(error, HypervisorRefused)
         return True
 
@@ -175,13 +211,27 @@ class Snapshots:
             await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
         wanted, drives = record.list_tops(), list_drives(vm.view, vm.metadata)
         drives = [drive for drive in drives if wanted.get(drive.target) == drive.volume.volume_id]
+        is_done = bool(wanted) and len(drives) == len(wanted)
+        if record.memory is not None:
+            await self._settle_memory(vm, record.memory, is_done)
         chains = [await find_chain(shared, drive.volume) for drive in drives]
         metadata = vm.metadata.changed(**{KEY: None})
         for drive, chain in zip(drives, chains, strict=True):
             metadata = set_volume(metadata, drive.target, drive.volume, chain)
         await shared.save_metadata(vm, metadata)
         await shared.refresh(vm)
-        return bool(wanted) and len(drives) == len(wanted)
+        return is_done
+
+    async def _settle_memory(self, vm: Vm, memory: MemoryVolumes, is_done: bool) -> None:
+        images, volume = self._shared.images, memory.memory
+        try:
+            if is_done:
+                image = await images.prepare(*volume.ids.values())
+                await images.pad(volume.domain_id, image.path)
+        except NodeError as error:
+            log.warning("VM %s: its saved memory does not end with a whole block: %s", vm.vm_id, error)
+        for one in memory.volumes:
+            await self._shared.release_image(vm, one)
 
     async def _recover(self, vm: Vm, record: SnapshotRecord) -> None:
         work = partial(self._go_on, vm, record)
@@ -199,8 +249,10 @@ class Snapshots:
                     await shared.store(vm, vm.metadata)  # This waits for what libvirt does for the VM just now.
                     break
                 except NodeError:
+                    if record.memory is not None:
+                        await self._abort_late(vm, record)
                     await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
-            if vm.is_alive and record.newDrives and not record.frozen:
+            if vm.is_alive and record.newDrives and record.freezes:
                 await self._thaw(vm)
             is_done = await self._settle(vm, record)
         if vm.is_alive:
@@ -211,12 +263,14 @@ class Snapshots:
 
 def make_record(order: SnapshotOrder, now_s: float) -> SnapshotRecord:
     """The note of a snapshot that begins now."""
+    memory = order.memory
     return SnapshotRecord(
         startTime=str(now_s),
         timeout=str(order.timeout_s),
         freezeTimeout=str(order.freeze_timeout_s),
         jobUUID=order.job_id,
         frozen=order.frozen,
+        memoryParams={} if memory is None else {"dst": memory.memory.ids, "dstparams": memory.parameters.ids},
     )
 
 

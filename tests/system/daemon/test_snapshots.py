@@ -4,6 +4,7 @@ also when the daemon was killed amid one, and the guest's writes are all there."
 import random
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +25,9 @@ def begin(guest: Guest, tops: dict[str, Volume], **how: object) -> str:
     return job_id
 
 
-def take(guest: Guest, tops: dict[str, Volume]) -> None:
+def take(guest: Guest, tops: dict[str, Volume], **how: object) -> None:
     """A snapshot from its beginning to its end."""
-    guest.wait_job(begin(guest, tops))
+    guest.wait_job(begin(guest, tops, **how))
 
 
 def add(guest: Guest, tops: dict[str, Volume]) -> None:
@@ -91,7 +92,7 @@ def test_what_is_refused_at_once(vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibv
             ({"freeze_timeout": 0}, 91),
             ({"freeze_timeout": 2**70}, 91),
             ({"snapDrives": "all"}, 91),
-            ({"snapMemory": "a,b,c,d,e,f"}, 44),
+            ({"snapMemory": "a,b,c,d,e,f"}, 100),
             ({"vmID": make_id()}, 1),
         ):
             with pytest.raises(CallFailed) as refused:
@@ -103,6 +104,60 @@ def test_what_is_refused_at_once(vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibv
                 vdsmd.call(verb, vmID=guest.vm_id)
             assert refused.value.code == 19
         add(guest, top)
+        guest.end()
+
+
+def test_a_guest_goes_back_to_a_moment(vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibvirtd) -> None:
+    with running(vdsmd, pool, libvirtd, disks=1) as guest:
+        memory, beside = (pool.create_volume(Volume(format="RAW"), size) for size in (64 << 20, 64 << 10))
+        ids = (memory.image_id, memory.volume_id, beside.image_id, beside.volume_id)
+        handle = ",".join((pool.domain_id, pool.pool_id, *ids))
+        tops = {"vda": guest.add_top("vda")}
+        missing = handle.replace(beside.image_id, make_id())
+        assert guest.wait_job(begin(guest, tops, snapMemory=missing))["error"]["code"] == 48
+        assert guest.find_disagreement() == ""
+        assert guest.wait_job(begin(guest, tops, snapMemory=handle))["status"] == "done"
+        base = guest.disks["vda"][:]
+        add(guest, tops)
+        assert guest.find_disagreement() == "" and "snapshot_job" not in guest.get_values()
+        assert vdsmd.wait_status(guest.vm_id, "Up", "Powering up")
+        assert pool.get_data_path(memory).stat().st_size % 4096 == 0
+        images = Path(vdsmd.root, "run/vdsm/storage", pool.domain_id)
+        assert [link.name for link in images.iterdir()] == [base[0].image_id]
+        guest.console.wait_for_writes(guest.console.writes + 10)
+        vdsmd.call("VM.destroy", vmID=guest.vm_id)
+
+        guest.disks["vda"] = base
+        given = {"vmId": guest.vm_id, "xml": guest.format_xml(), "hiberVolHandle": handle}
+        vdsmd.call("VM.create", vmID=guest.vm_id, vmParams=given)
+        vdsmd.wait_status(guest.vm_id, "Up")
+        guest.console.wait_for_writes(guest.console.writes + 10)
+        guest.console.stop_writes()
+        guest.console.wait_until_verified()
+
+
+@pytest.mark.timeout(900)
+def test_a_daemon_that_is_killed_while_memory_is_saved(
+    vdsmd: Vdsmd, pool: Pool, libvirtd: PrivateLibvirtd, rounds: Callable[[int, int], int]
+) -> None:
+    with running(vdsmd, pool, libvirtd, disks=1) as guest:
+        memory, beside = (pool.create_volume(Volume(format="RAW"), size) for size in (64 << 20, 64 << 10))
+        ids = (memory.image_id, memory.volume_id, beside.image_id, beside.volume_id)
+        handle = ",".join((pool.domain_id, pool.pool_id, *ids))
+        for _ in range(rounds(2, 30)):
+            tops = {"vda": guest.add_top("vda")}
+            kill_during(vdsmd, random.uniform(0, 0.4), partial(take, guest, tops, snapMemory=handle))
+            vdsmd.start()
+            pool.connect()
+            poll(lambda: "snapshot_job" not in guest.get_values(), "the snapshot has ended")
+            if guest.list_live("vda")[-1] == tops["vda"].volume_id:
+                add(guest, tops)
+            poll(lambda: guest.find_disagreement() == "", "all agree")
+            vdsmd.wait_status(guest.vm_id, "Up", "Powering up")
+            images = Path(vdsmd.root, "run/vdsm/storage", pool.domain_id)
+            only = [guest.disks["vda"][0].image_id]
+            poll(lambda: [link.name for link in images.iterdir()] == only, "the rest is released")  # noqa: B023
+            pool.start_spm()
         guest.end()
 
 

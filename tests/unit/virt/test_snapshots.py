@@ -14,6 +14,7 @@ from vdsm.virt.domain import parse_domain
 from vdsm.virt.drives import list_drives
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
+from vdsm.virt.saved import parse_parameters
 from vdsm.virt.service import VmService
 from vdsm.virt.snapshot_plan import KEY, CannotSnapshot, find_record, plan_snapshot
 
@@ -253,7 +254,7 @@ async def test_refused_at_once() -> None:
         with pytest.raises(errors.NoSuchVm):
             await service.disks.snapshot(VM_ID, [wish()])
         await create(service, drives=[VOLUME])
-        with pytest.raises(errors.MemoryNotSupported):
+        with pytest.raises(errors.MemoryHandleInvalid):
             await service.disks.snapshot(VM_ID, [wish()], "a,b,c,d,e,f")
         await service.disks.snapshot(VM_ID, [wish()], job_id=JOB)
         with pytest.raises(GeneralFailure):
@@ -348,6 +349,134 @@ async def test_a_daemon_that_ends_at_any_call(number: int) -> None:
             [TOP, OTHER_TOP] if was_asked else [BASE, OTHER["volume_id"]]
         )
         assert (KEY in world.stored().values, world.hypervisor.held) == (False, set())
+
+
+MEMORY, BESIDE = (f"{number}0000000-0000-4000-8000-000000000000" for number in "ab")
+HANDLE = ",".join((VOLUME["domain_id"], VOLUME["pool_id"], MEMORY, MEMORY, BESIDE, BESIDE))
+MEMORY_PATH, BESIDE_PATH = (f"/run/{VOLUME['domain_id']}/{one}/{one}" for one in (MEMORY, BESIDE))
+
+
+async def test_the_memory_is_saved_beside_the_disks() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        world.hypervisor.agents.add(VM_ID)
+        look = world.hypervisor.get_migratable_xml
+
+        async def tell_passwords(vm_id: str) -> str:
+            return (await look(vm_id)).replace("<devices>", "<devices><graphics type='vnc' passwd='secret'/>")
+
+        world.hypervisor.get_migratable_xml = tell_passwords  # type: ignore[method-assign]
+        assert await take(world, service, wish(), memory=HANDLE) == ""
+        assert list_volumes(world) == {"hda": TOP}
+        assert count(world, "freeze_filesystems") == count(world, "thaw_filesystems") == 0
+        assert list(world.hypervisor.saved) == [MEMORY_PATH] == world.images.padded
+        told = parse_parameters(world.images.contents[BESIDE_PATH])
+        assert (
+            told.is_snapshot and BASE in told.live_xml and "secret" not in told.live_xml and told.elapsed_s is not None
+        )
+        assert set(world.images.prepared) == {VOLUME["image_id"]} and KEY not in world.stored().values
+
+
+async def test_a_guest_that_stands_still_is_not_frozen_for_too_long() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        look = world.hypervisor.get_migratable_xml
+
+        async def look_slowly(vm_id: str) -> str:
+            await world.clock.sleep(100)
+            return await look(vm_id)
+
+        world.hypervisor.get_migratable_xml = look_slowly  # type: ignore[method-assign]
+        await service.disks.snapshot(VM_ID, [wish()], HANDLE, job_id=JOB, freeze_timeout_minutes=1)
+        await settle()
+        await world.clock.advance(100)
+        assert await world.jobs.wait(JOB) == ""
+
+
+async def test_memory_without_disks_is_no_snapshot() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        assert "goes with disks" in await take(world, service, memory=HANDLE)
+        assert world.hypervisor.saved == {} and world.jobs.numbers == {JOB: 48}
+
+
+@pytest.mark.parametrize("method", ["snapshot", "get_migratable_xml", "set_metadata"])
+async def test_memory_that_cannot_be_saved_leaves_nothing(method: str) -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        before = world.stored()
+        world.hypervisor.fail_next(method, HypervisorRefused("no", 78))
+        assert await take(world, service, wish(), memory=HANDLE)
+        assert (world.stored(), world.images.padded, world.jobs.numbers) == (before, [], {JOB: 48})
+        assert set(world.images.prepared) == {VOLUME["image_id"]}
+
+
+async def test_memory_that_takes_too_long_is_given_up() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        aborted = asyncio.Event()
+
+        async def hang(vm_id: str, xml: str, *, has_memory: bool = False) -> None:
+            assert has_memory
+            await aborted.wait()
+            raise HypervisorRefused("operation aborted", 78)
+
+        async def abort(vm_id: str) -> None:
+            assert world.clock.monotonic() > started_s + 60
+            aborted.set()
+
+        world.hypervisor.snapshot = hang  # type: ignore[method-assign]
+        world.hypervisor.abort_move = abort  # type: ignore[method-assign]
+        started_s = world.clock.monotonic()
+        await service.disks.snapshot(VM_ID, [wish()], HANDLE, job_id=JOB, timeout_minutes=1)
+        for _ in range(11):
+            await settle()
+            assert not aborted.is_set()
+            await world.clock.advance(6)
+        assert "aborted" in await world.jobs.wait(JOB)
+        assert list_volumes(world) == {"hda": BASE} and set(world.images.prepared) == {VOLUME["image_id"]}
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_the_next_daemon_waits_for_the_memory(is_done: bool) -> None:
+    world = make_world()
+    hangs = asyncio.Event()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        take_it, aborted = world.hypervisor.snapshot, []
+
+        async def hang(vm_id: str, xml: str, *, has_memory: bool = False) -> None:
+            if is_done:
+                await take_it(vm_id, xml, has_memory=has_memory)
+            hangs.set()
+            await asyncio.Event().wait()
+
+        async def abort(vm_id: str) -> None:
+            aborted.append(vm_id)
+
+        world.hypervisor.snapshot = hang  # type: ignore[method-assign]
+        world.hypervisor.abort_move = abort  # type: ignore[method-assign]
+        await service.disks.snapshot(VM_ID, [wish()], HANDLE, job_id=JOB, timeout_minutes=1)
+        await hangs.wait()
+        record = find_record(world.stored())
+        assert record is not None and record.memory is not None and record.memory.handle == HANDLE
+        assert record.memoryVolPath == MEMORY_PATH
+    for _ in range(14):
+        world.hypervisor.fail_next("set_metadata", HypervisorTimeout(VM_ID, "set metadata", 30.0))
+    async with world.ready():
+        for _ in range(14):
+            await settle()
+            assert world.jobs.ends == {JOB: None}
+            await world.clock.advance(5)
+        assert bool(await world.jobs.wait(JOB)) != is_done
+        assert aborted and set(world.images.prepared) == {VOLUME["image_id"]}
+        assert world.images.padded == ([MEMORY_PATH] if is_done else [])
+        assert list_volumes(world) == {"hda": TOP if is_done else BASE}
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"jobUUID": "x"}', '{"jobUUID": 5}', "[" * 100_000, "x" * 1000])

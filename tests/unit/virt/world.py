@@ -54,6 +54,7 @@ class FakeImages:
         self.hanging: set[str] = set()
         """Domains that do not answer."""
         self.contents: dict[str, bytes] = {}
+        self.padded: list[str] = []
         self.missing: set[str] = set()
         self.parents: dict[str, str] = {}
         """What each volume lies on; those that are not there lie on none."""
@@ -119,6 +120,10 @@ class FakeImages:
 
     async def write(self, domain_id: str, path: str, content: bytes) -> None:
         self.contents[path] = content
+
+    async def pad(self, domain_id: str, path: str) -> None:
+        self._check_record()
+        self.padded.append(path)
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         if self.failures:

@@ -5,11 +5,7 @@ import libvirt
 from vdsm.adapters.libvirt.calls import Calls
 from vdsm.virt.ports import BlockJobFigures
 
-_SNAPSHOT_FLAGS = (
-    libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
-)
+_SNAPSHOT_FLAGS = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
 
 
 _COPY_FLAGS = (
@@ -24,11 +20,14 @@ class BlockCalls:
 
     _calls: Calls
 
-    async def snapshot(self, vm_id: str, xml: str) -> None:
-        def take(domain: libvirt.virDomain) -> None:
-            domain.snapshotCreateXML(xml, _SNAPSHOT_FLAGS)
+    async def snapshot(self, vm_id: str, xml: str, *, has_memory: bool = False) -> None:
+        flags = _SNAPSHOT_FLAGS | (0 if has_memory else libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
 
-        await self._calls.on_vm(vm_id, "snapshot", take)
+        def take(domain: libvirt.virDomain) -> None:
+            domain.snapshotCreateXML(xml, flags)
+
+        call = self._calls.transfer if has_memory else self._calls.on_vm
+        await call(vm_id, "snapshot", take)
 
     async def commit_blocks(
         self, vm_id: str, target: str, base: str, top: str, bandwidth_mib: int, *, active: bool

@@ -15,6 +15,8 @@ from vdsm.storage.ports import ImageFile, Rollbacks, Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.services.ports import LongWork
 
+_BLOCK_BYTES = 4096
+
 
 def format_volume(info: model.VolumeInfo) -> api.VolumeInfo:
     """A volume as `getInfo` tells it (facts: storage §4.4)."""
@@ -275,6 +277,10 @@ class ImageService:
         """The beginning of a prepared volume."""
         return await self._lanes.run(domain_id, _read_start, path, length)
 
+    async def pad(self, domain_id: str, path: str) -> None:
+        """Let a prepared volume end with a whole block."""
+        await self._lanes.run(domain_id, _pad, path)
+
     async def write_start(self, domain_id: str, path: str, content: bytes) -> None:
         """Write to the beginning of a prepared volume, through all caches. Raises InvalidParameterException when it is
         too short for that."""
@@ -357,6 +363,11 @@ class ImageService:
 def _read_start(path: str, length: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(length)
+
+
+def _pad(path: str) -> None:
+    size_bytes = os.stat(path).st_size
+    os.truncate(path, checks.round_up(size_bytes, _BLOCK_BYTES))
 
 
 def _write_start(path: str, content: bytes) -> None:
