@@ -405,6 +405,7 @@ class Node:
             defaults=Defaults(drive_cache=settings.qemu_drive_cache),
             sample_interval_s=settings.vm_sample_interval,
             jobs_interval_s=settings.vm_sample_jobs_interval,
+            syncs_time=settings.time_sync_snapshot_enable,
             command_timeout_s=settings.vm_command_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             shutdown_delay_s=settings.user_shutdown_timeout,

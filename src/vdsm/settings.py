@@ -55,6 +55,7 @@ class Vars:
     verify_client_cert: bool = setting(False, "also compare the name in a client's certificate with its address")
     vm_sample_interval: float = setting(15.0, "s between samples of all VMs", minimum=0.1)
     vm_sample_jobs_interval: float = setting(15.0, "s between looks at a VM's merge, if libvirt is silent", minimum=0.1)
+    time_sync_snapshot_enable: bool = setting(False, "have guests read their clocks anew after a snapshot")
     host_sample_stats_interval: float = setting(15.0, "s between samples of the host", minimum=0.1)
     vm_command_timeout: float = setting(60.0, "s until a VM's monitor counts as unresponsive", minimum=1)
     sys_shutdown_timeout: int = setting(120, "s that a guest gets to shut down", minimum=0)

@@ -54,6 +54,8 @@ class VirtSettings(Struct, frozen=True, kw_only=True):
     defaults: Defaults = field(default_factory=Defaults)
     sample_interval_s: float = 15.0
     jobs_interval_s: float = 15.0
+    syncs_time: bool = False
+    """Whether guests read their clocks anew after a snapshot."""
     command_timeout_s: float = 60.0
     shutdown_timeout_s: int = 120
     shutdown_delay_s: int = 30

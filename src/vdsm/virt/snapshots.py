@@ -111,6 +111,7 @@ class Snapshots:
     async def _take(self, vm: Vm, order: SnapshotOrder) -> None:
         if vm.is_external:
             raise CannotSnapshot("the VM is somebody else's")
+        await self._shared.refresh(vm)
         plan = plan_snapshot(vm.view, vm.metadata, order.drives)
         if order.memory is not None and not order.drives:
             raise CannotSnapshot("memory goes with disks of the same moment")
@@ -140,6 +141,11 @@ class Snapshots:
             await self._thaw(vm)
         if not is_done:
             raise failure or CannotSnapshot("libvirt did not do it")
+        if self._shared.settings.syncs_time:
+            await self._try(vm, "read its clock", self._sync_time(vm))
+
+    async def _sync_time(self, vm: Vm) -> None:
+        await self._shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
 
     async def _prepare(self, top: NewTop) -> PreparedImage:
         volume = top.volume

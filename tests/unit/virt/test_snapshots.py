@@ -76,6 +76,38 @@ async def test_disks_get_new_tops_at_one_moment() -> None:
         await until(lambda: world.images.prepared == [])
 
 
+@pytest.mark.parametrize("is_wanted", [False, True])
+async def test_guests_read_their_clocks_anew(is_wanted: bool) -> None:
+    world = make_world()
+    async with world.ready(syncs_time=is_wanted) as service:
+        await create(service, drives=[VOLUME])
+        world.hypervisor.agents.add(VM_ID)
+        asked = []
+
+        async def ask(vm_id: str, command: str) -> str:
+            asked.append((vm_id, command))
+            raise HypervisorRefused("it does not know that", 1)
+
+        world.hypervisor.ask_agent = ask  # type: ignore[method-assign]
+        assert await take(world, service, wish()) == ""
+        assert ((VM_ID, "guest-set-time") in asked) is is_wanted
+        asked.clear()
+        assert await take(world, service, wish(BASE, NEXT), job=NEXT) != ""
+        assert (VM_ID, "guest-set-time") not in asked
+
+
+async def test_a_snapshot_looks_before_it_plans() -> None:
+    """Somebody else gave the disk a new top, and nobody told of it."""
+    world = make_world()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+        folder = f"/run/{VOLUME['domain_id']}/{VOLUME['image_id']}"
+        disk = f"<disk name='hda' snapshot='external' type='file'><source file='{folder}/{TOP}'/></disk>"
+        await world.hypervisor.snapshot(VM_ID, f"<d><disks>{disk}</disks></d>")
+        assert await take(world, service, wish(TOP, NEXT)) == ""
+        assert list_volumes(world) == {"hda": NEXT}
+
+
 async def test_what_others_write_meanwhile_stays() -> None:
     world = make_world()
     async with world.ready() as service:
