@@ -55,6 +55,11 @@ class VolumeRef(Struct, frozen=True):
     volume_id: str
 
     @property
+    def image(self) -> tuple[str, str]:
+        """Domain and image: what is prepared and released as one."""
+        return self.domain_id, self.image_id
+
+    @property
     def ids(self) -> dict[str, str]:
         """By the names that metadata has for them."""
         return dict(zip(VOLUME_KEYS, astuple(self), strict=True))

@@ -201,17 +201,27 @@ class Shared(Struct, eq=False):
             raise
 
     async def prepare_again(self, vm: Vm) -> None:
-        """Prepare the images of a VM that was found until it works: its storage comes back after the daemon does."""
-        for volume in list_volumes(vm):
-            while vm.state.status is not Status.DOWN:
+        """Prepare the images of a VM that was found until it works: its storage comes back after the daemon does.
+
+        One that waits holds up no other, and which volume of it is the VM's may change meanwhile.
+        """
+        done = set[tuple[str, str]]()
+        while vm.state.status is not Status.DOWN:
+            waiting = [volume for volume in list_volumes(vm) if volume.image not in done]
+            if not waiting:
+                return
+            for volume in waiting:
                 try:
-                    await self.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
-                    break
+                    await self.images.prepare(*volume.ids.values())
                 except NodeError as error:
                     log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
+                    continue
+                done.add(volume.image)
+                if volume.image not in {other.image for other in list_volumes(vm)}:
+                    await self.release_image(vm, volume)  # Who took it from the VM may have released it before.
+            if not all(volume.image in done for volume in waiting):
                 await self.clock.sleep(_PREPARE_EVERY_S)
-        if vm.state.status is Status.DOWN:
-            await self.release_images(vm)  # What came ready after its end is still to be released.
+        await self.release_images(vm)  # What came ready after its end is still to be released.
 
     async def release_memory(self, vm: Vm) -> None:
         """Tear down the volumes of the VM's memory, if there are any; failures are logged."""

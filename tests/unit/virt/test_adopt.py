@@ -6,7 +6,8 @@ from msgspec import UNSET
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status, until
 from vdsm.core.errors import GeneralFailure, NotReady
-from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorTimeout
+from vdsm.virt.metadata import VolumeRef
+from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorTimeout, PreparedImage
 
 OTHER_ID = "cccccccc-0000-4000-8000-00000000000c"
 VOLUME_METADATA = '<device devtype="disk" name="vda">{}</device>'.format(
@@ -107,6 +108,56 @@ async def test_images_are_prepared_again_when_their_storage_is_back() -> None:
         await world.clock.advance(20)
         assert world.images.prepared == [VOLUME["image_id"]]
         assert await status(service) == "Up"
+
+
+async def test_one_image_that_waits_holds_up_no_other() -> None:
+    world, other = World(), {**VOLUME, "image_id": VOLUME["pool_id"]}
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME, other])
+    world.images.prepared.clear()
+    world.images.failures.append(GeneralFailure("its domain is away"))
+    async with world.ready():
+        await settle()
+        assert world.images.prepared == [other["image_id"]]
+        await world.clock.advance(10)
+        assert world.images.prepared == [other["image_id"], VOLUME["image_id"]]
+
+
+async def test_the_volume_that_is_the_vms_now_is_prepared() -> None:
+    world, top = World(), VOLUME["pool_id"]
+    asked, prepare = [], world.images.prepare
+
+    async def remember(*ids: str) -> PreparedImage:
+        asked.append(ids[3])
+        return await prepare(*ids)
+
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+    world.images.failures.append(GeneralFailure("its domain is away"))
+    world.images.prepare = remember  # type: ignore[method-assign]
+    async with world.ready() as service:
+        await settle()
+        vm = service._shared.vms[VM_ID]
+        [device] = vm.metadata.devices
+        vm.metadata = vm.metadata.with_device(device.with_volume(VolumeRef(**{**VOLUME, "volume_id": top})))
+        await world.clock.advance(10)
+        assert asked == [VOLUME["volume_id"], top]
+
+
+async def test_an_image_that_is_not_the_vms_any_more_is_released() -> None:
+    """Such as a replica that was dropped while its storage made it ready."""
+    world = World()
+    async with world.ready() as service:
+        await create(service, drives=[VOLUME])
+    world.images.prepared.clear()
+    world.images.may_go_on.clear()
+    async with world.ready() as service:
+        await until(lambda: world.images.waiting)
+        vm = service._shared.vms[VM_ID]
+        vm.metadata = vm.metadata.without_devices(lambda _: True)
+        world.images.may_go_on.set()
+        await settle()
+        assert world.images.prepared == []
 
 
 async def test_images_that_come_ready_after_the_end_are_released() -> None:
