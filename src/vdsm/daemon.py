@@ -421,7 +421,7 @@ class Node:
         pki = self.paths.pki if settings.ssl else None
         peers = HostPeers(pki, create_timeout_s=settings.migration_create_timeout)
         store, processors = FirmwareFiles(self.paths.root), HostProcessors(files)
-        return VmService(shared, UnixChannels(), peers, store, processors)
+        return VmService(shared, UnixChannels(), peers, store, processors, StoredNetworks(self.paths.state))
 
     def _make_host(self) -> HostService:
         settings = self.settings.vars

@@ -25,7 +25,7 @@ class _StoredNetwork(Struct, kw_only=True):
 
 
 class StoredNetworks:
-    """Implements `network.ports.Records` on a state directory; no directory is no networks."""
+    """Implements `network.ports.Records` and `virt.ports.NetworkDevices` on a state directory; none is no networks."""
 
     def __init__(self, state: Path) -> None:
         self._folder = state / "staging/netconf/nets"
@@ -33,6 +33,14 @@ class StoredNetworks:
     async def list_networks(self) -> Sequence[NetworkRecord]:
         """The networks by name; a file that cannot be understood is logged and left out."""
         return await asyncio.to_thread(self._read)
+
+    async def find_device(self, network: str) -> tuple[str, bool]:
+        """Where the network is at home, and whether that is a bridge; an unknown one is the bridge of its name."""
+        for record in await self.list_networks():
+            if record.name == network and not record.bridged and record.switch == "legacy":
+                base = record.bonding or record.nic
+                return (base if record.vlan is None else f"{base}.{record.vlan}"), False
+        return network, True
 
     def _read(self) -> list[NetworkRecord]:
         try:

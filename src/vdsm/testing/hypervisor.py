@@ -68,6 +68,7 @@ class HypervisorWorld:
         self.blocks_move = True  # jobs have done their work at once
         self.calls: list[tuple[str, str]] = []  # (method, VM id), in order
         self.secrets: dict[str, tuple[str, bytes]] = {}
+        self.networks: dict[str, str] = {}  # XML by name
         self.guests_obey = True  # a shutdown or reboot that was asked for happens
         self._listeners: list[Callable[[ports.HypervisorEvent], None]] = []
         self._failures: dict[str, list[Exception]] = {}
@@ -361,6 +362,14 @@ class FakeSecrets(HypervisorWorld):
             reason = f"a secret with UUID {owner} already defined for use with {usage}"
             raise ports.HypervisorRefused(f"internal error: {reason}", 1)
         self.secrets[uuid] = (usage, value)
+
+    async def start_network(self, name: str, xml: str) -> None:
+        await self._enter("start_network")
+        self.networks.setdefault(name, xml)
+
+    async def remove_network(self, name: str) -> None:
+        await self._enter("remove_network")
+        self.networks.pop(name, None)
 
     async def remove_secret(self, uuid: str) -> None:
         await self._enter("remove_secret")

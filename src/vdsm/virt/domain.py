@@ -90,6 +90,8 @@ class DomainView(Struct, frozen=True):
     disks: tuple[DiskView, ...]
     interfaces: tuple[InterfaceView, ...]
     graphics: tuple[DisplayInfo, ...]
+    display_networks: frozenset[str]
+    """libvirt's names of the networks that displays listen on."""
     channels: Mapping[str, str]
     """Target name to the path of the socket at which qemu listens; empty for channels of other kinds."""
     qemu_agent_connected: bool
@@ -145,6 +147,9 @@ def read_domain(domain: Element) -> DomainView:
             disks=tuple(list_disk_views(domain, metadata)),
             interfaces=tuple(_interface(card) for card in domain.iterfind("devices/interface")),
             graphics=tuple(_graphics(display) for display in domain.iterfind("devices/graphics")),
+            display_networks=frozenset(
+                listen.get("network", "") for listen in domain.iterfind("devices/graphics/listen[@type='network']")
+            ),
             channels=dict(_channel(channel) for channel in domain.iterfind("devices/channel")),
             qemu_agent_connected=any(
                 (target.get("name"), target.get("state")) == (QEMU_AGENT_CHANNEL, "connected")

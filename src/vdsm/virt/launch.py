@@ -18,6 +18,7 @@ from msgspec import Struct
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits, pickles, ports
+from vdsm.virt.display_networks import DisplayNetworks
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.firmware import FirmwareService
@@ -66,8 +67,9 @@ class _Memory(Struct, frozen=True):
 class Launcher:
     """Starts VMs, a few at once."""
 
-    def __init__(self, shared: Shared, firmware: FirmwareService) -> None:
+    def __init__(self, shared: Shared, firmware: FirmwareService, networks: DisplayNetworks) -> None:
         self._shared = shared
+        self._networks = networks
         self._firmware = firmware
         self._slots = asyncio.Semaphore(shared.settings.launches)
 
@@ -193,7 +195,11 @@ class Launcher:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, f"Not a file: {path} is a folder"))
 
     async def prepare(self, vm: Vm) -> dict[str, ports.PreparedImage]:
-        """Prepare the VM's images, and make its discs of files; by target name. Raises Abandoned."""
+        """Prepare the VM's images, by target name, its discs of files and the networks of its displays.
+
+        Raises Abandoned, and what the hypervisor does.
+        """
+        await self._networks.begin(vm)
         images: dict[str, ports.PreparedImage] = {}
         disks = () if vm.view is None else vm.view.disks
         for target, payload in list_payloads(vm.vm_id, disks, vm.metadata).items():

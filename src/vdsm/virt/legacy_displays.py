@@ -13,10 +13,11 @@ LOCKED_SINCE = "1970-01-01T00:00:01"
 def build_display(kind: str, wishes: DeviceParameters, old: VmParameters, default_address: str) -> Element:
     """A display, locked by a password that expired in 1970. Wishes of the device come before those of older keys."""
     is_spice = kind == "spice"
-    address = given(wishes.display_address, given(old.display_address, "")) or default_address
+    address = given(wishes.display_address, given(old.display_address, ""))
+    network = given(wishes.display_network, given(old.display_network, ""))
     made = element(
         "graphics",
-        element("listen", type="address", address="0.0.0.0" if address == "0" else address),
+        _listen("" if address else network, address or default_address),
         type=kind,
         port=-1,
         autoport=True,
@@ -34,6 +35,13 @@ def build_display(kind: str, wishes: DeviceParameters, old: VmParameters, defaul
         if not given(wishes.file_transfer, given(old.file_transfer, True)):
             made.append(element("filetransfer", enable=False))
     return made
+
+
+def _listen(network: str, address: str) -> Element:
+    """An address comes before a network, which has one on each host."""
+    if network:
+        return element("listen", type="network", network=f"vdsm-{network}")
+    return element("listen", type="address", address="0.0.0.0" if address == "0" else address)
 
 
 def build_video(device: DeviceSpec) -> Element:

@@ -26,14 +26,10 @@ class Pinner:
         self._tried: dict[str, dict[int, Cpus]] = {}
         """What was asked for last: what libvirt tells otherwise, or refuses, is not asked for again and again."""
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        stale = self._shared.pins_stale
-        while True:
-            await stale.wait()
-            stale.clear()
-            if self._is_concerned():
-                await self._pin_all(await asyncio.to_thread(self._processors.list_online))
+    async def look(self) -> None:
+        """Ask for what is not as it should be; failures are logged."""
+        if self._is_concerned():
+            await self._pin_all(await asyncio.to_thread(self._processors.list_online))
 
     def _is_concerned(self) -> bool:
         """Without VMs that have processors for themselves, or had, nobody needs to be told where to run."""

@@ -305,7 +305,17 @@ class SecretStore(Protocol):
         """One that is not there is success."""
 
 
-class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, SecretStore, Protocol):
+class NetworkStore(Protocol):
+    """The part of a hypervisor that knows networks by name."""
+
+    async def start_network(self, name: str, xml: str) -> None:
+        """Have the network, by that XML if there is none of that name yet."""
+
+    async def remove_network(self, name: str) -> None:
+        """VMs that use it stay as they are; no network of that name is success."""
+
+
+class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, SecretStore, NetworkStore, Protocol):
     """libvirt as virt sees it.
 
     Every call may raise HypervisorDown; calls on one VM raise NoSuchDomain, HypervisorTimeout, HypervisorRefused.
@@ -406,6 +416,13 @@ class Processors(Protocol):
 
     def list_online(self) -> Mapping[int, frozenset[int]]:
         """Each CPU that is online, with all that share its core, itself too. May block."""
+
+
+class NetworkDevices(Protocol):
+    """The host's networks, as it was told to make them."""
+
+    async def find_device(self, network: str) -> tuple[str, bool]:
+        """The device where the network is at home on this host, and whether that is a bridge."""
 
 
 class NetworkDisk(Struct, frozen=True):

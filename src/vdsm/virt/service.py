@@ -10,6 +10,7 @@ from vdsm.virt.console import Console
 from vdsm.virt.device_service import DeviceService
 from vdsm.virt.devices import Devices
 from vdsm.virt.disk_service import DiskService
+from vdsm.virt.display_networks import DisplayNetworks
 from vdsm.virt.firmware import LOOK_EVERY_S as FIRMWARE_EVERY_S
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.guest.service import GuestService
@@ -20,7 +21,7 @@ from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.service import MigrationService
 from vdsm.virt.migration.source import Source
 from vdsm.virt.pinning import Pinner
-from vdsm.virt.ports import Channels, FirmwareStore, Peers, Processors
+from vdsm.virt.ports import Channels, FirmwareStore, NetworkDevices, Peers, Processors
 from vdsm.virt.power import Farewell, Power
 from vdsm.virt.report import build_info, build_short_info, build_stats
 from vdsm.virt.request import plan_request
@@ -43,12 +44,19 @@ class VmService:
     """
 
     def __init__(
-        self, shared: Shared, channels: Channels, peers: Peers, store: FirmwareStore, processors: Processors
+        self,
+        shared: Shared,
+        channels: Channels,
+        peers: Peers,
+        store: FirmwareStore,
+        processors: Processors,
+        networks: NetworkDevices,
     ) -> None:
         self._shared = shared
         self.firmware = FirmwareService(shared, store)
         """Fits `api.firmware.FirmwareApi`."""
-        self._launcher = Launcher(shared, self.firmware)
+        self._networks = DisplayNetworks(shared, networks)
+        self._launcher = Launcher(shared, self.firmware, self._networks)
         self.guests = GuestService(shared, channels)
         """Fits `api.guest.GuestApi`."""
         self._power = Power(shared, self.guests.channels.say)
@@ -80,11 +88,12 @@ class VmService:
         shared.hypervisor.subscribe(self._watcher.on_event)
         try:
             await self._adopter.recover()
+            shared.vms_changed.set()
             self._watcher.replay()
             self._resumer.look_at_all()
             shared.children.spawn(self._resumer.end_the_late(), "end VMs that wait for too long")
             shared.children.spawn(self.guests.run(), "listen to guests")
-            shared.children.spawn(self._pinner.run(), "keep processors of VMs apart")
+            shared.children.spawn(self._keep_host(), "keep the host as its VMs need it")
             shared.children.spawn(self.secrets.begin(), "forget old secrets")
             keeping = repeat(self.firmware.look, every_s=FIRMWARE_EVERY_S, clock=shared.clock, name="look at firmware")
             shared.children.spawn(keeping, "look at what firmware keeps")
@@ -94,6 +103,13 @@ class VmService:
             await repeat(self._sampler.sample, every_s=interval_s, clock=shared.clock, name="sampling of VMs")
         finally:
             await shared.children.close()
+
+    async def _keep_host(self) -> None:
+        while True:
+            await self._shared.vms_changed.wait()
+            self._shared.vms_changed.clear()
+            await self._pinner.look()
+            await self._networks.look()
 
     @property
     def is_ready(self) -> bool:

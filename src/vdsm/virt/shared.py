@@ -84,8 +84,8 @@ class Shared(Struct, eq=False):
     vms: dict[str, Vm] = field(default_factory=dict)
     children: Children = field(default_factory=Children)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    pins_stale: asyncio.Event = field(default_factory=asyncio.Event)
-    """Something happened that tells where processors of VMs belong."""
+    vms_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """A VM's XML was read, or a VM ended."""
 
     def check_ready(self) -> None:
         """Raise NotReady (99) while VMs are still being recovered."""
@@ -154,7 +154,7 @@ class Shared(Struct, eq=False):
         log.info("VM %s is down: %s", vm.vm_id, exit_info.message)
         vm.state = vm.state.after(Happening.STOPPED, exit_info=exit_info)
         vm.stopped.set()
-        self.pins_stale.set()
+        self.vms_changed.set()
         vm.stirred.set()
         for merge in vm.merges.values():
             merge.changed.set()
@@ -289,7 +289,7 @@ class Shared(Struct, eq=False):
     def read(self, vm: Vm, record: DomainRecord) -> None:
         """Take over the VM's XML as libvirt has it now."""
         vm.xml, vm.is_stale = record.xml, False
-        self.pins_stale.set()
+        self.vms_changed.set()
         try:
             vm.view = parse_domain(record.xml)
             vm.agent_connected = vm.view.qemu_agent_connected

@@ -64,6 +64,7 @@ def test_every_case_that_can_start_does(furnished: PrivateLibvirtd) -> None:
             for vm_id in ids:
                 vdsmd.call("VM.destroy", vmID=vm_id)
         assert vdsmd.call("Host.getVMList") == []
+        poll(lambda: not furnished.run("virsh", "-q", "net-list", "--all").strip(), "no network is left")
     told = [f"{name}: {line}" for name, lines in faults.items() for line in lines]
     assert not told, "\n".join(told)
     assert furnished.run("virsh", "-q", "list", "--all").strip() == ""

@@ -51,3 +51,21 @@ async def test_no_folder_is_no_networks(tmp_path: Path) -> None:
 )
 def test_the_device_that_carries_the_addresses(record: NetworkRecord, device: str) -> None:
     assert record.device == device
+
+
+@pytest.mark.parametrize(
+    ("stored", "home"),
+    [
+        ({"nic": "eth0"}, ("red", True)),
+        ({"nic": "eth0", "bridged": False}, ("eth0", False)),
+        ({"nic": "eth0", "vlan": 7, "bridged": False}, ("eth0.7", False)),
+        ({"bonding": "bond0", "vlan": 0, "bridged": False}, ("bond0.0", False)),
+        ({"bonding": "bond0", "bridged": False, "switch": "ovs"}, ("red", True)),
+        (None, ("red", True)),
+    ],
+)
+async def test_where_a_network_is_at_home(
+    nets: Path, tmp_path: Path, stored: dict[str, object] | None, home: tuple[str, bool]
+) -> None:
+    (nets / ("red" if stored is not None else "blue")).write_text(json.dumps(stored or {}))
+    assert await StoredNetworks(tmp_path).find_device("red") == home

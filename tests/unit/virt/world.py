@@ -261,6 +261,13 @@ class FakePeers:
         return self.services[place.host]
 
 
+class FakeNetworks:
+    """Networks are bridges, but for one."""
+
+    async def find_device(self, network: str) -> tuple[str, bool]:
+        return ("eth1.7", False) if network == "plain" else (network, True)
+
+
 class FakeProcessors:
     """Four cores of two threads each, CPU 4 beside CPU 0 and so on."""
 
@@ -288,7 +295,7 @@ class World:
         chosen = VirtSettings(host=HOST, **settings)  # type: ignore[arg-type]
         ports = (self.hypervisor, self.images, self.jobs, accelerator, self.clock)
         shared = Shared(*ports, self._hear, chosen)
-        return VmService(shared, self.channels, self.peers, self.firmware, self.processors)
+        return VmService(shared, self.channels, self.peers, self.firmware, self.processors, FakeNetworks())
 
     def _hear(self, event: VmEvent) -> None:
         if isinstance(event, VmStatusChanged):

@@ -17,6 +17,7 @@ from vdsm.adapters.libvirt.connection import Connector, Link
 from vdsm.adapters.libvirt.devices import DeviceCalls
 from vdsm.adapters.libvirt.events import EventWatcher
 from vdsm.adapters.libvirt.migration import MigrationCalls
+from vdsm.adapters.libvirt.networks import NetworkCalls
 from vdsm.adapters.libvirt.pool import CLOSE_TIMEOUT_S, Pool
 from vdsm.adapters.libvirt.sampling import TIMEOUT_S as SAMPLE_TIMEOUT_S
 from vdsm.adapters.libvirt.sampling import Sampler
@@ -36,7 +37,9 @@ _UNDEFINE_FLAGS = (
 )
 
 
-class LibvirtHypervisor(DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls, BackupCalls, SecretCalls):
+class LibvirtHypervisor(
+    DeviceCalls, TuningCalls, BlockCalls, MigrationCalls, AgentCalls, BackupCalls, SecretCalls, NetworkCalls
+):
     """Fits `virt.ports.Hypervisor`, which tells what each method promises. Made for one event loop.
 
     `open` before use, `close` at the end. No call ever blocks the event loop; while libvirtd is away all of them fail
