@@ -26,7 +26,6 @@ class CallSettings(Struct, frozen=True):
     starts_limit: int = 4
     definitions_limit: int = 2
     questions_limit: int = 4  # to agents inside VMs, of which any may be silent
-    farewells_limit: int = 2  # shutdowns by agents, each of which may take a minute
     transfers_limit: int = MOST_MOVES
     destroy_patience_s: float = 1.0  # how long destroy waits for a call in flight before it goes beside it
 
@@ -41,8 +40,7 @@ class Calls:
         self._lanes = Lanes()
         self._destroy_lanes = Lanes()
         self._agent_lanes = Lanes()
-        self.questions = Turnstile(settings.questions_limit)
-        self.farewells = Turnstile(settings.farewells_limit)
+        self._questions = Turnstile(settings.questions_limit)
         self._transfer_lanes = Lanes()
         self._transfers = Turnstile(settings.transfers_limit)
         self.starts = Turnstile(settings.starts_limit)
@@ -83,11 +81,9 @@ class Calls:
                 holds.add(turnstile)
         return await self._make(what, function, timeout_s, holds)
 
-    async def on_agent(
-        self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T], turnstile: Turnstile, timeout_s: float
-    ) -> T:
+    async def on_agent(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T], timeout_s: float) -> T:
         """A call on the agent inside a VM: libvirt makes it beside calls on the VM, after others on that agent."""
-        return await self._beside(vm_id, what, function, self._agent_lanes, turnstile, timeout_s)
+        return await self._beside(vm_id, what, function, self._agent_lanes, self._questions, timeout_s)
 
     async def transfer(self, vm_id: str, what: str, function: Callable[[libvirt.virDomain], T]) -> T:
         """A call that lasts as long as all memory of the VM takes, beside its other calls; a few at once."""
@@ -106,8 +102,8 @@ class Calls:
         with _Holds(vm_id) as holds:
             await lanes.enter(vm_id, what, timeout_s)
             holds.add(lanes)
-            await turnstile.enter(vm_id, what, timeout_s)
-            holds.add(turnstile)
+            await self._questions.enter(vm_id, what, timeout_s)
+            holds.add(self._questions)
         return await self._make(
             what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, holds
         )

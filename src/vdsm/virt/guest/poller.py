@@ -56,7 +56,7 @@ class AgentPoller:
     async def look(self) -> None:
         """Begin to ask every VM whose agent may have news; those that are still being asked are left alone."""
         now_s = self._shared.clock.monotonic()
-        alive = {vm.vm_id: vm for vm in self._shared.vms.values() if vm.is_alive and vm.agent_connected}
+        alive = {vm.vm_id: vm for vm in self._shared.vms.values() if _can_answer(vm)}
         self._agents = {vm_id: agent for vm_id, agent in self._agents.items() if alive.get(vm_id) is agent.vm}
         for vm in alive.values():
             agent = self._agents.get(vm.vm_id)
@@ -87,7 +87,7 @@ class AgentPoller:
         self._news.look_at(agent.vm)
 
     def _is_wanted(self, agent: _Agent) -> bool:
-        return agent.vm.is_alive and agent.vm.agent_connected and agent.vm.agent_epoch == agent.epoch
+        return _can_answer(agent.vm) and agent.vm.agent_epoch == agent.epoch
 
     async def _ask(self, agent: _Agent, command: str) -> bool:
         """Ask one thing; whether to go on."""
@@ -113,7 +113,10 @@ class AgentPoller:
         now_s = clock.monotonic()
         is_eager = now_s - agent.since_s < EAGER_S and command == qemu_agent.NETWORK
         is_unsettled = is_eager and not qemu_agent.has_address(vm.qemu_guest)
-        agent.due_s[command] = now_s + (POLL_EVERY_S if is_unsettled else qemu_agent.PERIODS[command])
+        period_s = POLL_EVERY_S if is_unsettled else qemu_agent.PERIODS[command]
+        # While its file systems are frozen an agent can nearly nothing, and says so.
+        is_bare = command == qemu_agent.INFO and agent.commands == {qemu_agent.INFO}
+        agent.due_s[command] = now_s + (SKIP_S if is_bare else period_s)
         vm.state = vm.state.asked(True)
         return True
 
@@ -125,3 +128,8 @@ class AgentPoller:
         agent.has_complained = True
         log.log(level, "VM %s: its agent does not answer %s as it should: %s", vm.vm_id, command, error)
         vm.state = vm.state.asked(False)
+
+
+def _can_answer(vm: Vm) -> bool:
+    """Whether a guest runs that has opened its agent's channel."""
+    return vm.is_alive and vm.agent_connected and not vm.state.cpus_stopped

@@ -252,3 +252,30 @@ async def test_the_agent_is_known_again_after_a_restart() -> None:
 def test_refusals_are_told_from_silence() -> None:
     refused = HypervisorRefused("unable to execute QEMU agent command", 112)
     assert refused.kind == poller.AGENT_REFUSED and json.dumps(ANSWERS)
+
+
+async def test_a_vm_that_stands_still_is_not_asked() -> None:
+    world = Agents()
+    async with world.ready() as service:
+        await create(service)
+        world.hypervisor.connect_agent(VM_ID)
+        await world.clock.advance(6)
+        await service.pause(VM_ID)
+        asked = len(world.asked)
+        await world.clock.advance(600)
+        assert len(world.asked) == asked
+        await service.resume(VM_ID)
+        await world.clock.advance(6)
+        assert len(world.asked) > asked and await status(service) == "Up"
+
+
+async def test_an_agent_that_can_nothing_is_asked_again_soon() -> None:
+    world = Agents()
+    world.hypervisor.agent_answers["guest-info"] = {"version": "1", "supported_commands": []}
+    async with world.ready() as service:
+        await create(service)
+        world.hypervisor.connect_agent(VM_ID)
+        await world.clock.advance(6)
+        world.hypervisor.agent_answers["guest-info"] = ANSWERS["guest-info"]
+        await world.clock.advance(65)
+        assert (await service.get_stats(VM_ID)).guest_user == "root"
