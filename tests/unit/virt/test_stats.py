@@ -179,3 +179,18 @@ def test_no_figure_is_ever_negative_or_endless(
     memory = get_guest_memory(both)
     found += [] if memory is UNSET else [memory.major_faults_per_s, memory.faults_per_s]
     assert all(figure is UNSET or (figure >= 0 and math.isfinite(figure)) for figure in found)
+
+
+def test_counters_that_begin_anew_give_no_rates_until_the_next_sample() -> None:
+    """A counter that wrapped, or whose device was plugged anew, fell by an amount that says nothing."""
+    block = {"block.count": 1, "block.0.name": "vda"}
+    full = {**block, "block.0.rd.bytes": 2**64 - 1, "block.0.rd.reqs": 9, "block.0.rd.times": 9, "cpu.time": 2**63}
+    fresh = {**block, "block.0.rd.bytes": 5, "block.0.rd.reqs": 1, "block.0.rd.times": 3, "cpu.time": 7}
+    later = {**block, "block.0.rd.bytes": 25, "block.0.rd.reqs": 3, "block.0.rd.times": 13, "cpu.time": 9}
+    times = {"cpu.user": 1, "cpu.system": 1}
+    both = window({**full, **times}, {**fresh, **times})
+    disks = list_disks(both, view(), {})
+    assert disks is not UNSET and (disks["vda"].read_bytes_per_s, disks["vda"].read_latency_ns) == (0.0, 0.0)
+    assert disks["vda"].read_bytes == 5 and get_cpu(both).user_percent is UNSET
+    again = list_disks(both.then(Sample.of(120.0, {**later, **times})), view(), {})
+    assert again is not UNSET and (again["vda"].read_bytes_per_s, again["vda"].read_latency_ns) == (2.0, 5.0)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from vdsm.virt.domain import DiskView
 from vdsm.virt.guest.figures import find_name
+from vdsm.virt.lifecycle import Status
 from vdsm.virt.metadata import DeviceMetadata, VmMetadata
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
@@ -41,7 +42,9 @@ class GuestNews:
         for vm in list(vms.values()):
             self.look_at(vm)
             due_s = self._recorded_at_s.get(vm.vm_id, float("-inf")) + RECORD_EVERY_S
-            if vm.is_alive and not vm.is_external and now_s >= due_s and (metadata := _update(vm)) != vm.metadata:
+            # While a VM moves or is saved, libvirt keeps others waiting.
+            is_settled = vm.state.status in (Status.UP, Status.PAUSED)
+            if is_settled and not vm.is_external and now_s >= due_s and (metadata := _update(vm)) != vm.metadata:
                 self._recorded_at_s[vm.vm_id] = now_s
                 vm.metadata = metadata
                 self._shared.children.spawn(self._record(vm), f"remember the inside of VM {vm.vm_id}")

@@ -75,3 +75,20 @@ async def test_an_agent_that_is_too_old_or_silent_holds_up_nothing() -> None:
         await migrate(source, guest_events=True)
         await until(lambda: pair.there.statuses()[-1:] == ["Up"])
         assert list_events(end) == []
+
+
+async def test_nothing_is_recorded_while_it_is_on_its_way() -> None:
+    pair = Pair()
+    pair.here.hypervisor.moves_end = False
+    async with pair.ready() as (source, _):
+        end = await listen(pair.here, source)
+        await migrate(source)
+        await until(lambda: VM_ID in pair.here.hypervisor.moves)
+        writes = pair.here.hypervisor.calls.count(("set_metadata", VM_ID))
+        await beat(pair.here, end)
+        await pair.here.clock.advance(30)
+        assert pair.here.hypervisor.calls.count(("set_metadata", VM_ID)) == writes
+        pair.here.hypervisor.moves[VM_ID].fail(HypervisorRefused("the network is gone", 9))
+        await until(lambda: pair.here.statuses()[-1] == "Up")
+        await pair.here.clock.advance(12)
+        assert pair.here.stored().agent_version == 3
