@@ -266,7 +266,14 @@ class _VmCounter:
 
     def count(self) -> VmCounts:
         statuses = self._vms.list_statuses()
-        return VmCounts(vms=len(statuses), vms_active=sum(status is not Status.DOWN for status in statuses))
+        leaving = statuses.count(Status.MIGRATION_SOURCE)
+        return VmCounts(
+            vms=len(statuses),
+            vms_active=sum(status is not Status.DOWN for status in statuses),
+            vms_migrating=leaving,
+            incoming_migrations=statuses.count(Status.MIGRATION_DESTINATION),
+            outgoing_migrations=leaving,
+        )
 
 
 def _find_owner(settings: Settings) -> tuple[int, int] | None:

@@ -1,10 +1,11 @@
 """VMs move between two whole daemons, over their real doors."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import FakeMachine, Running, make_id, running, start_vm
+from tests.daemon.running import PATIENCE_S, FakeMachine, Running, make_id, running, start_vm
 from vdsm.wire.client import CallFailed
 
 
@@ -26,6 +27,27 @@ async def test_a_vm_moves_from_door_to_door(root: Path, certificates: Path, daem
         assert status == {"status": {"code": 0, "message": "Migration done"}, "progress": 100, "downtime": 42}
         owner = there.machine.fake.domains[vm_id].xml.findtext("metadata/{*}vm/{*}owner")
         assert owner == str(there.paths.root), "it belongs to the other root now"
+
+
+async def test_hosts_count_vms_on_their_way(root: Path, certificates: Path, daemon: Running) -> None:
+    other = FakeMachine()
+    daemon.machine.fake.neighbours = {"127.0.0.1": other.fake}
+    daemon.machine.fake.moves_end = False
+    names = ("vmMigrating", "outgoingVmMigrations", "incomingVmMigrations", "vmActive")
+    async with running(root / "other", certificates, machine=other) as there:
+        await there.node.vms.wait_ready()
+        vm_id = make_id()
+        await start_vm(daemon, vm_id)
+        params = {"vmId": vm_id, "dst": f"127.0.0.1:{there.node.port}"}
+        await daemon.rpc("VM.migrate", {"vmID": vm_id, "params": params})
+        async with asyncio.timeout(PATIENCE_S):
+            while vm_id not in daemon.machine.fake.moves:
+                await asyncio.sleep(0)
+        for host, figures in ((daemon, (1, 1, 0, 1)), (there, (0, 0, 1, 1))):
+            stats = await host.rpc("Host.getStats")
+            assert tuple(stats[name] for name in names) == figures
+        daemon.machine.fake.moves[vm_id].ended.set()
+        await there.wait_until(lambda: there.list_statuses(vm_id)[-1:] == ["Up"])
 
 
 async def test_what_the_other_daemon_says_is_told(root: Path, certificates: Path, daemon: Running) -> None:
