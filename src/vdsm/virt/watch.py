@@ -98,6 +98,9 @@ class Watcher:
     def _on_suspended(self, vm: Vm, detail: int) -> None:
         if detail == _SUSPENDED_POST_COPY:
             self._shared.apply(vm, Happening.LEFT_BEHIND)
+            if vm.departure is not None:
+                progress = vm.departure.progress
+                self._shared.publish(MigrationProgressed(vm_id=vm.vm_id, progress=progress, post_copy=True))
             return
         if detail != _SUSPENDED_IO_ERROR:
             self._shared.apply(vm, Happening.SUSPENDED)

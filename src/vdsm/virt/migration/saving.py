@@ -63,6 +63,8 @@ class Saver:
     async def _run(self, vm: Vm, departure: Departure, volumes: MemoryVolumes, was: str) -> None:
         shared = self._shared
         try:
+            async with vm.changing:  # Whoever changes its devices is done then, and nobody begins any more.
+                pass
             await shared.store(vm, vm.metadata.changed(memoryVolumes=volumes.handle, savedWhile=was))
             if was == RUNNING:
                 await shared.hypervisor.suspend(vm.vm_id)

@@ -108,6 +108,8 @@ class Source:
 
     async def _run(self, vm: Vm, departure: Departure, journey: Journey, before: Departure | None) -> None:
         try:
+            async with vm.changing:  # Whoever changes its devices is done then, and nobody begins any more.
+                pass
             await self._clean_up_before(vm, before, journey.place)
             await self.until_canceled(departure, self._peers.ping(journey.place))
             await self._shared.store(vm, vm.metadata.changed(migratesTo=str(journey.place)))
@@ -349,7 +351,7 @@ class Source:
                     await self._clean_once(vm, departure.place)
                     break
                 except NodeError as error:
-                    log.warning("VM %s may be left on %s: %s", vm.vm_id, departure.place, error)
+                    log.warning("VM %s may be left on %s: %s", vm.vm_id, str(departure.place), error)
                 await self._shared.clock.sleep(self._settings.retry_s)
         if vm.departure is departure and vm.is_alive and vm.metadata.migrates_to is not None:
             await self._shared.save(vm, migratesTo=None)
@@ -360,7 +362,7 @@ class Source:
         if status in _NOT_ARRIVED:
             await self._peers.destroy(place, vm.vm_id)
         elif status is not None and vm.is_alive:
-            log.error("VM %s is here and, says %s, there too: %s", vm.vm_id, place, status)
+            log.error("VM %s is here and, says %s, there too: %s", vm.vm_id, str(place), status)
 
 
 def get_code(error: NodeError, *, is_canceled: bool) -> int:

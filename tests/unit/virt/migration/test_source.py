@@ -281,7 +281,8 @@ async def test_post_copy_and_its_failure() -> None:
             await pair.here.clock.advance(10)
             await settle()
         assert await status(source) == "Paused" == pair.here.statuses()[-1]
-        assert (await source.get_stats(VM_ID)).pause_code == "POSTCOPY" and pair.here.moves[-1].post_copy
+        assert (await source.get_stats(VM_ID)).pause_code == "POSTCOPY"
+        assert [move.post_copy for move in pair.here.moves].count(True) >= 1, "the switch is told at once"
         assert await status(destination) == "Migration Destination"
         there = pair.there.hypervisor.domains[VM_ID]
         there.state, there.reason = DomainState.PAUSED, 13
@@ -361,6 +362,17 @@ async def test_what_cannot_leave() -> None:
         await until(lambda: pair.here.statuses()[-1] == "Down")
         with pytest.raises(errors.VmIsDown):
             await migrate(source)
+
+
+async def test_whoever_changes_its_devices_is_waited_for() -> None:
+    pair = Pair()
+    async with pair.ready() as (source, _):
+        await create(source)
+        async with source._shared.vms[VM_ID].changing:
+            await migrate(source)
+            await settle()
+            assert pair.here.peers.asked == []
+        await until(lambda: pair.there.statuses()[-1:] == ["Up"])
 
 
 async def test_a_vm_that_is_destroyed_on_its_way_is_nowhere() -> None:
