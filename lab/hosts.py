@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from lab import libvirtd
-from lab.commands import run
+from lab.commands import run, wait_for
 from lab.libvirtd import Libvirtd
 from lab.namespaces import Namespaces
 from lab.processes import Spawned
@@ -39,6 +39,8 @@ class Switch(Namespaces):
 
     def plug(self, host: Namespaces, port: str, address: str) -> None:
         """Join a place that has no network yet; whoever comes with an address again is known by it."""
+        # The kernel takes a moment to clear up after a host that lost its power.
+        wait_for(lambda: f" {port}@" not in self.run("ip", "-o", "link", "show"), f"the port of {port} is free")
         hardware = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
         peer = ["peer", "name", _LINK, "address", hardware, "netns", str(host.init_pid)]
         link = ["link", "add", port, "type", "veth", *peer]

@@ -36,3 +36,9 @@ def serve_tls(host: Host, pki: Path, names: Path) -> None:
     host.libvirtd.stop()
     host.libvirtd.start()
     wait_for(lambda: host.run("virsh", "-q", "list") is not None, f"libvirtd of {host.name} answers")
+
+
+def forget_tls(host: Host) -> None:
+    """Before a host that is off starts again: its certificates were in memory, and libvirtd would not come up."""
+    file = host.folder / "etc/libvirtd.conf"
+    file.write_text(file.read_text().replace("listen_tls = 1", "listen_tls = 0"))
