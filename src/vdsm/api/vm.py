@@ -111,6 +111,7 @@ class DeviceParameters(Struct, frozen=True, kw_only=True):
     file_transfer: Annotated[Flag, ovirt("fileTransferEnable")] = UNSET
     io_limits: Annotated[IoLimits | UnsetType, ovirt("ioTune")] = UNSET
     io_thread: Annotated[Number, ovirt("pinToIoThread")] = UNSET
+    vlan_tag: Annotated[Number, ovirt("vlanid")] = UNSET
     controller_io_thread: Annotated[Number, ovirt("ioThreadId")] = UNSET
     payload: Annotated[VmPayload | UnsetType, ovirt("vmPayload")] = UNSET
     iommu_placeholder: Annotated[Flag, ovirt("iommuPlaceholder")] = UNSET
@@ -164,6 +165,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True):
     nic_model: Annotated[Text, ovirt("nicModel")] = UNSET
     network: Text = UNSET
     link_active: Annotated[Flag, ovirt("linkActive")] = UNSET
+    host_device: Annotated[Text, ovirt("hostdev")] = UNSET
     port_mirroring: Annotated[list[str] | UnsetType, ovirt("portMirroring")] = UNSET
     filter: Text = UNSET
     filter_parameters: Annotated[list[FilterParameter] | UnsetType, ovirt("filterParameters")] = UNSET

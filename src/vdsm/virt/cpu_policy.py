@@ -50,11 +50,9 @@ def find_pool(vms: Iterable[Vm], topology: Topology) -> Cpus:
             continue
         manual = _list_manual(vm.metadata)
         own = {cpu for number, cpus in vm.view.pins.items() if number in manual for cpu in cpus}
-        taken |= (
-            own
-            if vm.metadata.values.get(POLICY) == "dedicated"
-            else {other for cpu in own for other in topology.get(cpu, (cpu,))}
-        )
+        taken |= own
+        if vm.metadata.values.get(POLICY) in _WITH_CORES:
+            taken.update(*(topology.get(cpu, ()) for cpu in own))
     return frozenset(topology.keys() - taken) or frozenset(topology)
 
 

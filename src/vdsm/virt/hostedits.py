@@ -131,8 +131,9 @@ def drop_floppy_policies(domain: Element) -> None:
 
 def manage_host_devices(domain: Element) -> None:
     """Have libvirt take PCI devices from their drivers before the start, and give them back after the end."""
-    for device in domain.iterfind("devices/hostdev[@type='pci']"):
-        device.set("managed", "yes")
+    for path in ("devices/hostdev[@type='pci']", "devices/interface[@type='hostdev']"):
+        for device in domain.iterfind(path):
+            device.set("managed", "yes")
 
 
 def list_paths(domain: Element) -> list[str]:
@@ -167,10 +168,9 @@ def list_open_leases(domain: Element) -> list[LeaseKey]:
 def set_leases(domain: Element, leases: Mapping[LeaseKey, LeasePlace]) -> None:
     """Fill the placeholders of these leases; others stay as they are."""
     for key, target in _iterate_open_leases(domain):
-        path, offset = leases.get(key, ("", ""))
-        if path:
-            _fill(target, "path", "LEASE-PATH", path)
-            _fill(target, "offset", "LEASE-OFFSET", offset)
+        for attribute, value in zip(("path", "offset"), leases.get(key, ()), strict=False):
+            if target.get(attribute, "").startswith(f"LEASE-{attribute.upper()}"):
+                target.set(attribute, check_text(attribute, value))
 
 
 def _iterate_open_leases(domain: Element) -> Iterator[tuple[LeaseKey, Element]]:
@@ -178,11 +178,6 @@ def _iterate_open_leases(domain: Element) -> Iterator[tuple[LeaseKey, Element]]:
         target = lease.find("target")
         if target is not None and "LEASE-" in target.get("path", "") + target.get("offset", ""):
             yield (lease.findtext("key", "").strip(), lease.findtext("lockspace", "").strip()), target
-
-
-def _fill(target: Element, attribute: str, placeholder: str, value: str) -> None:
-    if target.get(attribute, "").startswith(placeholder):
-        target.set(attribute, check_text(attribute, value))
 
 
 def build_placeholder(view: DomainView, metadata: VmMetadata) -> Element:

@@ -49,7 +49,7 @@ def build_video(device: DeviceSpec) -> Element:
     wishes = given(device.parameters, DeviceParameters())
     model = given(device.device, "vga")
     if model == "none":
-        return element("video", element("model", type="none"))
+        return element("video", element("model", type=model))
     model = {"std": "vga", "vmware": "vmvga"}.get(model, model)
     is_qxl = model == "qxl"
     return element(

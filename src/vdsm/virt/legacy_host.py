@@ -22,9 +22,7 @@ def build_host_device(device: DeviceSpec) -> Element | None:
     if given(given(device.parameters, DeviceParameters()).iommu_placeholder, False):
         return None
     places, common = list_places(device), {"mode": "subsystem"}
-    if (found := _PCI.fullmatch(name)) is not None:
-        names = ("domain", "bus", "slot", "function")
-        address = element("address", **{key: f"0x{part}" for key, part in zip(names, found.groups(), strict=True)})
+    if (address := build_pci_address(name)) is not None:
         return element("hostdev", element("source", address), *places, **common, type="pci", managed="yes")
     if (found := _SCSI.fullmatch(name)) is not None:
         host, bus, target, unit = found.groups()
@@ -35,6 +33,15 @@ def build_host_device(device: DeviceSpec) -> Element | None:
         source = element("source", element("address", uuid="-".join(found.groups()[:5])))
         return element("hostdev", source, *places, **common, type="mdev", model="vfio-pci")
     raise CreateFailed(f"host device {name[:80]!r} cannot be made from this form; use the xml form")
+
+
+def build_pci_address(name: str, **more: str) -> Element | None:
+    """Where the PCI device of that name is; None for other names."""
+    found = _PCI.fullmatch(name)
+    if found is None:
+        return None
+    names = ("domain", "bus", "slot", "function")
+    return element("address", **{key: f"0x{part}" for key, part in zip(names, found.groups(), strict=True)}, **more)
 
 
 def build_tpm(device: DeviceSpec) -> Element:

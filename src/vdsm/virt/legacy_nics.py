@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from xml.etree.ElementTree import Element
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import Bandwidth, DeviceParameters, DeviceSpec, VmParameters
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import element
+from vdsm.virt.legacy_host import build_pci_address
 from vdsm.virt.legacy_values import given, list_places
 from vdsm.virt.metadata import DeviceMetadata
 
@@ -17,8 +18,11 @@ _BACKENDS = {"true": "vhost", "false": "qemu"}
 
 def build_card(device: DeviceSpec, custom: Mapping[str, str]) -> Element:
     """A device of type `interface`; `custom` are the VM's properties. Raises CreateFailed, InvalidArgument."""
-    if given(device.device, "bridge") != "bridge":
-        raise CreateFailed(f"network cards of kind {device.device!r} cannot be made from this form; use the xml form")
+    kind = given(device.device, "bridge")
+    if kind in ("hostdev", "sriov"):
+        return _host_card(device)
+    if kind != "bridge":
+        raise CreateFailed(f"unknown kind of network card {kind[:40]!r}")
     if given(device.port_mirroring, []):
         raise CreateFailed(f"network card {given(device.mac_address, '')}: mirroring of ports is not supported")
     mac, model, bridge = (given(text, "") for text in (device.mac_address, device.nic_model, device.network))
@@ -33,6 +37,23 @@ def build_card(device: DeviceSpec, custom: Mapping[str, str]) -> Element:
     card.extend([element("bandwidth", *ways)] if ways else [])
     card.extend(list_places(device))
     return card
+
+
+def _host_card(device: DeviceSpec) -> Element:
+    """A card of the host, mostly a virtual function, that libvirt gives the address and the VLAN."""
+    address = build_pci_address(given(device.host_device, ""), type="pci")
+    if address is None:
+        raise CreateFailed("a network card of the host needs hostdev, such as pci_0000_05_10_0")
+    mac, tag = given(device.mac_address, ""), given(device.parameters, DeviceParameters()).vlan_tag
+    return element(
+        "interface",
+        *([element("mac", address=mac)] if mac else []),
+        element("source", address),
+        *([] if tag is UNSET else [element("vlan", element("tag", id=tag))]),
+        *list_places(device),
+        type="hostdev",
+        managed="yes",
+    )
 
 
 def tell_card(device: DeviceSpec) -> list[DeviceMetadata]:
@@ -83,18 +104,11 @@ def _driver(device: DeviceSpec, bridge: str, custom: Mapping[str, str]) -> list[
 
 def _limits(way: str, wanted: Bandwidth | UnsetType) -> list[Element]:
     """libvirt needs an average; 0 of anything is no limit."""
-    if wanted is UNSET:
-        return []
-    figures = {name: given(value, 0) for name, value in _figures(wanted).items()}
+    figures = {} if wanted is UNSET else {name: value for name, value in structs.asdict(wanted).items() if value}
     if any(value < 0 for value in figures.values()):
         raise InvalidArgument("specParams", "a rate is negative")
-    limits = {name: value for name, value in figures.items() if value}
-    made = Element(way, {name: str(value) for name, value in limits.items()})
-    return [made] if "average" in limits else []
-
-
-def _figures(wanted: Bandwidth) -> dict[str, int | UnsetType]:
-    return {"average": wanted.average, "peak": wanted.peak, "burst": wanted.burst}
+    made = Element(way, {name: str(value) for name, value in figures.items()})
+    return [made] if "average" in figures else []
 
 
 def _split(text: str | UnsetType) -> list[str]:

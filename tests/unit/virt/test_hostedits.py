@@ -182,9 +182,12 @@ def test_what_wants_no_kvm_stays_as_it_is() -> None:
 
 
 def test_pci_devices_are_libvirts_to_take_and_to_give_back() -> None:
-    read = domain('<hostdev type="pci" managed="no"/><hostdev type="usb"/><hostdev type="mdev"/>')
+    read = domain(
+        '<hostdev type="pci" managed="no"/><hostdev type="usb"/><hostdev type="mdev"/><interface type="hostdev"/>'
+    )
     hostedits.manage_host_devices(read)
     assert [device.get("managed") for device in read.iterfind("devices/hostdev")] == ["yes", None, None]
+    assert read.find("devices/interface").get("managed") == "yes"  # type: ignore[union-attr]
 
 
 def test_floppies_lose_what_qemu_refuses() -> None:

@@ -157,6 +157,8 @@ def test_xml_that_cannot_be_started_is_refused_with_code_9(xml: str) -> None:
         ({"devices": [{"type": "balloon"}] * 2}, CreateFailed),
         ({"devices": [{"type": "disk", "device": "tape", "path": "/a"}]}, CreateFailed),
         ({"devices": [{"type": "interface", "device": "sriov"}]}, CreateFailed),
+        ({"devices": [{"type": "interface", "device": "hostdev", "host_device": "usb_1_1"}]}, CreateFailed),
+        ({"devices": [{"type": "interface", "device": "carrier"}]}, CreateFailed),
         ({"devices": [{"type": "graphics", "device": "sdl"}]}, CreateFailed),
         ({"devices": [{"type": "graphics", "device": "vnc"}] * 2}, CreateFailed),
         ({"devices": [{"type": "watchdog"}] * 2}, CreateFailed),
