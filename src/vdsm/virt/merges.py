@@ -6,6 +6,7 @@ supported.
 """
 
 import logging
+from contextlib import suppress
 
 from vdsm.api import errors
 from vdsm.core.children import wait_until
@@ -97,7 +98,8 @@ class Merges:
             self._follow(vm, merge)  # Nobody knows whether it began: that shows.
             raise
         self._follow(vm, merge)
-        merge.figures = await hypervisor.find_block_job(vm.vm_id, record.drive)
+        with suppress(NodeError):  # It goes on, whether or not its first figures are known.
+            merge.figures = await hypervisor.find_block_job(vm.vm_id, record.drive)
 
     def _follow(self, vm: Vm, merge: Merge) -> None:
         vm.merges[merge.record.id] = merge

@@ -214,6 +214,16 @@ async def test_what_libvirt_does_not_begin(error: NodeError) -> None:
             check(world, *LAYERS[::-1])
 
 
+async def test_a_merge_goes_on_whose_figures_are_not_known() -> None:
+    world = make_world()
+    async with world.ready() as service:
+        await grow(world, service)
+        world.hypervisor.fail_next("find_block_job", HypervisorRefused("no", 1))
+        await merge(service, BASE, TOP)
+        await until(lambda: not service._shared.vms[VM_ID].merges)
+        check(world, BASE)
+
+
 async def test_a_disk_that_does_not_pivot_is_asked_again() -> None:
     world = make_world()
     async with world.ready() as service:
