@@ -283,7 +283,8 @@ class Launcher:
         if record is not None and not is_alive(record.state):
             shared.end(vm, vm.early_end or exit_of(record, None))
         elif record is not None and vm.is_alive:
-            vm.state = vm.state.aligned(state_of(record.state, record.reason))
+            if not vm.is_leaving:
+                vm.state = vm.state.aligned(state_of(record.state, record.reason))
         if vm.is_alive:
             shared.notify(vm, whole=True)
 

@@ -132,7 +132,7 @@ class Shared(Struct, eq=False):
 
         Who waits for the end of its migration decides what becomes of it, and nobody else.
         """
-        if vm.departure is not None and not vm.departure.is_over:
+        if vm.is_leaving:
             return
         before = vm.state
         vm.state = before.aligned(state_of(record.state, record.reason))

@@ -130,9 +130,14 @@ class Vm(Struct, eq=False):
         return self.is_starting and self.launch is not None and not self.launch.done()
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether it is being sent away, or to disk: who does that decides what becomes of its state."""
+        return self.departure is not None and not self.departure.is_over
+
+    @property
     def is_moving(self) -> bool:
         """Whether libvirt may be sending it away: it lets whatever would change the VM wait meanwhile."""
-        return self.departure is not None and self.departure.is_moving and not self.departure.is_over
+        return self.is_leaving and self.departure is not None and self.departure.is_moving
 
     @property
     def is_alive(self) -> bool:

@@ -9,12 +9,10 @@ import logging
 from vdsm.api import errors
 from vdsm.core.errors import NodeError
 from vdsm.virt import ports
-from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Request, Status
+from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
 from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.migration.departure import CANCELED, SAVED, Departure
-from vdsm.virt.migration.plans import check_disks
-from vdsm.virt.migration.source import Source, get_code
-from vdsm.virt.power import check_possible
+from vdsm.virt.migration.source import Source, check_leaving, get_code
 from vdsm.virt.recovery import exit_of, is_alive
 from vdsm.virt.saved import MemoryVolumes, format_parameters
 from vdsm.virt.shared import Shared
@@ -38,10 +36,7 @@ class Saver:
         Raises MigrationInProgress (51), VmIsDown (1), TransientDisks (59), or VmRequestFailed (100).
         """
         volumes = MemoryVolumes.parse(handle)
-        check_possible(self._shared, vm, Request.MIGRATE)
-        if vm.is_external:
-            raise errors.VmRequestFailed("the VM belongs to somebody else")
-        check_disks(vm.metadata)
+        check_leaving(self._shared, vm)
         was = RUNNING if vm.state.status is Status.UP else PAUSED
         vm.departure = departure = Departure(None)
         self._shared.apply(vm, Happening.SAVES)

@@ -62,12 +62,9 @@ class Source:
 
         Raises MigrationInProgress (51), VmIsDown (1), TransientDisks (59), VmRequestFailed (100).
         """
-        check_possible(self._shared, vm, Request.MIGRATE)
-        if vm.is_external:
-            raise errors.VmRequestFailed("the VM belongs to somebody else")
+        check_leaving(self._shared, vm)
         if vm.state.pause_code is PauseCode.IO_ERROR:
             raise errors.VmRequestFailed("the VM is paused by an I/O error")
-        check_disks(vm.metadata)
         if (limit := journey.request.outgoing_limit) is not None:
             self.slots.limit = min(limit, ports.MOST_MOVES)
         before, departure = vm.departure, Departure(journey.place)
@@ -363,6 +360,16 @@ class Source:
             await self._peers.destroy(place, vm.vm_id)
         elif status is not None and vm.is_alive:
             log.error("VM %s is here and, says %s, there too: %s", vm.vm_id, str(place), status)
+
+
+def check_leaving(shared: Shared, vm: Vm) -> None:
+    """Raise MigrationInProgress (51), VmIsDown (1), TransientDisks (59), VmRequestFailed (100) for who cannot leave."""
+    if vm.is_leaving:
+        raise errors.MigrationInProgress(vm.vm_id)
+    check_possible(shared, vm, Request.MIGRATE)
+    if vm.is_external:
+        raise errors.VmRequestFailed("the VM belongs to somebody else")
+    check_disks(vm.metadata)
 
 
 def get_code(error: NodeError, *, is_canceled: bool) -> int:

@@ -1,14 +1,18 @@
 """VMs leave: what callers see, what becomes of them when something goes wrong, and who cleans up."""
 
+import asyncio
+
 import pytest
 
 from tests.unit.virt.builders import VM_ID, VOLUME
 from tests.unit.virt.migration.pair import IMAGE, Pair, migrate
-from tests.unit.virt.world import World, create, settle, status, until
+from tests.unit.virt.world import World, create, parameters, settle, status, until
 from vdsm.api import errors
 from vdsm.api.migration import MigrationChange
 from vdsm.core.errors import GeneralFailure
+from vdsm.virt.lifecycle import Status, VmState
 from vdsm.virt.ports import (
+    DomainRecord,
     DomainState,
     EventKind,
     HypervisorDown,
@@ -361,6 +365,29 @@ async def test_what_cannot_leave() -> None:
         pair.here.hypervisor.end_guest(VM_ID)
         await until(lambda: pair.here.statuses()[-1] == "Down")
         with pytest.raises(errors.VmIsDown):
+            await migrate(source)
+
+
+async def test_one_that_leaves_as_soon_as_it_is_up_is_on_its_way() -> None:
+    pair = Pair()
+    pair.here.hypervisor.moves_end = False
+    look, may_tell = pair.here.hypervisor.get_domain, asyncio.Event()
+
+    async def look_slowly(vm_id: str) -> DomainRecord:
+        record = await look(vm_id)
+        await may_tell.wait()
+        return record
+
+    pair.here.hypervisor.get_domain = look_slowly  # type: ignore[method-assign]
+    async with pair.ready() as (source, _):
+        await source.create(VM_ID, parameters())
+        await until(lambda: source.list_statuses() == ["Up"])
+        await migrate(source)  # libvirt has not told yet how the VM does after its start
+        may_tell.set()
+        await until(lambda: VM_ID in pair.here.hypervisor.moves)
+        assert await status(source) == "Migration Source"
+        source._shared.vms[VM_ID].state = VmState(Status.UP)
+        with pytest.raises(errors.MigrationInProgress):
             await migrate(source)
 
 
