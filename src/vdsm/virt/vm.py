@@ -137,7 +137,7 @@ class Vm(Struct, eq=False):
     @property
     def is_moving(self) -> bool:
         """Whether libvirt may be sending it away: it lets whatever would change the VM wait meanwhile."""
-        return self.is_leaving and self.departure is not None and self.departure.is_moving
+        return self.is_alive and self.is_leaving and self.departure is not None and self.departure.is_moving
 
     @property
     def is_alive(self) -> bool:

@@ -402,6 +402,18 @@ async def test_whoever_changes_its_devices_is_waited_for() -> None:
         await until(lambda: pair.there.statuses()[-1:] == ["Up"])
 
 
+async def test_how_one_ended_on_its_way_is_written_down() -> None:
+    pair = Pair()
+    async with pair.moving() as (_, _, move):
+        pair.here.hypervisor.end_guest(VM_ID, 3, 5)
+        await until(lambda: pair.here.statuses()[-1] == "Down")
+        await settle()
+        end = pair.here.stored().exit
+        assert end is not None and end.reason == 2
+        move.ended.set()
+        await until(lambda: VM_ID not in pair.there.hypervisor.domains)
+
+
 async def test_a_vm_that_is_destroyed_on_its_way_is_nowhere() -> None:
     pair = Pair()
     async with pair.moving() as (source, _, move):
