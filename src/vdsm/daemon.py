@@ -96,7 +96,7 @@ from vdsm.tasks.service import TaskService, format_events
 from vdsm.tasks.work import Job, JobContext
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
 from vdsm.virt.hostedits import HostFacts
-from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.legacy.devices import Defaults
 from vdsm.virt.lifecycle import Status
 from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import (

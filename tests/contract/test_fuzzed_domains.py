@@ -11,8 +11,10 @@ from vdsm.api import errors
 from vdsm.api.backup import Checkpoint
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import InvalidArgument
-from vdsm.virt import backup_plan, domain, elements, hostedits, metadata, plug, qos, request
-from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt import domain, elements, hostedits, metadata, qos, request
+from vdsm.virt.devices import plug
+from vdsm.virt.disks import backup_plan
+from vdsm.virt.legacy.devices import Defaults
 
 NUMBER = random.randrange(1 << 32) if SOAK_FACTOR else 0
 """The same inputs every time in quick runs; others in soak."""

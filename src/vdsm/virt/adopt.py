@@ -5,10 +5,10 @@ import logging
 
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.backups import BackupService
-from vdsm.virt.devices import Devices
-from vdsm.virt.disk_service import DiskService
-from vdsm.virt.drives import correct_volumes
+from vdsm.virt.devices.plugging import Devices
+from vdsm.virt.disks.backups import BackupService
+from vdsm.virt.disks.drives import correct_volumes
+from vdsm.virt.disks.service import DiskService
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, PauseCode, Status
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.destination import Destination

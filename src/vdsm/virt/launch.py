@@ -18,12 +18,12 @@ from msgspec import Struct
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits, pickles, ports
+from vdsm.virt.devices.payload import list_payloads
 from vdsm.virt.display_networks import DisplayNetworks
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
-from vdsm.virt.payload import list_payloads
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
 from vdsm.virt.saved import MemoryVolumes, SavedParameters, parse_parameters, renew

@@ -11,15 +11,15 @@ from vdsm.api.errors import CreateFailed, MemoryHandleInvalid
 from vdsm.api.vm import VmParameters
 from vdsm.virt import hostedits
 from vdsm.virt.cpu_policy import infer_policy
+from vdsm.virt.devices.payload import list_payloads
 from vdsm.virt.domain import DomainInvalid, DomainView, read_domain
 from vdsm.virt.elements import MAXIMUM_CHARACTERS, format_xml, parse_xml
 from vdsm.virt.hostedits import LOCKED_PASSWORD, HostFacts
 from vdsm.virt.kept_data import read_data
-from vdsm.virt.legacy import build_domain
-from vdsm.virt.legacy_devices import Defaults
-from vdsm.virt.legacy_values import given
+from vdsm.virt.legacy.devices import Defaults
+from vdsm.virt.legacy.domain import build_domain
+from vdsm.virt.legacy.values import given
 from vdsm.virt.metadata import VmMetadata, set_metadata
-from vdsm.virt.payload import list_payloads
 from vdsm.virt.saved import MemoryVolumes
 
 _FORGOTTEN = (

@@ -5,11 +5,12 @@ from vdsm.api.vm import VmInfo, VmParameters
 from vdsm.api.vm_types import VmStats
 from vdsm.core.periodic import repeat
 from vdsm.virt.adopt import Adopter
-from vdsm.virt.backups import BackupService
 from vdsm.virt.console import Console
-from vdsm.virt.device_service import DeviceService
-from vdsm.virt.devices import Devices
-from vdsm.virt.disk_service import DiskService
+from vdsm.virt.devices.plugging import Devices
+from vdsm.virt.devices.service import DeviceService
+from vdsm.virt.devices.updates import UpdateService
+from vdsm.virt.disks.backups import BackupService
+from vdsm.virt.disks.service import DiskService
 from vdsm.virt.display_networks import DisplayNetworks
 from vdsm.virt.firmware import LOOK_EVERY_S as FIRMWARE_EVERY_S
 from vdsm.virt.firmware import FirmwareService
@@ -32,7 +33,6 @@ from vdsm.virt.shared import Shared
 from vdsm.virt.sizes import LOOK_EVERY_S, VolumeSizes
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.tuning import TuningService
-from vdsm.virt.updates import UpdateService
 from vdsm.virt.vm import Vm
 from vdsm.virt.watch import Watcher
 

@@ -13,10 +13,11 @@ from vdsm.core.children import Children
 from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.virt.accelerator import Accelerator
+from vdsm.virt.devices.payload import has_payload
+from vdsm.virt.disks.drives import correct_volumes
 from vdsm.virt.domain import DomainInvalid, parse_domain
-from vdsm.virt.drives import correct_volumes
 from vdsm.virt.hostedits import HostFacts, list_paths
-from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.legacy.devices import Defaults
 from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
 from vdsm.virt.metadata import (
     CHANGE,
@@ -30,7 +31,6 @@ from vdsm.virt.metadata import (
     format_metadata,
 )
 from vdsm.virt.migration.plans import MigrationSettings
-from vdsm.virt.payload import has_payload
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats

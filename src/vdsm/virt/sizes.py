@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from vdsm.core.errors import NodeError
-from vdsm.virt.drives import Drive, list_drives
+from vdsm.virt.disks.drives import Drive, list_drives
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 

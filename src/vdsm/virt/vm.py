@@ -8,11 +8,11 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.events import IoError
 from vdsm.api.vm_types import WatchdogEvent
+from vdsm.virt.disks.merge_plan import Merge
 from vdsm.virt.domain import DomainView
 from vdsm.virt.guest.figures import GuestFigures, merge
 from vdsm.virt.kept_data import KeptData
 from vdsm.virt.lifecycle import STARTING, ExitInfo, ExitReason, PauseCode, Status, VmState
-from vdsm.virt.merge_plan import Merge
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
 from vdsm.virt.ports import VolumeSize

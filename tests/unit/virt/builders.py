@@ -4,7 +4,7 @@ import msgspec
 
 from vdsm.api.vm import VmParameters
 from vdsm.virt.hostedits import HostFacts
-from vdsm.virt.legacy_devices import Defaults
+from vdsm.virt.legacy.devices import Defaults
 from vdsm.virt.request import Wish, plan_request
 
 VM_ID = "aaaaaaaa-0000-4000-8000-00000000000a"

@@ -11,9 +11,8 @@ from contextlib import suppress
 from vdsm.api import errors
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.drives import Drive, find_drive, list_drives, set_volume
-from vdsm.virt.lifecycle import Request
-from vdsm.virt.merge_plan import (
+from vdsm.virt.disks.drives import Drive, find_drive, list_drives, set_volume
+from vdsm.virt.disks.merge_plan import (
     CannotMerge,
     Course,
     Merge,
@@ -25,6 +24,7 @@ from vdsm.virt.merge_plan import (
     note,
     plan_merge,
 )
+from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.ports import HypervisorRefused
 from vdsm.virt.power import check_possible

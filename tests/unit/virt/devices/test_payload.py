@@ -8,10 +8,10 @@ from tests.unit.virt.builders import VM_ID, domain_xml, parameters, plan
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import InvalidArgument, NodeError
+from vdsm.virt.devices.payload import PLACEHOLDER, has_payload, list_payloads
+from vdsm.virt.devices.plug import parse_plug
 from vdsm.virt.domain import parse_domain, read_domain
 from vdsm.virt.elements import parse_xml
-from vdsm.virt.payload import PLACEHOLDER, has_payload, list_payloads
-from vdsm.virt.plug import parse_plug
 from vdsm.virt.ports import Payload
 from vdsm.virt.request import Wish
 

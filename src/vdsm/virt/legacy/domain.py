@@ -9,9 +9,9 @@ from vdsm.core.errors import InvalidArgument
 from vdsm.core.ids import is_uuid
 from vdsm.virt.elements import element
 from vdsm.virt.hostedits import HostFacts
-from vdsm.virt.legacy_cpu import build_processors
-from vdsm.virt.legacy_devices import Defaults, Devices, plan_devices
-from vdsm.virt.legacy_values import at_least, given
+from vdsm.virt.legacy.cpu import build_processors
+from vdsm.virt.legacy.devices import Defaults, Devices, plan_devices
+from vdsm.virt.legacy.values import at_least, given
 from vdsm.virt.metadata import Scalar, VmMetadata, set_metadata
 
 _PAGES_KIB = {"x86_64": (2048, 1048576), "ppc64le": (16384, 16777216)}

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from vdsm.api.vm import GuestNumaNode, VmParameters
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import element
-from vdsm.virt.legacy_values import at_least, given
+from vdsm.virt.legacy.values import at_least, given
 
 _SHARES_PER_NICE = 51
 

@@ -15,7 +15,7 @@ from vdsm.api import backup as api
 from vdsm.api import errors
 from vdsm.core.errors import NodeError
 from vdsm.core.undo import AsyncUndo
-from vdsm.virt import backup_plan as plan
+from vdsm.virt.disks import backup_plan as plan
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import check_text
 from vdsm.virt.lifecycle import Request

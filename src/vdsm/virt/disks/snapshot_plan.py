@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from vdsm.api.disks import SnapshotDrive
 from vdsm.core.ids import BLANK_UUID, is_uuid
+from vdsm.virt.disks.drives import Drive, list_drives
 from vdsm.virt.domain import DomainView
-from vdsm.virt.drives import Drive, list_drives
 from vdsm.virt.metadata import VmMetadata, VolumeRef, read_volume
 from vdsm.virt.ports import PreparedImage
 from vdsm.virt.saved import MemoryVolumes

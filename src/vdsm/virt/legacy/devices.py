@@ -10,12 +10,12 @@ from vdsm.api.vm import DeviceParameters, DeviceSpec, VmParameters
 from vdsm.virt.domain import AGENT_CHANNEL, QEMU_AGENT_CHANNEL
 from vdsm.virt.elements import element
 from vdsm.virt.hostedits import MAXIMUM_DEVICES
-from vdsm.virt.legacy_disks import DrivePlanner
-from vdsm.virt.legacy_displays import build_display, build_old_video, build_video
-from vdsm.virt.legacy_host import build_host_device, build_lease, build_tpm
-from vdsm.virt.legacy_nics import build_card, build_old_cards, tell_card
-from vdsm.virt.legacy_sources import Drive
-from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.legacy.disks import DrivePlanner
+from vdsm.virt.legacy.displays import build_display, build_old_video, build_video
+from vdsm.virt.legacy.host import build_host_device, build_lease, build_tpm
+from vdsm.virt.legacy.nics import build_card, build_old_cards, tell_card
+from vdsm.virt.legacy.sources import Drive
+from vdsm.virt.legacy.values import given, list_places
 from vdsm.virt.memory import build_module
 from vdsm.virt.metadata import DeviceMetadata
 

@@ -6,10 +6,10 @@ from msgspec import Struct, field
 
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt import hostedits
+from vdsm.virt.devices.payload import PLACEHOLDER
 from vdsm.virt.domain import DiskView, get_attribute, list_disk_views
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.metadata import DeviceMetadata, MetadataInvalid, VmMetadata, find_metadata
-from vdsm.virt.payload import PLACEHOLDER
 
 
 class Plug(Struct, frozen=True):

@@ -10,13 +10,13 @@ from tests.unit.virt.world import World, create, settle, until
 from vdsm.api import errors
 from vdsm.api.disks import SnapshotDrive
 from vdsm.core.errors import GeneralFailure, NodeError
+from vdsm.virt.disks.drives import list_drives
+from vdsm.virt.disks.snapshot_plan import KEY, CannotSnapshot, find_record, plan_snapshot
 from vdsm.virt.domain import parse_domain
-from vdsm.virt.drives import list_drives
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
 from vdsm.virt.saved import parse_parameters
 from vdsm.virt.service import VmService
-from vdsm.virt.snapshot_plan import KEY, CannotSnapshot, find_record, plan_snapshot
 
 JOB = "99999999-0000-4000-8000-000000000009"
 OTHER = {

@@ -8,10 +8,10 @@ from msgspec import Struct, field
 from vdsm.api.errors import CreateFailed
 from vdsm.api.tuning import IoLimits
 from vdsm.api.vm import DiskSecret, DiskServer
+from vdsm.virt.devices.payload import PLACEHOLDER, build_branch
 from vdsm.virt.elements import check_text, element
-from vdsm.virt.legacy_values import given
+from vdsm.virt.legacy.values import given
 from vdsm.virt.metadata import VOLUME_KEYS, Branch, DeviceMetadata, Scalar
-from vdsm.virt.payload import PLACEHOLDER, build_branch
 from vdsm.virt.qos import list_limits
 
 DRIVER_TYPES = {"cow": "qcow2", "raw": "raw"}

@@ -17,15 +17,8 @@ from vdsm.api import errors
 from vdsm.api.disks import SnapshotDrive
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.domain import get_attribute
-from vdsm.virt.drives import build_disk, list_drives, set_volume
-from vdsm.virt.elements import element, format_xml, parse_xml
-from vdsm.virt.lifecycle import Request
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
-from vdsm.virt.power import check_possible
-from vdsm.virt.saved import MemoryVolumes, format_snapshot
-from vdsm.virt.shared import Shared, find_chain
-from vdsm.virt.snapshot_plan import (
+from vdsm.virt.disks.drives import build_disk, list_drives, set_volume
+from vdsm.virt.disks.snapshot_plan import (
     KEY,
     CannotSnapshot,
     NewTop,
@@ -34,6 +27,13 @@ from vdsm.virt.snapshot_plan import (
     find_record,
     plan_snapshot,
 )
+from vdsm.virt.domain import get_attribute
+from vdsm.virt.elements import element, format_xml, parse_xml
+from vdsm.virt.lifecycle import Request
+from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
+from vdsm.virt.power import check_possible
+from vdsm.virt.saved import MemoryVolumes, format_snapshot
+from vdsm.virt.shared import Shared, find_chain
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from vdsm.api import errors
 from vdsm.api.storage_types import VolumeSize
 from vdsm.core.errors import NodeError
-from vdsm.virt.drives import Drive, find_drive
+from vdsm.virt.disks.drives import Drive, find_drive
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.power import check_possible

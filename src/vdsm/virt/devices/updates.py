@@ -11,12 +11,12 @@ from vdsm.api.updates import DeviceUpdate, DiscChange
 from vdsm.api.vm import Bandwidth
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.undo import AsyncUndo
+from vdsm.virt.devices.media import Media
+from vdsm.virt.devices.plug import Plug, find_device, parse_plug
 from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml, set_child
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.media import Media
 from vdsm.virt.metadata import DeviceMetadata
-from vdsm.virt.plug import Plug, find_device, parse_plug
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared

@@ -12,10 +12,10 @@ from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceParameters, DeviceSpec, DriveSpec, VmParameters, VmPayload
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.ids import is_uuid
-from vdsm.virt.legacy_sources import DRIVER_TYPES, Drive, DriveWish, build_drive
-from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.devices.payload import PLACEHOLDER
+from vdsm.virt.legacy.sources import DRIVER_TYPES, Drive, DriveWish, build_drive
+from vdsm.virt.legacy.values import given, list_places
 from vdsm.virt.metadata import VOLUME_KEYS
-from vdsm.virt.payload import PLACEHOLDER
 
 _PREFIXES = {"ide": "hd", "scsi": "sd", "sata": "sd", "usb": "sd", "virtio": "vd", "fdc": "fd", "spapr-vscsi": "sd"}
 _ERROR_POLICIES = {"on": "enospace", "report": "report"}

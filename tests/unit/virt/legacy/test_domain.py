@@ -13,10 +13,10 @@ from tests.unit.virt.builders import HOST, VM_ID, parameters, plan
 from vdsm.api.vm import VmParameters
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt import hostedits
+from vdsm.virt.devices.payload import list_payloads
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml
-from vdsm.virt.legacy import build_domain
-from vdsm.virt.legacy_devices import Defaults
-from vdsm.virt.payload import list_payloads
+from vdsm.virt.legacy.devices import Defaults
+from vdsm.virt.legacy.domain import build_domain
 from vdsm.virt.ports import PreparedImage
 from vdsm.virt.request import Wish
 

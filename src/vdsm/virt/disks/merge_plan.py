@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from vdsm.api.vm_types import BlockJob
 from vdsm.core.ids import is_uuid
-from vdsm.virt.drives import Drive
+from vdsm.virt.disks.drives import Drive
 from vdsm.virt.metadata import VOLUME_KEYS, VmMetadata, VolumeRef
 from vdsm.virt.ports import BlockJobFigures
 

@@ -9,8 +9,8 @@ from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import Bandwidth, DeviceParameters, DeviceSpec, VmParameters
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import element
-from vdsm.virt.legacy_host import build_pci_address
-from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.legacy.host import build_pci_address
+from vdsm.virt.legacy.values import given, list_places
 from vdsm.virt.metadata import DeviceMetadata
 
 _BACKENDS = {"true": "vhost", "false": "qemu"}

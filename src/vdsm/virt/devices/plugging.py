@@ -15,12 +15,12 @@ from vdsm.api.devices import NicPlugged, PluggedNic
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits
+from vdsm.virt.devices.media import settle_discs
+from vdsm.virt.devices.plug import Plug, find_device, get_alias
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.media import settle_discs
 from vdsm.virt.metadata import DeviceMetadata
-from vdsm.virt.plug import Plug, find_device, get_alias
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared

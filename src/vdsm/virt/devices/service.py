@@ -7,11 +7,11 @@ from msgspec import UNSET
 
 from vdsm.api import devices as api
 from vdsm.api.errors import MissingParameter
-from vdsm.virt.devices import Devices
+from vdsm.virt.devices.plug import Plug, parse_plug
+from vdsm.virt.devices.plugging import Devices
 from vdsm.virt.elements import element
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.memory import build_module
-from vdsm.virt.plug import Plug, parse_plug
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm

@@ -9,7 +9,7 @@ from vdsm.api import backup as api
 from vdsm.api import errors
 from vdsm.core.errors import GeneralFailure, InvalidArgument, NodeError
 from vdsm.testing.storage import make_id
-from vdsm.virt.backups import FROZEN, BackupService
+from vdsm.virt.disks.backups import FROZEN, BackupService
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.service import VmService

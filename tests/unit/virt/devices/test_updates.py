@@ -10,12 +10,12 @@ from vdsm.api.tuning import TuningApi
 from vdsm.api.updates import DeviceUpdate, UpdateApi
 from vdsm.api.vm import Bandwidth, DeviceParameters, FilterParameter
 from vdsm.core.errors import InvalidArgument, NodeError
+from vdsm.virt.devices.updates import DUMMY_BRIDGE, UpdateService
 from vdsm.virt.elements import format_xml
 from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.service import VmService
 from vdsm.virt.tuning import plan_pinning
-from vdsm.virt.updates import DUMMY_BRIDGE, UpdateService
 
 MAC = "02:00:00:00:00:01"
 CARD = {"type": "interface", "device": "bridge", "network": "red", "mac_address": MAC, "nic_model": "virtio"}

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 from vdsm.api.errors import CreateFailed
 from vdsm.api.vm import DeviceParameters, DeviceSpec
 from vdsm.virt.elements import element
-from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.legacy.values import given, list_places
 
 _PCI = re.compile(r"pci_([0-9a-f]{4})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
 _SCSI = re.compile(r"scsi_(\d{1,5})_(\d{1,5})_(\d{1,5})_(\d{1,5})")

@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element
 from vdsm.api.vm import DeviceParameters, DeviceSpec, VmParameters
 from vdsm.virt.elements import element
 from vdsm.virt.hostedits import LOCKED_PASSWORD
-from vdsm.virt.legacy_values import given, list_places
+from vdsm.virt.legacy.values import given, list_places
 
 LOCKED_SINCE = "1970-01-01T00:00:01"
 

@@ -9,7 +9,7 @@ import logging
 from vdsm.api import errors
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
-from vdsm.virt.drives import Drive, build_disk, find_drive, is_at, list_drives, set_volume
+from vdsm.virt.disks.drives import Drive, build_disk, find_drive, is_at, list_drives, set_volume
 from vdsm.virt.elements import format_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import REPLICA, DeviceMetadata, VmMetadata, VolumeRef

@@ -6,15 +6,15 @@ import json
 import pytest
 
 from tests.unit.virt.builders import VM_ID, VOLUME
-from tests.unit.virt.test_snapshots import list_volumes, wish
+from tests.unit.virt.disks.test_snapshots import list_volumes, wish
 from tests.unit.virt.world import World, create, settle, until
 from vdsm.api import errors
 from vdsm.api.disks import ActiveVolume
 from vdsm.api.vm_types import BlockJob
 from vdsm.core.errors import GeneralFailure, NodeError
+from vdsm.virt.disks.drives import list_drives
+from vdsm.virt.disks.merge_plan import KEY, find_records
 from vdsm.virt.domain import parse_domain
-from vdsm.virt.drives import list_drives
-from vdsm.virt.merge_plan import KEY, find_records
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, VolumeFigures
 from vdsm.virt.service import VmService
 

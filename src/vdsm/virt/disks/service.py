@@ -6,13 +6,13 @@ from uuid import uuid4
 from vdsm.api import disks as api
 from vdsm.api.storage_types import VolumeSize
 from vdsm.core.ids import BLANK_UUID
-from vdsm.virt.merges import Merges
+from vdsm.virt.disks.merges import Merges
+from vdsm.virt.disks.replication import Replication
+from vdsm.virt.disks.resize import Resizer
+from vdsm.virt.disks.snapshots import SnapshotOrder, Snapshots
 from vdsm.virt.metadata import VolumeRef
-from vdsm.virt.replication import Replication
-from vdsm.virt.resize import Resizer
 from vdsm.virt.saved import MemoryVolumes
 from vdsm.virt.shared import Shared
-from vdsm.virt.snapshots import SnapshotOrder, Snapshots
 from vdsm.virt.vm import Vm
 
 

@@ -1,0 +1,1 @@
+"""Devices that come, go and change while a VM runs."""
