@@ -48,7 +48,7 @@ FILE_LINES = 700
 FUNCTION_LINES = 60
 CLASS_METHODS = 25
 NESTING = 5
-SOURCE_LINES = 34_500  # decisions 16, 18 and 20
+SOURCE_LINES = 34_700  # decisions 16, 18 and 20
 LONG_FUNCTIONS: dict[str, str] = {}  # "src/vdsm/…:name": reason
 LARGE_CLASSES: dict[str, str] = {}  # "src/vdsm/…:Name": reason
 
