@@ -95,6 +95,7 @@ from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.service import TaskService, format_events
 from vdsm.tasks.work import Job, JobContext
 from vdsm.virt.accelerator import Accelerator, AcceleratorSetting
+from vdsm.virt.disks.alignment import SECTOR_BYTES
 from vdsm.virt.hostedits import HostFacts
 from vdsm.virt.legacy.devices import Defaults
 from vdsm.virt.lifecycle import Status
@@ -210,6 +211,10 @@ class _Images:
 
     async def write(self, domain_id: str, path: str, content: bytes) -> None:
         await self._images.write_start(domain_id, path, content)
+
+    async def read_sectors(self, domain_id: str, image_id: str, volume_id: str, first: int, count: int) -> bytes:
+        source, read = VolumeRef(domain_id, image_id, volume_id), self._repository.inspection.read_piece
+        return await self._run(domain_id, read, source, first * SECTOR_BYTES, count * SECTOR_BYTES)
 
     async def find_lease(self, domain_id: str, lease_id: str) -> tuple[str, int]:
         found = await self._leases.get_info(LeaseName(domain_id=domain_id, lease_id=lease_id))

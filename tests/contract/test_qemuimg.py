@@ -47,6 +47,17 @@ def test_raw(files: Files) -> None:
     assert files.qemu_img.get_virtual_size(path, "raw") == 8 * MIB
 
 
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_what_a_guest_reads(files: Files, format: str) -> None:
+    path = files.create("disk")
+    files.qemu_img.create(path, format, MIB)
+    if isinstance(files.qemu_img, QemuImgCommand):
+        run(["qemu-io", "-f", format, "-c", "write -P 7 512 1024", path], timeout_s=30)
+        assert files.qemu_img.read(Layer(path, format), 0, 1024) == bytes(512) + b"\7" * 512
+    assert len(files.qemu_img.read(Layer(path, format), 512, 2048)) == 2048
+    assert files.qemu_img.read(Layer(path, format), MIB, 512) == b""
+
+
 @pytest.mark.parametrize("compat", ["0.10", "1.1"])
 def test_a_layer_names_its_backing_file_and_does_not_open_it(files: Files, compat: str) -> None:
     path = files.create("layer")

@@ -162,6 +162,7 @@ async def test_every_name_of_2011(daemon: Running, tmp_path: Path) -> None:
     for name in ("diskReplicateStart", "diskReplicateFinish"):
         refused = await daemon.xmlrpc(name, vm, nothing, nothing)
         assert refused["status"]["code"] == 13
+    assert await s.ok("getDiskAlignment", BLANK, drive) == {"alignment": {}}
     refused = await daemon.xmlrpc("diskSizeExtend", vm, nothing, "1")
     assert refused["status"]["code"] == 13
     s.used |= {"merge", "diskReplicateStart", "diskReplicateFinish", "diskSizeExtend"}

@@ -139,6 +139,13 @@ class DiskApi(Protocol):
     async def refresh(self, vm_id: _Vm, disk: Annotated[ActiveVolume, ovirt("drive"), "the disk"]) -> VolumeSize:
         """The size of a disk's volume, read from storage now."""
 
+    @verb("VM.getDiskAlignment", "POST /{vm_id}/disk-alignment", fails=("only-without-vm",))
+    @xmlrpc("getDiskAlignment", "vm_id disk", member="alignment")
+    async def get_alignment(
+        self, vm_id: _Vm, disk: Annotated[ActiveVolume, ovirt("disk"), "the disk"]
+    ) -> dict[str, bool]:
+        """Whether each partition of a disk that no VM uses begins at a multiple of 64 KiB; `vm_id` is all zeros."""
+
     @verb("VM.freeze", "POST /{vm_id}/freeze", fails=(*_FAILS, *_AGENT, "freeze-failed"))
     @xmlrpc("freeze", "vm_id")
     async def freeze(self, vm_id: _Vm) -> None:

@@ -230,6 +230,10 @@ class DeviceNotUpdatable(NodeError, number=44, http=400, text="Devices of type {
     type: str
 
 
+class OnlyWithoutVm(NodeError, number=44, http=400, text="Only possible with the id of no VM (all zeros)"):
+    """A disk that a VM may be writing to is not looked at."""
+
+
 class UpdateDeviceFailed(Failure, number=56, http=409, text="Failed to update the device: {reason}"):
     """The device is as before."""
 

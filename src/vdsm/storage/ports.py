@@ -133,6 +133,9 @@ class QemuImg(Protocol):
     def get_virtual_size(self, path: Path, format: str, part: Part | None = None) -> int:
         """Bytes that a guest sees, read from the file itself without a process."""
 
+    def read(self, layer: Layer, begin_bytes: int, length_bytes: int) -> bytes:
+        """What a guest reads there, in whole sectors of 512 bytes; less, or nothing, behind the end."""
+
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         """Add an enabled bitmap."""
 

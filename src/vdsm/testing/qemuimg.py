@@ -62,6 +62,11 @@ class FakeQemuImg:
         image = self.images.get(path)
         return image.virtual_size_bytes if image else self.files[path]
 
+    def read(self, layer: Layer, begin_bytes: int, length_bytes: int) -> bytes:
+        self._check("read", layer.path)
+        is_there = begin_bytes + length_bytes <= self._get(layer.path).virtual_size_bytes
+        return bytes(length_bytes) if is_there else b""
+
     def add_bitmap(self, path: Path, name: str, granularity_bytes: int | None = None) -> None:
         self._check("add_bitmap", path)
         image = self.images[path]

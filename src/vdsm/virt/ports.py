@@ -513,6 +513,9 @@ class Volumes(Protocol):
 
     async def get_volume(self, domain_id: str, image_id: str, volume_id: str) -> VolumeFigures: ...
 
+    async def read_sectors(self, domain_id: str, image_id: str, volume_id: str, first: int, count: int) -> bytes:
+        """What a guest reads there, in sectors of 512 bytes; less, or nothing, behind the end."""
+
     async def set_capacity(self, domain_id: str, image_id: str, volume_id: str, capacity_bytes: int) -> None:
         """Let the record tell that capacity."""
 

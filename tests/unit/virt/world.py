@@ -99,6 +99,10 @@ class FakeImages:
         self._check_record()
         return self.figures.get(volume_id, VolumeFigures(1 << 30, "cow", False))
 
+    async def read_sectors(self, domain_id: str, image_id: str, volume_id: str, first: int, count: int) -> bytes:
+        self._check_record()
+        return self.contents.get(volume_id, b"")[first * 512 : (first + count) * 512]
+
     async def set_capacity(self, domain_id: str, image_id: str, volume_id: str, capacity_bytes: int) -> None:
         self._check_record()
         old = self.figures.get(volume_id, VolumeFigures(1 << 30, "cow", False))

@@ -95,6 +95,13 @@ class Inspection(Struct, frozen=True):
         if image.virtual_size_bytes < record.capacity_bytes:
             log.warning("Volume %s has %d bytes, not %d", volume_id, image.virtual_size_bytes, record.capacity_bytes)
 
+    def read_piece(self, source: VolumeRef, begin_bytes: int, length_bytes: int) -> bytes:
+        """What a guest reads there of a volume with all below it; in whole sectors, less behind the end."""
+        failed = partial(VolumeAccessError, source.volume_id)
+        with self._operations.reading(source) as (domain, record), qemu_failing_as(failed):
+            layer = get_layer(domain, source.image_id, source.volume_id, record)
+            return self._qemu_img.read(layer, begin_bytes, length_bytes)
+
     def find_images(self, path: Path) -> dict[str, Layer]:
         """What could be imported from a file outside of the repository, by name: the file itself, or the images in an
         archive (OVA) that tell what they are. Who knows better, as of a raw image, makes a Layer of his own.

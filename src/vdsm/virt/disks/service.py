@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from vdsm.api import disks as api
+from vdsm.api.errors import OnlyWithoutVm
 from vdsm.api.storage_types import VolumeSize
 from vdsm.core.ids import BLANK_UUID
+from vdsm.virt.disks.alignment import find_alignment
 from vdsm.virt.disks.merges import Merges
 from vdsm.virt.disks.replication import Replication
 from vdsm.virt.disks.resize import Resizer
@@ -84,6 +86,18 @@ class DiskService:
         if vm_id == BLANK_UUID:
             return str(await self._resizer.record(volume, size_bytes))
         return str(await self._resizer.extend(self._shared.get(vm_id), volume, size_bytes))
+
+    async def get_alignment(self, vm_id: str, disk: api.ActiveVolume) -> dict[str, bool]:
+        """Whether the partitions of a disk are aligned; only of one that no VM is named for (44)."""
+        if vm_id != BLANK_UUID:
+            raise OnlyWithoutVm()
+        volume = _read_volume(disk)
+
+        async def read(first: int, count: int) -> bytes:
+            ids = (volume.domain_id, volume.image_id, volume.volume_id)
+            return await self._shared.images.read_sectors(*ids, first, count)
+
+        return await find_alignment(read)
 
     async def refresh(self, vm_id: str, disk: api.ActiveVolume) -> VolumeSize:
         """The size of a disk's volume."""
