@@ -67,14 +67,15 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _compile(folder: Path) -> None:
-    """Byte code that is valid whatever the times of its sources; files that no Python 3 reads are passed over."""
+    """Byte code that is valid whatever the times of its sources; files that no Python 3 reads are passed over.
+
+    In one process: the helpers that compileall can have would outlive it when it is ended.
+    """
     command = [
         sys.executable,
         "-m",
         "compileall",
         "-q",
-        "-j",
-        "0",
         "--invalidation-mode",
         "unchecked-hash",
         str(folder),
