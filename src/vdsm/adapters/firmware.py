@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from vdsm.core.ids import is_uuid
+from vdsm.core.undo import Undo
 from vdsm.virt.ports import FirmwareUnusable
 
 LARGEST = 16 << 20
@@ -79,15 +80,14 @@ def _read_file(path: Path) -> bytes:
 def _replace_file(path: Path, data: bytes) -> None:
     """A crash leaves the old one or the new one; libvirt gives it to qemu's user."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".vdsm-")
-    try:
+    with Undo() as undo:
+        undo.push(os.unlink, name)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
         os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        undo.forget()
 
 
 def _pack(folder: Path) -> bytes:
