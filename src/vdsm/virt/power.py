@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Protocol
 
@@ -40,6 +40,23 @@ def check_possible(shared: Shared, vm: Vm, request: Request) -> None:
         raise WrongState(request.value, vm.state.effective(shared.clock.monotonic()))
     if vm.is_external and request is Request.PLUG:
         raise VmRequestFailed("the VM belongs to somebody else")
+
+
+Failure = Callable[[str], NodeError]
+"""Makes the failure of a verb from its reason."""
+
+
+@contextmanager
+def failing_as(vm: Vm, failure: Failure) -> Iterator[None]:
+    """Let what libvirt refuses, or does not answer, of a change of the VM be that failure. In the second case the VM is
+    stale: what came of it shows when it is read again."""
+    try:
+        yield
+    except HypervisorTimeout as error:
+        vm.monitor_failed = vm.is_stale = True
+        raise failure("the VM's monitor does not answer; what came of it shows when it does") from error
+    except HypervisorRefused as error:
+        raise failure(error.reason) from error
 
 
 class Farewell(Struct, frozen=True, kw_only=True):

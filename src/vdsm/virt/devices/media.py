@@ -16,12 +16,13 @@ from vdsm.api.updates import Disc, DiscChange
 from vdsm.core.errors import InvalidArgument, NodeError
 from vdsm.core.ids import is_uuid
 from vdsm.virt import hostedits
+from vdsm.virt.disks.drives import is_at
 from vdsm.virt.domain import DomainView, get_attribute
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml, set_child
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import CHANGE, DeviceMetadata, VmMetadata, VolumeRef
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import check_possible
+from vdsm.virt.power import check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
@@ -45,16 +46,10 @@ class Media:
         target, disc = find_target(wanted), read_disc(wanted)
         async with vm.changing:
             check_possible(self._shared, vm, Request.PLUG)
-            try:
+            with failing_as(vm, errors.ChangeDiskFailed):
                 record = await self._shared.hypervisor.get_domain(vm.vm_id)
                 drive = find_drive(parse_xml(record.xml), kind, target)
                 await self._change(vm, drive, disc)
-            except HypervisorTimeout as error:
-                vm.monitor_failed = vm.is_stale = True
-                reason = "the VM's monitor does not answer; what came of it shows when it does"
-                raise errors.ChangeDiskFailed(reason) from error
-            except HypervisorRefused as error:
-                raise errors.ChangeDiskFailed(error.reason) from error
 
     async def _change(self, vm: Vm, drive: Element, disc: VolumeRef | str) -> None:
         shared, target = self._shared, get_attribute(drive, "target", "dev")
@@ -122,10 +117,7 @@ async def settle_discs(shared: Shared, vm: Vm) -> None:
     for volume in released:
         await shared.release_image(vm, volume)
     if settled is not vm.metadata:
-        try:
-            await shared.store(vm, settled)
-        except NodeError as error:
-            log.warning("VM %s: its metadata tells of discs that are changed no more: %s", vm.vm_id, error)
+        await shared.save_metadata(vm, settled)
 
 
 def decide(metadata: VmMetadata, view: DomainView) -> tuple[VmMetadata, list[VolumeRef]]:
@@ -135,20 +127,13 @@ def decide(metadata: VmMetadata, view: DomainView) -> tuple[VmMetadata, list[Vol
     for device in metadata.devices:
         if device.find_part(CHANGE) is None:
             continue
-        path, volumes = (
-            paths.get(device.attributes.get("name", ""), ""),
-            (device.find_part_volume(CHANGE), device.volume),
-        )
+        path = paths.get(device.attributes.get("name", ""), "")
+        volumes = (device.find_part_volume(CHANGE), device.volume)
         inside = next((volume for volume in volumes if volume is not None and is_at(path, volume)), None)
         released += [volume for volume in volumes if volume is not None and volume != inside]
         metadata = metadata.with_device(device.with_part(CHANGE, None).with_volume(inside))
     used = {device.volume.image_id for device in metadata.devices if device.volume is not None}
     return metadata, [volume for volume in released if volume.image_id not in used]
-
-
-def is_at(path: str, volume: VolumeRef) -> bool:
-    """Whether a prepared image's path is that volume's."""
-    return path.endswith(f"/{volume.image_id}/{volume.volume_id}")
 
 
 def find_target(wanted: DiscChange) -> str | None:

@@ -6,8 +6,8 @@ leaves metadata of a device that is not there: whoever finds that forgets it, an
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from xml.etree.ElementTree import Element
 
 from vdsm.api import errors
@@ -21,14 +21,12 @@ from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import DeviceMetadata
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import check_possible
+from vdsm.virt.ports import HypervisorRefused
+from vdsm.virt.power import Failure, check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
-
-Failure = Callable[[str], NodeError]
 
 
 class Devices:
@@ -70,7 +68,7 @@ class Devices:
         root = element("hotplug", element("devices", module))
         async with self._changing(vm):
             await self._refuse_folders(root)
-            with self._failing_as(vm, errors.PlugMemoryFailed):
+            with failing_as(vm, errors.PlugMemoryFailed):
                 await self._attach(vm, module)
             if guaranteed_mib is not None:
                 await self._shared.save(vm, memGuaranteedSize=guaranteed_mib)
@@ -78,21 +76,21 @@ class Devices:
     async def unplug_memory(self, vm: Vm, plug: Plug) -> None:
         """Ask the guest to let go of a module, which shows later. Raises UnplugMemoryFailed (85)."""
         async with self._changing(vm):
-            with self._failing_as(vm, errors.UnplugMemoryFailed):
+            with failing_as(vm, errors.UnplugMemoryFailed):
                 await self._detach(vm, plug, errors.UnplugMemoryFailed)
 
     async def plug_lease(self, vm: Vm, domain_id: str, lease_id: str) -> None:
         """Have libvirt hold the lease. Raises PlugLeaseFailed (86), VmRequestFailed (100) without such a lease."""
         async with self._changing(vm):
             device = await self._build_lease(domain_id, lease_id)
-            with self._failing_as(vm, errors.PlugLeaseFailed):
+            with failing_as(vm, errors.PlugLeaseFailed):
                 await self._attach(vm, device)
 
     async def unplug_lease(self, vm: Vm, domain_id: str, lease_id: str) -> None:
         """Have libvirt let go of the lease. Raises UnplugLeaseFailed (87), VmRequestFailed (100) if there is none."""
         async with self._changing(vm):
             device = await self._build_lease(domain_id, lease_id)
-            with self._failing_as(vm, errors.UnplugLeaseFailed):
+            with failing_as(vm, errors.UnplugLeaseFailed):
                 await self._shared.hypervisor.detach_device(vm.vm_id, format_xml(device))
                 await self._shared.refresh(vm)
 
@@ -135,7 +133,7 @@ class Devices:
         """What is told of the device is in the VM's metadata; not when plugging fails for sure."""
         told = plug.find_metadata()
         try:
-            with self._failing_as(vm, failure):
+            with failing_as(vm, failure):
                 if told is not None:
                     vm.has_images = vm.has_images or told.volume is not None
                     await self._shared.store(vm, vm.metadata.with_device(told))
@@ -144,16 +142,6 @@ class Devices:
             if not vm.is_stale:
                 await self._settle(vm)
             raise
-
-    @contextmanager
-    def _failing_as(self, vm: Vm, failure: Failure) -> Iterator[None]:
-        try:
-            yield
-        except HypervisorTimeout as error:
-            vm.monitor_failed = vm.is_stale = True
-            raise failure("the VM's monitor does not answer; what came of it shows when it does") from error
-        except HypervisorRefused as error:
-            raise failure(error.reason) from error
 
     async def _prepare(self, vm: Vm, plug: Plug) -> None:
         disk, prepared = plug.disk, list[str]()
@@ -177,7 +165,7 @@ class Devices:
 
     async def _unplug(self, vm: Vm, plug: Plug, failure: Failure) -> None:
         async with self._changing(vm):
-            with self._failing_as(vm, failure):
+            with failing_as(vm, failure):
                 await self._wait_gone(vm, await self._detach(vm, plug, failure), failure)
             await self._settle(vm)
 
@@ -196,7 +184,7 @@ class Devices:
         while True:
             vm.device_removed.clear()
             record = await self._shared.refresh(vm)
-            if record is not None and alias not in map(get_alias, parse_xml(record.xml).iterfind("devices/*")):
+            if record is not None and alias not in _list_aliases(vm):
                 return
             if clock.monotonic() >= deadline_s:
                 raise failure(f"the guest has not let go of {alias} within {settings.unplug_timeout_s:g} s")
@@ -223,10 +211,7 @@ class Devices:
             log.info("VM %s: %s is not there (any more)", vm.vm_id, dict(device.attributes))
             if device.volume is not None and device.volume.image_id not in used:
                 await self._shared.release_image(vm, device.volume)
-        try:
-            await self._shared.store(vm, left)
-        except NodeError as error:
-            log.warning("VM %s: its metadata tells of devices that are not there: %s", vm.vm_id, error)
+        await self._shared.save_metadata(vm, left)
 
 
 def _list_aliases(vm: Vm) -> set[str]:

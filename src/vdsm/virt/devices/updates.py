@@ -12,13 +12,12 @@ from vdsm.api.vm import Bandwidth
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.undo import AsyncUndo
 from vdsm.virt.devices.media import Media
-from vdsm.virt.devices.plug import Plug, find_device, parse_plug
+from vdsm.virt.devices.plug import Plug, find_device, get_alias, parse_plug
 from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml, set_child
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import DeviceMetadata
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import check_possible
+from vdsm.virt.power import check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
 from vdsm.virt.vm import Parting, Vm
@@ -80,22 +79,20 @@ class UpdateService:
         async with vm.changing:
             check_possible(shared, vm, Request.PLUG)
             try:
-                domain = parse_xml((await shared.hypervisor.get_domain(vm.vm_id)).xml)
-                card = find_card(domain, change, wanted)
-                before, after = format_xml(card), format_xml(wanted.device if wanted else change_card(card, change))
-                told = tell(vm.metadata.device(mac_address=get_attribute(card, "mac", "address")), card, change, wanted)
-                vm.is_stale = True
-                async with AsyncUndo() as undo:
-                    # Some of it may be done when libvirt refuses the rest.
-                    undo.push(update, vm.vm_id, before)
-                    await update(vm.vm_id, after)
-                    await shared.store(vm, vm.metadata.with_device(told))
-                    undo.forget()
-            except HypervisorTimeout as error:
-                vm.monitor_failed = True
-                raise errors.UpdateDeviceFailed("the VM's monitor does not answer") from error
-            except HypervisorRefused as error:
-                raise errors.UpdateDeviceFailed(error.reason) from error
+                with failing_as(vm, errors.UpdateDeviceFailed):
+                    domain = parse_xml((await shared.hypervisor.get_domain(vm.vm_id)).xml)
+                    card = find_card(domain, change, wanted)
+                    before, after = format_xml(card), format_xml(wanted.device if wanted else change_card(card, change))
+                    told = tell(
+                        vm.metadata.device(mac_address=get_attribute(card, "mac", "address")), card, change, wanted
+                    )
+                    vm.is_stale = True
+                    async with AsyncUndo() as undo:
+                        # Some of it may be done when libvirt refuses the rest.
+                        undo.push(update, vm.vm_id, before)
+                        await update(vm.vm_id, after)
+                        await shared.store(vm, vm.metadata.with_device(told))
+                        undo.forget()
             finally:
                 await shared.refresh(vm)
 
@@ -106,7 +103,7 @@ def find_card(domain: Element, change: DeviceUpdate, wanted: Plug | None) -> Ele
         found = find_device(domain, None, wanted)
     else:
         cards = domain.findall("devices/interface")
-        found = next((card for card in cards if get_attribute(card, "alias", "name") == change.alias), None)
+        found = next((card for card in cards if get_alias(card) == change.alias), None)
     if found is None:
         raise errors.UpdateDeviceFailed("the VM has no such network card")
     return found

@@ -1,6 +1,7 @@
 """Discs come and go in drives of a VM that runs; whatever goes wrong, drive, metadata and images agree."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.virt.builders import VM_ID
 from tests.unit.virt.world import World, create, settle
@@ -177,3 +178,17 @@ def test_parts_of_a_devices_metadata() -> None:
     assert device.find_part_volume(CHANGE) == volume and device.volume is None
     assert device.with_part(CHANGE, None).with_volume(volume).volume == volume
     assert VmMetadata().with_device(device).devices[0].with_part(CHANGE, None).with_volume(None).values == {}
+
+
+async def test_a_copy_on_another_domain_is_another_disc() -> None:
+    """It has the ids of what it was copied from, but for the domain's."""
+    world = World()
+    copy = replace(FIRST, domain_id=POOL)
+    async with world.ready() as service:
+        await create(service, devices=[CD])
+        await service.updates.change_cd(VM_ID, load(FIRST))
+        world.hypervisor.fail_next("update_device", HypervisorRefused("no"))
+        with pytest.raises(errors.ChangeDiskFailed):
+            await service.updates.change_cd(VM_ID, load(copy))
+        told = world.stored().device(devtype="disk", name="hdc")
+        assert told is not None and told.volume is not None and told.volume.domain_id == DOMAIN
