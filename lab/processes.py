@@ -39,6 +39,10 @@ class Spawned:
         os.kill(self.pid, signal.SIGCONT)
         self.process.send_signal(signal.SIGCONT)
 
+    def has_ended(self) -> bool:
+        """Whether it is no more; `process` may stand still as it did, and tell later."""
+        return _get_state(self.pid) in (b"Z", b"")
+
 
 def spawn(
     *command: str | Path,
@@ -96,7 +100,11 @@ def find(pids: Iterable[int], words: bytes) -> int | None:
 
 def is_stopped(pid: int) -> bool:
     """Whether it stands still, or is no more. One that was told to and waits in the kernel, or for its tracer, does."""
-    return read(pid, "stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"D"], [b"t"], [b"Z"], [])
+    return _get_state(pid) in (b"T", b"D", b"t", b"Z", b"")
+
+
+def _get_state(pid: int) -> bytes:
+    return read(pid, "stat").rpartition(b")")[2].strip()[:1]
 
 
 def end(pid: int, number: signal.Signals = signal.SIGKILL, limit_s: float = END_TIMEOUT_S) -> None:

@@ -302,8 +302,8 @@ def test_a_lease_that_is_got_while_sanlock_goes_is_lost_and_none_is_got_afterwar
 
     ours, theirs = socket.socketpair()
     monkeypatch.setattr("sanlock.acquire", acquire)
-    registration = _Registration(ours.detach())
-    watching = threading.Thread(target=registration.watch, args=(lost.append, 60.0), daemon=True)
+    registration = _Registration(ours.detach(), 1000.0)
+    watching = threading.Thread(target=registration.watch, args=(lost.append,), daemon=True)
     acquiring = threading.Thread(target=registration.acquire, args=(lease, False), daemon=True)
     for thread, is_ready in ((acquiring, begun.is_set), (watching, lambda: True)):
         thread.start()

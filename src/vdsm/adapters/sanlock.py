@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import sanlock
 
+from vdsm.adapters.death import DeathTimer
 from vdsm.core.patience import Patience
 from vdsm.storage.ports import Lease, LeaseFailed, LeaseState, Lockspace
 
@@ -32,12 +33,11 @@ HOST_ID_TIMEOUT_S = 180.0
 VALUE_BYTES = 512
 _POLL_S = 0.1
 _PULSE_MS = 1000
-_LIFE_IO_TIMEOUTS = 8
+LIFE_IO_TIMEOUTS = 8
 """A lease lives so long after it was renewed last; sanlock renews it four times as often."""
 LOST_SIGNAL = signal.SIGUSR2
 """By which sanlock ends who loses a lease: SIGTERM, its own way, is what an owner sends who wants an orderly end."""
 _GONE = "sanlock is gone, and with it the leases of this process"
-_STOOD_STILL = "this process stood still for longer than its leases live"
 _IO_TIMEOUTS = 4  # an operation on storage that answers takes few
 _NO_LEASE = (-223, errno.EMSGSIZE)  # sanlock's "no lease there", and a file that is too short for one
 _STATUS_MASK = 0xF  # other bits of a host's flags are events
@@ -51,7 +51,7 @@ def end_process(reason: str) -> None:
 
 class SanlockLeases:
     """`storage.ports.Leases` over sanlock. `on_lost` is called when leases are held that may be others' by now: sanlock
-    is gone, or this process stood still for longer than they live."""
+    is gone. A process that stands still for longer than they live is killed by the kernel."""
 
     def __init__(self, io_timeout_s: int = 10, on_lost: Callable[[str], None] = end_process) -> None:
         self._io_timeout_s = io_timeout_s
@@ -208,19 +208,19 @@ class SanlockLeases:
         with self._lock:
             registration = self._registrations.get(lockspace.name)
             if registration is None or registration.is_closed:
-                registration = _Registration(self._call(lockspace, _connect))
+                life_s = self._io_timeout_s * LIFE_IO_TIMEOUTS
+                registration = _Registration(self._call(lockspace, _connect), life_s)
                 self._registrations[lockspace.name] = registration
-                life_s = self._io_timeout_s * _LIFE_IO_TIMEOUTS
-                watch = threading.Thread(target=registration.watch, args=(self._on_lost, life_s), daemon=True)
-                watch.start()
+                threading.Thread(target=registration.watch, args=(self._on_lost,), daemon=True).start()
             return registration
 
 
 class _Registration:
     """A connection by which sanlock knows this process; one call at a time may use it."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, life_s: float) -> None:
         self._descriptor = descriptor
+        self._death = DeathTimer(life_s)  # set while leases are, or may be, held
         self._lock = threading.Lock()
         self._held_count = 0
         self.is_closed = False
@@ -228,37 +228,40 @@ class _Registration:
     def acquire(self, lease: Lease, with_value: bool) -> None:
         with self._using():
             names = (lease.lockspace.name.encode(), lease.name.encode())
-            sanlock.acquire(*names, [_place(lease)], slkfd=self._descriptor, lvb=with_value)
-            self._held_count += 1
+            self._death.set()
+            try:
+                sanlock.acquire(*names, [_place(lease)], slkfd=self._descriptor, lvb=with_value)
+                self._held_count += 1
+            finally:
+                self._rest()
 
     def release(self, lease: Lease) -> None:
         with self._using():
             names = (lease.lockspace.name.encode(), lease.name.encode())
             sanlock.release(*names, [_place(lease)], slkfd=self._descriptor)
             self._held_count -= 1
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._held_count:
+            self._death.call_off()
 
     def inquire(self) -> "list[sanlock._HeldResource]":
         with self._using():
             return sanlock.inquire(slkfd=self._descriptor)
 
-    def watch(self, on_lost: Callable[[str], None], life_s: float) -> None:
-        """Wait until sanlock hangs up; runs in a thread of its own.
-
-        After a standstill (SIGSTOP, a machine asleep) this thread is as early as any that would write.
-        """
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Put the process's death off until sanlock hangs up; runs in a thread of its own."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLRDHUP)
-        is_open = True
-        while is_open:
-            begin_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            is_open = not poll.poll(_PULSE_MS)
-            if self._held_count and time.clock_gettime(time.CLOCK_BOOTTIME) > begin_s + life_s:
-                on_lost(_STOOD_STILL)
+        while not poll.poll(_PULSE_MS):
+            self._death.put_off()
         self.is_closed = True
         if self._held_count:
             on_lost(_GONE)
         with self._lock:
             os.close(self._descriptor)
+            self._death.close()
             if self._held_count:  # one that was acquired just then
                 on_lost(_GONE)
 

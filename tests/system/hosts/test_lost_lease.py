@@ -230,7 +230,7 @@ def test_a_daemon_that_stood_still_for_longer_than_its_lease_lives_ends(pools: P
     spm, other = pools
     spm.start_spm()
     spm.vdsmd.spawned.freeze()
-    time.sleep(KILL_AFTER_S + 1.0)  # the standstill itself: nothing tells of it
+    wait_for(spm.vdsmd.spawned.has_ended, "it ends while it stands still", KILL_AFTER_S + AT_ONCE_S)
     spm.vdsmd.spawned.thaw()
     assert spm.vdsmd.process.wait(AT_ONCE_S) == -signal.SIGKILL
     wait_for(lambda: other.try_spm() == 0, "the other takes over")

@@ -5,7 +5,6 @@ import http.client
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -188,7 +187,7 @@ def test_a_daemon_that_stood_still_writes_nothing_of_what_came_meanwhile(
         spm.vdsmd.spawned.freeze()
         wait_quiet(spm.path, QUIET_S, ARRIVAL_S)
         watch = Watch(spm.path)
-        time.sleep(KILL_AFTER_S)  # the standstill itself: nothing tells of it
+        wait_for(spm.vdsmd.spawned.has_ended, "it ends while it stands still", KILL_AFTER_S + AT_ONCE_S)
         spm.vdsmd.spawned.thaw()
         assert spm.vdsmd.process.wait(AT_ONCE_S) == -signal.SIGKILL
         sender.stop()
