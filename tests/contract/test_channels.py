@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,24 +23,26 @@ class Qemu:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
-        try:
+        with suppress(OSError):
             self.peer, _ = self._listener.accept()
-            self.accepted.set()
-            while self._pumps:
-                self.written += self.peer.send(b"x" * 65536)
-        except OSError:
-            return
+            with self.peer:
+                self.accepted.set()
+                while self._pumps:
+                    self.written += self.peer.send(b"x" * 65536)
+                self._over.wait()
 
     def close(self) -> None:
+        self._over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         if self.peer is not None:
-            self.peer.shutdown(socket.SHUT_RDWR)
-            self.peer.close()
+            with suppress(OSError):  # closed by now
+                self.peer.shutdown(socket.SHUT_RDWR)
         self._thread.join(30)
 
 
