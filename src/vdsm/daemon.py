@@ -35,7 +35,7 @@ from vdsm.adapters.processors import HostProcessors
 from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
-from vdsm.adapters.sanlock import LOST_SIGNAL, SanlockLeases, end_process
+from vdsm.adapters.sanlock import LIFE_IO_TIMEOUTS, LOST_SIGNAL, SanlockLeases, end_process
 from vdsm.adapters.sparsify import sparsify
 from vdsm.api.backup import BackupApi
 from vdsm.api.devices import DeviceApi
@@ -300,6 +300,7 @@ def _open_repository(
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
         lease_notice_s=settings.spm.watchdog_interval + 4 * settings.sanlock.io_timeout,
+        lease_life_s=LIFE_IO_TIMEOUTS * settings.sanlock.io_timeout,
     )
 
 
@@ -421,7 +422,7 @@ class Node:
             command_timeout_s=settings.vm_command_timeout,
             shutdown_timeout_s=settings.sys_shutdown_timeout,
             shutdown_delay_s=settings.user_shutdown_timeout,
-            pause_limit_s=8 * self.settings.sanlock.io_timeout,
+            pause_limit_s=LIFE_IO_TIMEOUTS * self.settings.sanlock.io_timeout,
             relabel_disks=self.settings.storage.relabel,
             migration=_choose_migration(self.settings.vars),
         )

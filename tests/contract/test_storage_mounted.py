@@ -86,6 +86,7 @@ class Machine:
         self.leases = LeasesInMemory(self.judge, writes_files=True)
         self.gluster = FakeGluster()
         self.owner = NoOwner()
+        self.clock = FixedClock()
         self.restart()
 
     def restart(self) -> None:
@@ -93,7 +94,7 @@ class Machine:
         outside = Outside(self.mounts, self.leases, self.gluster, FixedClock(), self.lost.append)
         self.outside = replace(outside, accepts_false_zeroes=self.accepts_false_zeroes)
         self.repository = Repository(
-            Paths(self.root), qemu_img=QemuImgCommand(), ownership=self.owner, clock=FixedClock(), shared=self.outside
+            Paths(self.root), qemu_img=QemuImgCommand(), ownership=self.owner, clock=self.clock, shared=self.outside
         )
 
     def make_kind(self, type: DomainType, look_timeout_s: float = 10.0) -> MountedKind:
@@ -891,15 +892,32 @@ def test_who_takes_a_lease_that_was_made_anew_writes_when_another_holder_must_ha
 
 def test_silence_of_sanlock_is_borne_three_times_in_a_row(spm: World, host: Machine) -> None:
     busy = LeaseFailed("Device or resource busy", errno.EBUSY)
-    for _ in range(3):
-        host.leases.fail_next("is_held", busy)
-        host.repository.spm.watch_lease()
+
+    def look(*failures: LeaseFailed, every_s: float = 20.0) -> None:
+        for failure in failures:
+            host.clock.now_s += every_s
+            host.leases.fail_next("is_held", failure)
+            host.repository.spm.watch_lease()
+
+    look(busy, busy, busy)
+    host.clock.now_s += 20.0
     host.repository.spm.watch_lease()
-    for _ in range(3):
-        host.leases.fail_next("is_held", busy)
+    look(busy, busy, busy)
+    assert host.lost == []
+    look(busy)
+    assert len(host.lost) == 1
+
+
+def test_silence_of_sanlock_is_borne_for_as_long_as_a_lease_lives(spm: World, host: Machine) -> None:
+    host.repository.spm.watch_lease()
+    stuck = LeaseFailed("no answer: an earlier call has not come back", errno.ETIMEDOUT)
+    for _ in range(799):  # however often one looks
+        host.clock.now_s += 0.1
+        host.leases.fail_next("is_held", stuck)
         host.repository.spm.watch_lease()
     assert host.lost == []
-    host.leases.fail_next("is_held", busy)
+    host.clock.now_s += 0.2
+    host.leases.fail_next("is_held", stuck)
     host.repository.spm.watch_lease()
     assert len(host.lost) == 1
 

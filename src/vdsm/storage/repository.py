@@ -66,10 +66,11 @@ class Repository:
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
         lease_notice_s: float = 60.0,
+        lease_life_s: float = 80.0,
     ) -> None:
         """Operations wait `lock_timeout_s` for others. Storage that several hosts share is served when there is a
         `shared`; `kinds` are served instead of all others. A host whose lease was overwritten on storage notices that
-        within `lease_notice_s`."""
+        within `lease_notice_s`; one that is not renewed lives for `lease_life_s`."""
         layout = Layout(paths)
         locks = Locks(lock_timeout_s)
         served: dict[DomainType, Kind] = {DomainType.LOCALFS: LocalKind(layout, ownership)}
@@ -85,9 +86,8 @@ class Repository:
         self.inventory = Inventory(self.domains, self.pools, ownership)
         self.recovery = Recovery(self.domains, self.pools, locks, steps)
         end = shared.end if shared else _no_step
-        self.spm = Spm(
-            self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end, lease_notice_s
-        )
+        times = (lease_notice_s, lease_life_s, clock)
+        self.spm = Spm(self.pools, self.domains, self.recovery, self.upgrades, locks, ownership, steps, end, *times)
         self.definitions = Definitions(self.pools, self.domains, locks, ownership)
         operations = Operations(self.domains, locks, qemu_img, steps)
         self.volumes = Volumes(

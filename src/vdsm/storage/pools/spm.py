@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from functools import partial
 
+from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
 from vdsm.core.undo import Undo
@@ -42,7 +43,6 @@ from vdsm.storage.recovery import Recovery
 log = logging.getLogger(__name__)
 
 
-MAXIMUM_UNANSWERED = 3
 SWEEP_PATIENCE_S = 60.0
 """So long one waits for what is done on a domain of the pool; what takes longer goes on beside it."""
 PREPARE_PATIENCE_S = 300.0
@@ -64,8 +64,12 @@ class Spm:
     """Ends this process, when its lease is lost or cannot be given back."""
     _notice_s: float
     """After so long every host has noticed, in `watch_lease`, that its lease was overwritten."""
+    _life_s: float
+    """So long a lease lives that is not renewed."""
+    _clock: Clock
     _locked: DomainStore | None = field(default=None, init=False)
-    _unanswered: int = field(default=0, init=False)
+    _known_s: float = field(default=0.0, init=False)
+    """When the lease was known to be held last."""
     _patience: Patience = field(default_factory=lambda: Patience(NodeError), init=False)
 
     def start(self, pool_id: str, version: int | None = None) -> None:
@@ -88,6 +92,7 @@ class Spm:
                 undo.push(setattr, pool, "role", SpmRole.FREE)
                 pool.role = SpmRole.CONTEND
                 master.join_hosts(pool.host_id)
+                self._known_s = self._clock.monotonic()
                 master.acquire_lock(pool.host_id)
                 undo.push(self._release, master)
                 self._outlast_others(master)
@@ -118,18 +123,17 @@ class Spm:
     def watch_lease(self) -> None:
         """End this process when sanlock (facts: storage §7.2), or the lease itself, no longer knows it as the writer.
 
-        That sanlock is busy or does not answer is borne a few times in a row.
+        That sanlock is busy or does not answer is borne for as long as a lease lives: at the intervals of the facts
+        three times in a row.
         """
-        locked = self._locked
+        locked, now_s = self._locked, self._clock.monotonic()
         if locked is None:
-            self._unanswered = 0
             return
         try:
             is_lost, reason = not locked.has_lock(), "this host does not hold it any more"
-            self._unanswered = 0
+            self._known_s = now_s
         except LeaseFailed as error:
-            self._unanswered += 1
-            is_lost, reason = self._unanswered > MAXIMUM_UNANSWERED, str(error)
+            is_lost, reason = self._clock.monotonic() >= self._known_s + self._life_s, str(error)
             log.warning("Whether the lease of domain %s is still held is not known: %s", locked.domain_id, error)
         if is_lost and self._locked is locked:
             self._end(f"the lease of domain {locked.domain_id} is lost: {reason}")
