@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import logging
 import os
@@ -676,6 +677,7 @@ def main(root: Path | None, config: Path | None, port: int | None, foreground: b
     if show_settings:
         click.echo(format_settings(Settings()))
         return
+    faulthandler.enable()  # a crash in a library of C tells where, on standard error
     bound_allocator()
     paths = Paths((root or Path("/")).absolute())
     try:
