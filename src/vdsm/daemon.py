@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import faulthandler
-import fcntl
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import click
 
@@ -62,6 +61,7 @@ from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.errors import NodeError, NotReady
 from vdsm.core.paths import Paths
 from vdsm.core.periodic import repeat
+from vdsm.core.root import lock_root, make_folders
 from vdsm.host.capabilities import CapabilitySettings, Release
 from vdsm.host.ports import VmCounts
 from vdsm.host.service import HostPorts, HostService, HostSettings
@@ -584,34 +584,6 @@ def _find_group(name: str) -> int | None:
     import grp
 
     return grp.getgrnam(name).gr_gid
-
-
-def make_folders(paths: Paths) -> None:
-    """The daemon's own folders; 0755, as clients and qemu look into them."""
-    for folder in (paths.run, paths.state, paths.log, paths.config, paths.repository):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-class AlreadyRunning(NodeError, number=101, text="another vdsmd serves {root}: {file} is locked"):
-    """Another daemon serves the same root."""
-
-    root: str
-    file: str
-
-
-def lock_root(paths: Paths) -> IO[str]:
-    """Hold the root for this process, and write its id; ends with the process. Raises AlreadyRunning."""
-    file = paths.run / "vdsmd.pid"
-    held = open(file, "a+", encoding="ascii")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
-        raise AlreadyRunning(str(paths.root), str(file)) from None
-    held.truncate(0)
-    held.write(f"{os.getpid()}\n")
-    held.flush()
-    return held
 
 
 @contextlib.asynccontextmanager

@@ -23,7 +23,8 @@ from vdsm.api.events import Event, TaskChanged, VmStatusChanged
 from vdsm.core.clock import Clock, SystemClock
 from vdsm.core.context import INTERNAL, Request
 from vdsm.core.paths import Paths
-from vdsm.daemon import Node, make_folders
+from vdsm.core.root import make_folders
+from vdsm.daemon import Node
 from vdsm.settings import Settings
 from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.model import ISO_IMAGE
