@@ -102,8 +102,8 @@ class Calls:
         with _Holds(vm_id) as holds:
             await lanes.enter(vm_id, what, timeout_s)
             holds.add(lanes)
-            await self._questions.enter(vm_id, what, timeout_s)
-            holds.add(self._questions)
+            await turnstile.enter(vm_id, what, timeout_s)
+            holds.add(turnstile)
         return await self._make(
             what, lambda connection: function(connection.lookupByUUIDString(vm_id)), timeout_s, holds
         )
