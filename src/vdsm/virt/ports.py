@@ -157,12 +157,6 @@ class BlockChanger(Protocol):
     async def end_block_job(self, vm_id: str, target: str, *, pivot: bool) -> None:
         """Abort the disk's block job; with `pivot`, the disk is on its mirror when this returns."""
 
-    async def freeze_filesystems(self, vm_id: str) -> None:
-        """Have the guest's agent write all through and hold back writes."""
-
-    async def thaw_filesystems(self, vm_id: str) -> None:
-        """Let the guest write again."""
-
 
 AGENT_REFUSED = 112
 """libvirt's error number for an agent that answered that it cannot."""
@@ -183,6 +177,12 @@ class GuestAgents(Protocol):
 
         One at a time for a VM, seconds at most. A refusal of the agent itself has the number AGENT_REFUSED.
         """
+
+    async def freeze_filesystems(self, vm_id: str) -> None:
+        """Have the agent write all through and hold back writes."""
+
+    async def thaw_filesystems(self, vm_id: str) -> None:
+        """Let the guest write again."""
 
 
 MOST_MOVES = 3

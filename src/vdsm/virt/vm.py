@@ -111,6 +111,7 @@ class Vm(Struct, eq=False):
     """Held by who changes its devices, so that nobody takes what is half done for what was left behind."""
     launch: asyncio.Task[None] | None = None
     cleanup: asyncio.Task[None] | None = None
+    thawing: asyncio.Task[None] | None = None
     power: asyncio.Task[None] | None = None
     parting_task: asyncio.Task[None] | None = None
 

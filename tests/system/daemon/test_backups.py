@@ -113,7 +113,7 @@ def test_a_daemon_that_is_killed_amid_backups(
         kill_during(vdsmd, random.uniform(0, 0.6), back_up)
         vdsmd.start()
         # What libvirt was asked for it does all the same, a moment later.
-        poll(lambda: "backupFrozen" not in libvirtd.run("virsh", "-q", "dumpxml", vm_id), "the guest is thawed")
+        poll(lambda: "<ovirt-vm:frozen" not in libvirtd.run("virsh", "-q", "dumpxml", vm_id), "the guest is thawed")
         vdsmd.call("VM.stop_backup", vmID=vm_id, backup_id=begun[-1])
         poll(lambda: list_left(vdsmd) == [], "nothing is left")
         assert libvirtd.run("virsh", "-q", "domstate", vm_id).strip() == "running"

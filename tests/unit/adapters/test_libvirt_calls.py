@@ -8,6 +8,7 @@ import libvirt
 import pytest
 
 from tests.unit.adapters.libvirt_doubles import Connection, Connections
+from vdsm.adapters.libvirt.agents import AgentCalls
 from vdsm.adapters.libvirt.calls import Calls, CallSettings
 from vdsm.adapters.libvirt.connection import Link
 from vdsm.adapters.libvirt.pool import Pool
@@ -27,15 +28,17 @@ class Silent(Connection):
         self.over.wait(30)
         return 1
 
+    fsThaw = fsFreeze
 
-class Host:
+
+class Host(AgentCalls):
     """With room for one question and one transfer."""
 
     def __init__(self) -> None:
         self.link = Link()
         self.link.set_up()
         self.pool = Pool(Connections(Silent).open, self.link)
-        self.calls = Calls(
+        self.calls = self._calls = Calls(
             self.pool, self.link, CallSettings(questions_limit=1, transfers_limit=1, vm_command_timeout_s=5)
         )
 
@@ -47,6 +50,16 @@ async def host() -> AsyncIterator[Host]:
     yield made
     Silent.over.set()
     await made.pool.close()
+
+
+async def test_a_silent_agent_holds_up_no_other_call_on_its_vm(host: Host) -> None:
+    freezing = asyncio.create_task(host.freeze_filesystems(VM_ID))
+    thawing = asyncio.create_task(host.thaw_filesystems(VM_ID))
+    await asyncio.sleep(0)
+    assert await host.calls.on_vm(VM_ID, "look", lambda _: 7) == 7
+    assert not freezing.done() and not thawing.done()
+    Silent.over.set()
+    await asyncio.gather(freezing, thawing)
 
 
 async def test_a_question_and_a_transfer_take_no_place_from_each_other(host: Host) -> None:

@@ -13,6 +13,8 @@ ANSWER_S = 1
 """libvirt waits so long for an answer; for the attention of an agent that was silent before, it waits five."""
 QUESTION_S = 20.0
 """More than libvirt needs, unless somebody else asks that agent."""
+FREEZE_S = 60.0
+"""A guest has much to write through, perhaps."""
 _REFUSAL = "unable to execute QEMU agent command"
 """How libvirt begins to tell what an agent refused; older ones give that no number of its own."""
 _SHUTDOWN_ACPI, _REBOOT_ACPI = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
@@ -25,6 +27,12 @@ class AgentCalls:
 
     async def ask_agent(self, vm_id: str, command: str) -> str:
         return await self._calls.on_agent(vm_id, command, lambda domain: _ask(domain, command), QUESTION_S)
+
+    async def freeze_filesystems(self, vm_id: str) -> None:
+        await self._calls.on_agent(vm_id, "freeze", lambda domain: domain.fsFreeze(), FREEZE_S)
+
+    async def thaw_filesystems(self, vm_id: str) -> None:
+        await self._calls.on_agent(vm_id, "thaw", lambda domain: domain.fsThaw(), FREEZE_S)
 
     async def shutdown(self, vm_id: str, mode: ShutdownMode) -> None:
         if mode is ShutdownMode.AGENT:

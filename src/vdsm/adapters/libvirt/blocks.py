@@ -54,9 +54,3 @@ class BlockCalls:
     async def end_block_job(self, vm_id: str, target: str, *, pivot: bool) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0
         await self._calls.on_vm(vm_id, "end block job", lambda domain: domain.blockJobAbort(target, flags))
-
-    async def freeze_filesystems(self, vm_id: str) -> None:
-        await self._calls.on_vm(vm_id, "freeze", lambda domain: domain.fsFreeze())
-
-    async def thaw_filesystems(self, vm_id: str) -> None:
-        await self._calls.on_vm(vm_id, "thaw", lambda domain: domain.fsThaw())

@@ -1,7 +1,7 @@
 """Backups of running VMs, and their checkpoints (facts §2.18).
 
-libvirt knows whether a backup goes on, so nothing of it is written down but that the guest is frozen for it. What a
-daemon that is killed leaves (scratch disks of a backup that never began, a guest that is frozen) the next one removes.
+libvirt knows whether a backup goes on, so nothing of it is written down. When the daemon is killed before one begins,
+the next one removes its scratch disks.
 """
 
 import logging
@@ -16,6 +16,7 @@ from vdsm.api import errors
 from vdsm.core.errors import NodeError
 from vdsm.core.undo import AsyncUndo
 from vdsm.virt.disks import backup_plan as plan
+from vdsm.virt.disks.freezing import frozen
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import check_text
 from vdsm.virt.lifecycle import Request
@@ -26,8 +27,6 @@ from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
 
-FROZEN = "backupFrozen"
-"""In the metadata while the guest is frozen for a backup that begins."""
 _INCONSISTENT = 109
 """libvirt's number for checkpoints whose bitmaps are missing."""
 _END_CHECKS, _END_CHECK_S = 60, 0.5
@@ -55,7 +54,9 @@ class BackupService:
             async with AsyncUndo() as undo:
                 place = await self._prepare(vm_id, config.backup_id, plan.list_scratch_sizes(disks, sizes))
                 undo.push(shared.images.clear_backup, vm_id, config.backup_id)
-                async with self._frozen(vm, must=config.require_consistency):
+                async with frozen(shared, vm) as why_not:
+                    if why_not is not None and config.require_consistency:
+                        raise errors.BackupFailed(f"the guest cannot be frozen: {why_not}") from why_not
                     xml = plan.build_backup(config, disks, place)
                     try:
                         await shared.hypervisor.begin_backup(vm_id, xml, checkpoint)
@@ -128,8 +129,6 @@ class BackupService:
             return
         try:
             async with vm.changing:
-                if vm.metadata.values.get(FROZEN):
-                    await self._thaw(vm)
                 if not vm.is_alive or await self._shared.hypervisor.get_backup(vm.vm_id) is None:
                     await self._shared.images.clear_backup(vm.vm_id)
         except NodeError as error:
@@ -141,29 +140,6 @@ class BackupService:
             check_possible(self._shared, vm, Request.PLUG)
             with _failing_as(vm, failure):
                 yield
-
-    @asynccontextmanager
-    async def _frozen(self, vm: Vm, *, must: bool) -> AsyncIterator[None]:
-        """With the guest's file systems frozen, where its agent does that."""
-        await self._shared.record(vm, **{FROZEN: True})
-        try:
-            try:
-                await self._shared.hypervisor.freeze_filesystems(vm.vm_id)
-            except (HypervisorRefused, HypervisorTimeout) as error:
-                log.info("VM %s: its backup begins without freezing the guest: %s", vm.vm_id, error)
-                if must:
-                    raise errors.BackupFailed(f"the guest cannot be frozen: {error}") from error
-            yield
-        finally:
-            await self._thaw(vm)
-
-    async def _thaw(self, vm: Vm) -> None:
-        """One that is not frozen does not mind."""
-        try:
-            await self._shared.hypervisor.thaw_filesystems(vm.vm_id)
-        except (HypervisorRefused, HypervisorTimeout) as error:
-            log.info("VM %s: the guest was not thawed: %s", vm.vm_id, error)
-        await self._shared.save(vm, **{FROZEN: None})
 
     async def _prepare(self, vm_id: str, backup_id: str, sizes: dict[str, int]) -> BackupPlace:
         try:

@@ -1,5 +1,6 @@
 """Answers the verbs on disks of VMs that run: reads what is wanted, and hands it to who does it."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -7,6 +8,7 @@ from vdsm.api import disks as api
 from vdsm.api.errors import OnlyWithoutVm
 from vdsm.api.storage_types import VolumeSize
 from vdsm.core.ids import BLANK_UUID
+from vdsm.virt.disks import freezing
 from vdsm.virt.disks.alignment import find_alignment
 from vdsm.virt.disks.merges import Merges
 from vdsm.virt.disks.replication import Replication
@@ -30,6 +32,8 @@ class DiskService:
 
     def recover(self, vm: Vm) -> None:
         """See, in the background, to what an earlier daemon began on the VM's disks."""
+        if vm.metadata.values.get(freezing.FROZEN):
+            freezing.begin_thaw(self._shared, vm, asyncio.Event())
         self._snapshots.recover(vm)
         self._merges.recover(vm)
         self._replication.recover(vm)
@@ -105,11 +109,11 @@ class DiskService:
 
     async def freeze(self, vm_id: str) -> None:
         """Have the guest hold back writes."""
-        await self._snapshots.freeze(self._shared.get(vm_id))
+        await freezing.freeze(self._shared, self._shared.get(vm_id))
 
     async def thaw(self, vm_id: str) -> None:
         """Let the guest write again."""
-        await self._snapshots.thaw(self._shared.get(vm_id))
+        await freezing.thaw(self._shared, self._shared.get(vm_id))
 
 
 def _read_volume(disk: api.ActiveVolume) -> VolumeRef:

@@ -6,8 +6,8 @@ by the next daemon: libvirt does what it was asked for whoever is there to hear 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from xml.etree.ElementTree import Element
 
@@ -18,6 +18,7 @@ from vdsm.api.disks import SnapshotDrive
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.disks.drives import build_disk, list_drives, set_volume
+from vdsm.virt.disks.freezing import frozen
 from vdsm.virt.disks.snapshot_plan import (
     KEY,
     CannotSnapshot,
@@ -30,8 +31,8 @@ from vdsm.virt.disks.snapshot_plan import (
 from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout, PreparedImage
-from vdsm.virt.power import check_possible
+from vdsm.virt.ports import PreparedImage
+from vdsm.virt.power import attempt, check_possible
 from vdsm.virt.saved import MemoryVolumes, format_snapshot
 from vdsm.virt.shared import Shared, find_chain
 from vdsm.virt.vm import Vm
@@ -39,8 +40,6 @@ from vdsm.virt.vm import Vm
 log = logging.getLogger(__name__)
 
 JOB_NAME = "snapshot_vm"
-# libvirt's error numbers: no support, unsupported argument (no channel), silent agent, unsupported, out of step.
-_AGENT_ABSENT, _AGENT_LACKS = (74, 86, 97), (3, 84)
 
 
 class SnapshotOrder(Struct, frozen=True, kw_only=True):
@@ -73,31 +72,6 @@ class Snapshots:
         work = self._shared.save(vm, **{KEY: None}) if record is None else self._recover(vm, record)
         self._shared.children.spawn(work, f"end the snapshot of VM {vm.vm_id}")
 
-    async def freeze(self, vm: Vm) -> None:
-        """Raises AgentNotResponding (19), UnsupportedByAgent (75), FreezeFailed (76)."""
-        with self._asking_agent(vm, errors.FreezeFailed):
-            await self._shared.hypervisor.freeze_filesystems(vm.vm_id)
-
-    async def thaw(self, vm: Vm) -> None:
-        """Raises AgentNotResponding (19), UnsupportedByAgent (75), ThawFailed (77)."""
-        with self._asking_agent(vm, errors.ThawFailed):
-            await self._shared.hypervisor.thaw_filesystems(vm.vm_id)
-
-    @contextmanager
-    def _asking_agent(self, vm: Vm, failure: type[errors.FreezeFailed | errors.ThawFailed]) -> Iterator[None]:
-        check_possible(self._shared, vm, Request.AGENT)
-        try:
-            yield
-        except HypervisorTimeout as error:
-            vm.monitor_failed = True
-            raise failure(vm.vm_id, str(error)) from error
-        except HypervisorRefused as error:
-            if error.kind in _AGENT_ABSENT:
-                raise errors.AgentNotResponding(vm.vm_id) from error
-            if error.kind in _AGENT_LACKS:
-                raise errors.UnsupportedByAgent(vm.vm_id, error.reason) from error
-            raise failure(vm.vm_id, error.reason) from error
-
     async def _run(self, vm: Vm, order: SnapshotOrder) -> None:
         try:
             async with vm.changing:
@@ -119,7 +93,6 @@ class Snapshots:
             return
         record = make_record(order, self._shared.clock.monotonic())
         failure: CannotSnapshot | NodeError | None = None
-        is_thawed = True
         await self._note(vm, record)
         try:
             tops = [(top, await self._prepare(top)) for top in plan]
@@ -128,24 +101,16 @@ class Snapshots:
                 record = record.with_memory(await self._prepare_memory(vm, record.memory))
             record = record.with_drives(tops, _list_disks(vm))
             await self._note(vm, record)
-            if record.freezes:
-                is_thawed = False
-                await self._try(vm, "freeze", self._shared.hypervisor.freeze_filesystems(vm.vm_id))
-            check_possible(self._shared, vm, Request.SNAPSHOT)
-            await self._ask(vm, disks, record)
+            async with frozen(self._shared, vm) if record.freezes else nullcontext():
+                check_possible(self._shared, vm, Request.SNAPSHOT)
+                await self._ask(vm, disks, record)
         except (CannotSnapshot, NodeError) as error:
             failure = error
-        is_thawed = is_thawed or await self._thaw(vm)
-        is_done = await self._settle(vm, record)
-        if not is_thawed:
-            await self._thaw(vm)
-        if not is_done:
+        if not await self._settle(vm, record):
             raise failure or CannotSnapshot("libvirt did not do it")
         if self._shared.settings.syncs_time:
-            await self._try(vm, "read its clock", self._sync_time(vm))
-
-    async def _sync_time(self, vm: Vm) -> None:
-        await self._shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
+            asked = self._shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
+            await attempt(vm, "its guest could not read its clock", asked)
 
     async def _prepare(self, top: NewTop) -> PreparedImage:
         volume = top.volume
@@ -196,19 +161,7 @@ class Snapshots:
     async def _abort_late(self, vm: Vm, record: SnapshotRecord) -> None:
         if self._shared.clock.monotonic() > record.deadline_s:
             log.warning("VM %s: its memory is not saved within %s s", vm.vm_id, record.timeout)
-            await self._try(vm, "end", self._shared.hypervisor.abort_move(vm.vm_id))
-
-    async def _thaw(self, vm: Vm) -> bool:
-        return await self._try(vm, "thaw", self._shared.hypervisor.thaw_filesystems(vm.vm_id))
-
-    async def _try(self, vm: Vm, what: str, asked: Awaitable[None]) -> bool:
-        """Whether there was an answer: most guests have no agent, and get by."""
-        try:
-            await asked
-        except NodeError as error:
-            log.info("VM %s: could not %s for a snapshot: %s", vm.vm_id, what, error)
-            return isinstance(error, HypervisorRefused)
-        return True
+            await attempt(vm, "that could not be ended", self._shared.hypervisor.abort_move(vm.vm_id))
 
     async def _settle(self, vm: Vm, record: SnapshotRecord) -> bool:
         """Ask until libvirt tells what came of it, and let the metadata tell so; whether all disks have their tops."""
@@ -258,8 +211,6 @@ class Snapshots:
                     if record.memory is not None:
                         await self._abort_late(vm, record)
                     await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
-            if vm.is_alive and record.newDrives and record.freezes:
-                await self._thaw(vm)
             is_done = await self._settle(vm, record)
         if vm.is_alive:
             shared.notify(vm)

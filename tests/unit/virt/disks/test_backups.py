@@ -9,7 +9,8 @@ from vdsm.api import backup as api
 from vdsm.api import errors
 from vdsm.core.errors import GeneralFailure, InvalidArgument, NodeError
 from vdsm.testing.storage import make_id
-from vdsm.virt.disks.backups import FROZEN, BackupService
+from vdsm.virt.disks.backups import BackupService
+from vdsm.virt.disks.freezing import FROZEN
 from vdsm.virt.elements import parse_xml
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.service import VmService
@@ -167,6 +168,25 @@ async def test_a_guest_is_frozen_while_its_backup_begins() -> None:
         world.hypervisor.begin_backup = look  # type: ignore[method-assign]
         await backups.start(VM_ID, config(require_consistency=True))
         assert held == [True] and not world.hypervisor.held
+
+
+async def test_a_silent_agent_is_asked_until_it_thaws() -> None:
+    """The backup does not wait for it, and neither does the next one, whose own frost is left alone."""
+    world = World()
+    async with world.ready() as service:
+        backups = await make(service)
+        world.hypervisor.agents.add(VM_ID)
+        world.hypervisor.fail_next("thaw_filesystems", HypervisorTimeout(VM_ID, "thaw", 60.0))
+        await backups.start(VM_ID, config())
+        assert world.hypervisor.held == {VM_ID} and world.stored().values[FROZEN] is True
+        await world.clock.advance(5)
+        assert not world.hypervisor.held and FROZEN not in world.stored().values
+        await backups.stop(VM_ID, BACKUP)
+        world.hypervisor.fail_next("thaw_filesystems", HypervisorTimeout(VM_ID, "thaw", 60.0))
+        await backups.start(VM_ID, config())
+        await service.disks.freeze(VM_ID)
+        await world.clock.advance(60)
+        assert world.hypervisor.held == {VM_ID}
 
 
 @pytest.mark.parametrize("begins", [True, False])
