@@ -1,5 +1,6 @@
 """Who looks at a VM's displays, and what becomes of its session when nobody does any more (facts §2.10)."""
 
+from vdsm.virt.metadata import LOCK_SCREEN
 from vdsm.virt.power import Farewell, Power, Say
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
@@ -35,15 +36,16 @@ class Console:
             vm.parting_task = self._shared.children.spawn(self._part(vm), f"end the session on VM {vm.vm_id}")
 
     async def _part(self, vm: Vm) -> None:
-        clock, settings, parting = self._shared.clock, self._shared.settings, vm.parting
+        clock, settings = self._shared.clock, self._shared.settings
+        action, delay_min = vm.metadata.parting
         await clock.sleep(PATIENCE_S)
-        if parting.action == "LOCK_SCREEN":
+        if action == LOCK_SCREEN:
             self._say(vm, "lock-screen")
-        elif parting.action == "LOGOUT":
+        elif action == "LOGOUT":
             self._say(vm, "log-off")
-        elif parting.action in ("REBOOT", "SHUTDOWN"):
-            is_reboot = parting.action == "REBOOT"
-            await clock.sleep(0 if is_reboot else 60 * parting.delay_min)
+        elif action in ("REBOOT", "SHUTDOWN"):
+            is_reboot = action == "REBOOT"
+            await clock.sleep(0 if is_reboot else 60 * delay_min)
             wish = Farewell(
                 reboot=is_reboot,
                 delay_s=settings.shutdown_delay_s,

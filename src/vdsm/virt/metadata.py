@@ -27,6 +27,7 @@ CHANGE = "change"
 REPLICA = "diskReplicate"
 """Nested in a disk's metadata while it is copied to other storage."""
 VOLUME_KEYS = ("poolID", "domainID", "imageID", "volumeID")
+LOCK_SCREEN = "LOCK_SCREEN"
 _NAME = "{" + VM_URI + "}"
 _XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
@@ -210,6 +211,13 @@ class VmMetadata(Struct, frozen=True):
     def balloon_target_kib(self) -> int | None:
         value = self.values.get("balloonTarget")
         return value if isinstance(value, int) else None
+
+    @property
+    def parting(self) -> tuple[str, int]:
+        """What to do when the last viewer has left, as was said with the last ticket: `NONE`, `LOCK_SCREEN`, `LOGOUT`,
+        `REBOOT` or `SHUTDOWN`, which waits for so many minutes more."""
+        delay_min = self.values.get("disconnectDelay")
+        return str(self.values.get("disconnectAction", LOCK_SCREEN)), delay_min if isinstance(delay_min, int) else 0
 
     @property
     def agent_version(self) -> int:

@@ -6,10 +6,11 @@ from vdsm.api.errors import TicketFailed, VmRequestFailed
 from vdsm.core.errors import InvalidArgument
 from vdsm.virt.elements import check_text, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
+from vdsm.virt.metadata import LOCK_SCREEN
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.power import check_possible
 from vdsm.virt.shared import Shared
-from vdsm.virt.vm import Parting, Vm
+from vdsm.virt.vm import Vm
 
 _VNC_PASSWORD_BYTES = 8
 _LONGEST_TTL_S = 2**31 - 1
@@ -17,7 +18,13 @@ _LONGEST_TTL_S = 2**31 - 1
 
 
 async def set_ticket(
-    shared: Shared, vm: Vm, password: str, ttl_s: int, existing_connection: str, kind: str | None = None
+    shared: Shared,
+    vm: Vm,
+    password: str,
+    ttl_s: int,
+    existing_connection: str,
+    kind: str | None = None,
+    parting: tuple[str, int] = (LOCK_SCREEN, 0),
 ) -> None:
     """Set the password of the VM's first display (of that kind), for so many seconds (0: for good).
 
@@ -38,7 +45,9 @@ async def set_ticket(
     except HypervisorRefused as error:
         # Without its cause, which may repeat the device and so the password.
         raise VmRequestFailed(error.reason.replace(password, "*****") if password else error.reason) from None
-    vm.parting = Parting()
+    if parting != vm.metadata.parting:
+        vm.metadata = vm.metadata.changed(disconnectAction=parting[0], disconnectDelay=parting[1])
+        await shared.save(vm)
 
 
 def build_ticket(

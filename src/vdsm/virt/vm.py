@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -17,13 +16,6 @@ from vdsm.virt.metadata import VmMetadata
 from vdsm.virt.migration.departure import Departure
 from vdsm.virt.ports import VolumeSize
 from vdsm.virt.stats import Window
-
-
-class Parting(Struct, frozen=True):
-    """What to do when the last viewer has left; a shutdown waits for so many minutes more."""
-
-    action: Literal["NONE", "LOCK_SCREEN", "LOGOUT", "REBOOT", "SHUTDOWN"] = "LOCK_SCREEN"
-    delay_min: int = 0
 
 
 class Vm(Struct, eq=False):
@@ -72,7 +64,6 @@ class Vm(Struct, eq=False):
     client_address: str = ""
     viewers: set[tuple[str, str]] = field(default_factory=set)
     """Who looks at its displays: addresses and ports."""
-    parting: Parting = field(default_factory=Parting)
     watchdog: WatchdogEvent | UnsetType = UNSET
     io_error: IoError | UnsetType = UNSET
     pending_pause_code: PauseCode | None = None

@@ -25,6 +25,22 @@ async def choose(service: VmService, action: str, delay_min: int = 0) -> None:
     await service.updates.update_device(VM_ID, wish)
 
 
+async def test_the_next_daemon_does_what_was_chosen() -> None:
+    world = World()
+    async with world.ready() as service:
+        end = await listen(world, service, display="vnc")
+        await choose(service, "SHUTDOWN", delay_min=1)
+    async with world.ready() as service:
+        await world.clock.advance(2)
+        await beat(world, end)
+        await look(world, INITIALIZE)
+        await look(world, DISCONNECT)
+        await world.clock.advance(30)
+        assert end.heard[-1]["__name__"] == "api-version"
+        await world.clock.advance(60)
+        assert end.heard[-1]["__name__"] == "shutdown"
+
+
 @pytest.mark.parametrize(
     ("action", "said"),
     [("", "lock-screen"), ("LOCK_SCREEN", "lock-screen"), ("LOGOUT", "log-off"), ("NONE", "refresh")],

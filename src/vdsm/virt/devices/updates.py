@@ -16,11 +16,11 @@ from vdsm.virt.devices.plug import Plug, find_device, get_alias, parse_plug
 from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml, set_child
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.metadata import DeviceMetadata
+from vdsm.virt.metadata import LOCK_SCREEN, DeviceMetadata
 from vdsm.virt.power import check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
-from vdsm.virt.vm import Parting, Vm
+from vdsm.virt.vm import Vm
 
 DUMMY_BRIDGE = ";vdsmdummy;"
 """Where cards of no network are plugged in (facts network §9.2)."""
@@ -66,9 +66,8 @@ class UpdateService:
         delay_min = 0 if change.disconnect_delay_min is UNSET else change.disconnect_delay_min
         if not 0 <= delay_min <= _LONGEST_DELAY_MIN:
             raise InvalidArgument("consoleDisconnectActionDelay", f"must be between 0 and {_LONGEST_DELAY_MIN} minutes")
-        await set_ticket(self._shared, vm, password, ttl_s, connection, kind)
-        action = "LOCK_SCREEN" if change.disconnect_action is UNSET else change.disconnect_action
-        vm.parting = Parting(action, delay_min)
+        action = LOCK_SCREEN if change.disconnect_action is UNSET else change.disconnect_action
+        await set_ticket(self._shared, vm, password, ttl_s, connection, kind, (action, delay_min))
 
     async def _update_card(self, vm: Vm, change: DeviceUpdate) -> None:
         wanted = parse_plug(change.xml, "interface") if change.xml else None
