@@ -10,6 +10,7 @@ from copy import deepcopy
 from xml.etree.ElementTree import Element
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from vdsm.api import errors
 from vdsm.api.updates import Disc, DiscChange
@@ -103,11 +104,12 @@ class Media:
 
     async def _look(self, vm: Vm) -> None:
         if await self._shared.refresh(vm) is not None:
-            await settle_discs(self._shared, vm)
+            await settle_changes(self._shared, vm)
 
 
-async def settle_discs(shared: Shared, vm: Vm) -> None:
-    """Write down what is in drives whose discs were being changed, and release the images of what is not.
+async def settle_changes(shared: Shared, vm: Vm) -> None:
+    """Write down what is in drives whose discs were being changed, and release the images of what is not; and the
+    networks of cards that were being changed.
 
     For who holds `vm.changing`, when the VM's XML has been read.
     """
@@ -121,11 +123,18 @@ async def settle_discs(shared: Shared, vm: Vm) -> None:
 
 
 def decide(metadata: VmMetadata, view: DomainView) -> tuple[VmMetadata, list[VolumeRef]]:
-    """The metadata without changes of discs that are over, and the volumes that are in no drive."""
+    """The metadata without changes that are over, and the volumes that are in no drive."""
     paths = {disk.target: disk.path for disk in view.disks}
+    bridges = {card.mac_address.lower(): card.network for card in view.interfaces}
     released: list[VolumeRef] = []
     for device in metadata.devices:
-        if device.find_part(CHANGE) is None:
+        change = device.find_part(CHANGE)
+        if change is None:
+            continue
+        if "bridge" in change:
+            is_done = bridges.get(device.attributes.get("mac_address", "").lower()) == change["bridge"]
+            values = {**device.values, **({"network": change["network"]} if is_done else {})}
+            metadata = metadata.with_device(replace(device.with_part(CHANGE, None), values=values))
             continue
         path = paths.get(device.attributes.get("name", ""), "")
         volumes = (device.find_part_volume(CHANGE), device.volume)

@@ -15,7 +15,7 @@ from vdsm.api.devices import NicPlugged, PluggedNic
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt import hostedits
-from vdsm.virt.devices.media import settle_discs
+from vdsm.virt.devices.media import settle_changes
 from vdsm.virt.devices.plug import Plug, find_device, get_alias
 from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import element, format_xml, parse_xml
@@ -199,7 +199,7 @@ class Devices:
         return element("lease", *names, element("target", path=path, offset=offset_bytes))
 
     async def _settle(self, vm: Vm) -> None:
-        await settle_discs(self._shared, vm)
+        await settle_changes(self._shared, vm)
         if vm.view is None or vm.is_external or not vm.is_alive:
             return
         missing = [device for device in vm.metadata.devices if _is_missing(device, vm.view)]

@@ -11,12 +11,12 @@ from vdsm.api.updates import DeviceUpdate, DiscChange
 from vdsm.api.vm import Bandwidth
 from vdsm.core.errors import InvalidArgument
 from vdsm.core.undo import AsyncUndo
-from vdsm.virt.devices.media import Media
+from vdsm.virt.devices.media import Media, settle_changes
 from vdsm.virt.devices.plug import Plug, find_device, get_alias, parse_plug
 from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import check_text, element, format_xml, parse_xml, set_child
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.metadata import LOCK_SCREEN, DeviceMetadata
+from vdsm.virt.metadata import CHANGE, LOCK_SCREEN, DeviceMetadata
 from vdsm.virt.power import check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.ticket import set_ticket
@@ -82,10 +82,11 @@ class UpdateService:
                     domain = parse_xml((await shared.hypervisor.get_domain(vm.vm_id)).xml)
                     card = find_card(domain, change, wanted)
                     before, after = format_xml(card), format_xml(wanted.device if wanted else change_card(card, change))
-                    told = tell(
-                        vm.metadata.device(mac_address=get_attribute(card, "mac", "address")), card, change, wanted
-                    )
+                    mac_address = get_attribute(card, "mac", "address")
+                    known = vm.metadata.device(mac_address=mac_address) or DeviceMetadata({"mac_address": mac_address})
+                    told = tell(known, change, wanted)
                     vm.is_stale = True
+                    await shared.store(vm, vm.metadata.with_device(announce(known, told, after)))
                     async with AsyncUndo() as undo:
                         # Some of it may be done when libvirt refuses the rest.
                         undo.push(update, vm.vm_id, before)
@@ -93,7 +94,8 @@ class UpdateService:
                         await shared.store(vm, vm.metadata.with_device(told))
                         undo.forget()
             finally:
-                await shared.refresh(vm)
+                if await shared.refresh(vm) is not None:
+                    await settle_changes(shared, vm)
 
 
 def find_card(domain: Element, change: DeviceUpdate, wanted: Plug | None) -> Element:
@@ -140,10 +142,15 @@ def change_card(card: Element, change: DeviceUpdate) -> Element:
     return new
 
 
-def tell(known: DeviceMetadata | None, card: Element, change: DeviceUpdate, wanted: Plug | None) -> DeviceMetadata:
+def announce(known: DeviceMetadata, told: DeviceMetadata, card: str) -> DeviceMetadata:
+    """What the metadata tells while the change is made, for who finds it half done."""
+    bridge = get_attribute(parse_xml(card), "source", "bridge")
+    return known.with_part(CHANGE, {"network": str(told.values.get("network", "")), "bridge": bridge})
+
+
+def tell(known: DeviceMetadata, change: DeviceUpdate, wanted: Plug | None) -> DeviceMetadata:
     """What the metadata tells of the card after the change."""
-    told = None if wanted is None else wanted.find_metadata()
-    made = told or known or DeviceMetadata({"mac_address": get_attribute(card, "mac", "address")})
+    made = (None if wanted is None else wanted.find_metadata()) or known
     if change.network is not UNSET:
         made = replace(made, values={**made.values, "network": change.network})
     if change.custom is not UNSET:

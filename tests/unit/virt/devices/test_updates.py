@@ -1,10 +1,12 @@
 """Network cards and displays are changed where they are; what fails leaves them, and what is told, as before."""
 
+import asyncio
+
 import pytest
 from msgspec import UNSET
 
 from tests.unit.virt.builders import VM_ID
-from tests.unit.virt.world import World, create
+from tests.unit.virt.world import World, create, settle
 from vdsm.api import errors
 from vdsm.api.tuning import TuningApi
 from vdsm.api.updates import DeviceUpdate, UpdateApi
@@ -12,7 +14,7 @@ from vdsm.api.vm import Bandwidth, DeviceParameters, FilterParameter
 from vdsm.core.errors import InvalidArgument, NodeError
 from vdsm.virt.devices.updates import DUMMY_BRIDGE, UpdateService
 from vdsm.virt.elements import format_xml
-from vdsm.virt.metadata import VmMetadata
+from vdsm.virt.metadata import CHANGE, VmMetadata
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
 from vdsm.virt.service import VmService
 from vdsm.virt.tuning import plan_pinning
@@ -100,6 +102,35 @@ async def test_a_change_that_fails_is_taken_back(method: str, error: NodeError) 
         with pytest.raises(errors.UpdateDeviceFailed):
             await updates.update_device(VM_ID, card(network="blue"))
         assert read(world, "/source") == before and told(world) == known
+
+
+@pytest.mark.parametrize("number", range(8))
+async def test_a_daemon_that_ends_at_any_call_leaves_a_card_and_its_network(number: int) -> None:
+    """Before the first call to libvirt that the change makes, before the second, and so on: it makes six or so."""
+    world = World()
+    async with world.ready() as service:
+        updates = await make(service)
+        enter, begin = world.hypervisor._enter, len(world.hypervisor.calls)
+
+        async def enter_or_hang(method: str, vm_id: str = "") -> None:
+            if len(world.hypervisor.calls) - begin >= number:
+                await asyncio.Event().wait()
+            await enter(method, vm_id)
+
+        world.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        work = asyncio.create_task(updates.update_device(VM_ID, card(network="blue", custom={"queues": "2"})))
+        await settle()
+    world.hypervisor._enter = enter  # type: ignore[method-assign]
+    is_done = any(method == "update_device" for method, _ in world.hypervisor.calls)
+    async with world.ready() as service:
+        await settle()
+        network = read(world, "/source")["bridge"]
+        assert network == told(world).get("network", "red") == ("blue" if is_done else "red")
+        known = world.stored().device(mac_address=MAC)
+        assert known is None or known.find_part(CHANGE) is None
+        await service.updates.update_device(VM_ID, card(network="green"))
+        assert told(world)["network"] == "green"
+    work.cancel()
 
 
 async def test_the_password_of_a_display() -> None:
