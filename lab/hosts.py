@@ -34,15 +34,17 @@ class Switch(Namespaces):
 
     def __init__(self) -> None:
         self.address = f"{NETWORK}.254"
-        setup = "ip link add bridge type bridge forward_delay 0; ip link set bridge up\n"
-        super().__init__("switch", setup=setup + f"ip address add {self.address}/{PREFIX} dev bridge")
+        # Left to itself, a bridge has the lowest address of its ports: with the host behind that one its own would go,
+        # and the other hosts would know it by the old one for seconds.
+        bridge = f"ip link add bridge address {make_hardware(self.address)} type bridge forward_delay 0"
+        setup = f"{bridge}; ip link set bridge up\nip address add {self.address}/{PREFIX} dev bridge"
+        super().__init__("switch", setup=setup)
 
     def plug(self, host: Namespaces, port: str, address: str) -> None:
         """Join a place that has no network yet; whoever comes with an address again is known by it."""
         # The kernel takes a moment to clear up after a host that lost its power.
         wait_for(lambda: f" {port}@" not in self.run("ip", "-o", "link", "show"), f"the port of {port} is free")
-        hardware = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
-        peer = ["peer", "name", _LINK, "address", hardware, "netns", str(host.init_pid)]
+        peer = ["peer", "name", _LINK, "address", make_hardware(address), "netns", str(host.init_pid)]
         link = ["link", "add", port, "type", "veth", *peer]
         run("nsenter", "--target", str(self.init_pid), "--net", "ip", *link)  # not --pid: the number counts out here
         self.run("ip", "link", "set", port, "master", "bridge", "up")
@@ -52,6 +54,11 @@ class Switch(Namespaces):
     def set_port(self, port: str, *, is_open: bool) -> None:
         """A closed port drops whatever comes and goes; whoever is behind it still sees a carrier."""
         self.run("bridge", "link", "set", "dev", port, "state", "forwarding" if is_open else "disabled")
+
+
+def make_hardware(address: str) -> str:
+    """The hardware address of who has this IPv4 address here."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
 
 
 class Host:

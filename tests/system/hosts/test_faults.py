@@ -9,7 +9,7 @@ import libvirt
 import pytest
 
 from lab.commands import PartFailed, wait_for
-from lab.hosts import Host, Hosts
+from lab.hosts import Host, Hosts, make_hardware
 from lab.vdsmd import ConnectionFailed, HostVdsmd
 from tests.system.hosts.machines import make_idle_xml
 
@@ -76,6 +76,16 @@ def test_hosts_differ(hosts: Callable[[int], Hosts]) -> None:
     for host in three:
         host.run("bash", "-c", f"hostname >{host.root}/name")
     assert [(host.root_outside / "name").read_text().strip() for host in three] == ["host1", "host2", "host3"]
+
+
+def test_the_servers_keep_their_address_when_hosts_come_and_go(hosts: Callable[[int], Hosts]) -> None:
+    all_hosts = hosts(2)
+    switch = all_hosts.switch
+    addresses = set[str]()
+    for host in all_hosts:
+        addresses.add(switch.run("cat", "/sys/class/net/bridge/address").strip())
+        host.kill()
+    assert addresses == {make_hardware(switch.address)}, "who is left would have to learn where the servers are"
 
 
 def test_a_cut_network_drops_packets_and_heals(hosts: Callable[[int], Hosts]) -> None:
