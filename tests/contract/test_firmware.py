@@ -56,6 +56,17 @@ async def test_a_tpm(files: FirmwareFiles, tmp_path: Path) -> None:
     assert sorted(found.name for found in folder.parent.iterdir()) == sorted([VM_ID, other])
 
 
+async def test_what_was_left_half_written_goes(files: FirmwareFiles, tmp_path: Path) -> None:
+    await files.clear()
+    path, folder = nvrams(tmp_path) / "vm.fd", tmp_path / "var/lib/libvirt/swtpm"
+    await files.write("nvram", VM_ID, str(path), b"data")
+    path.with_name(".vdsm-x1").write_bytes(b"half")
+    for name in (VM_ID, ".vdsm-x2"):
+        (folder / name / "fresh").mkdir(parents=True)
+    await files.clear()
+    assert [found.name for found in (*path.parent.iterdir(), *folder.iterdir())] == ["vm.fd", VM_ID]
+
+
 @pytest.mark.parametrize("path", ["/etc/shadow", "", "vm.fd", "{}/../vm.fd", "{}/sub/vm.fd", "{}/..", "{}"])
 async def test_paths_that_lead_elsewhere(files: FirmwareFiles, tmp_path: Path, path: str) -> None:
     nvrams(tmp_path).mkdir(parents=True)

@@ -12,6 +12,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from vdsm.core.ids import is_uuid
@@ -20,6 +21,7 @@ from vdsm.virt.ports import FirmwareUnusable
 
 LARGEST = 16 << 20
 MOST_FILES = 100
+_UNFINISHED = ".vdsm-"
 
 
 class FirmwareFiles:
@@ -34,6 +36,16 @@ class FirmwareFiles:
 
     async def write(self, kind: str, vm_id: str, path: str, data: bytes) -> None:
         await asyncio.to_thread(self._write, kind, vm_id, path, data)
+
+    async def clear(self) -> None:
+        await asyncio.to_thread(self._clear)
+
+    def _clear(self) -> None:
+        for folder in self._tpms.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in self._nvrams.glob(f"{_UNFINISHED}*"):
+            with suppress(OSError):
+                file.unlink()
 
     def _read(self, kind: str, vm_id: str, path: str) -> bytes | None:
         place = self._find(kind, vm_id, path)
@@ -79,7 +91,7 @@ def _read_file(path: Path) -> bytes:
 
 def _replace_file(path: Path, data: bytes) -> None:
     """A crash leaves the old one or the new one; libvirt gives it to qemu's user."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".vdsm-")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     with Undo() as undo:
         undo.push(os.unlink, name)
         with open(descriptor, "wb") as file:
@@ -112,7 +124,7 @@ def _pack(folder: Path) -> bytes:
 def _replace_folder(folder: Path, data: bytes) -> None:
     if folder.is_symlink():
         raise OSError(f"{folder} is a symbolic link")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".vdsm-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_UNFINISHED) as scratch:
         fresh = Path(scratch, "fresh")
         fresh.mkdir()
         fresh.chmod(0o711)  # as libvirt makes it: swtpm's user has to get through; what is below libvirt gives away

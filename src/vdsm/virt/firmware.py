@@ -41,6 +41,10 @@ class FirmwareService:
         is_news = bool(stable) and digest != last_hash
         return ExternalData(hash=digest, external_data=stable if is_news else UNSET)
 
+    async def begin(self) -> None:
+        """Remove what the daemon before this one left half written."""
+        await self._store.clear()
+
     async def look(self) -> None:
         """See what VMs keep now; what was the same at the last look is stable."""
         for vm in list(self._shared.vms.values()):

@@ -150,9 +150,9 @@ class Launcher:
             await self._refuse_folders(domain, images)
         async with self._slots:
             check_wanted(vm)
-            await self._firmware.restore(vm, wish.kept_data)
             vm.is_starting, vm.early_end = True, None
             await self._shared.hypervisor.define(format_xml(domain))
+            await self._firmware.restore(vm, wish.kept_data)  # When the definition goes, libvirt removes that, too.
             check_wanted(vm)
             await self._power_on(vm, memory, domain)
         if vm.state.status is not Status.DOWN:

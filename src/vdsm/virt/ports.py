@@ -340,7 +340,7 @@ class Hypervisor(Tunable, BlockChanger, Movable, GuestAgents, BackupMaker, Secre
     async def start(self, vm_id: str, *, paused: bool) -> None: ...
 
     async def undefine(self, vm_id: str) -> None:
-        """NVRAM and checkpoint metadata go too; no domain of that id is success."""
+        """NVRAM, TPM and checkpoint metadata go too; no domain of that id is success."""
 
     async def destroy(self, vm_id: str, *, graceful: bool) -> None: ...
 
@@ -491,6 +491,9 @@ class FirmwareStore(Protocol):
 
     async def write(self, kind: str, vm_id: str, path: str, data: bytes) -> None:
         """Put that in the place of what is there, for a VM that does not run."""
+
+    async def clear(self) -> None:
+        """Remove what an interrupted daemon left of a write, as far as that can be; nobody writes meanwhile."""
 
 
 class VolumeSize(Struct, frozen=True):

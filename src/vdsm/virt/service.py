@@ -87,6 +87,7 @@ class VmService:
         shared = self._shared
         shared.hypervisor.subscribe(self._watcher.on_event)
         try:
+            await self.firmware.begin()
             await self._adopter.recover()
             shared.vms_changed.set()
             self._watcher.replay()

@@ -65,8 +65,9 @@ def test_what_is_kept_is_saved_and_comes_back(node: Vdsmd) -> None:
     packed = io.BytesIO(base64.b64decode(saved["tpm"]["_X_data"]))
     with tarfile.open(fileobj=packed, mode="r:xz") as tar:
         assert any(name.endswith("tpm2-00.permall") for name in tar.getnames())
+    assert any((node.root / "var/lib/libvirt/swtpm" / vm_id).iterdir())
     node.call("VM.destroy", vmID=vm_id)
-    assert not nvram.exists()
+    assert not nvram.exists() and not (node.root / "var/lib/libvirt/swtpm" / vm_id).exists()
 
     mark = bytes(range(256))
     changed = variables[: -len(mark)] + mark

@@ -1,12 +1,15 @@
 """What TPMs and firmware keep: told when it is stable or asked for now, and put back before a start."""
 
+import asyncio
+
 import pytest
 from msgspec import UNSET
 
-from tests.unit.virt.builders import VM_ID, domain_xml
+from tests.unit.virt.builders import VM_ID, domain_xml, parameters
 from tests.unit.virt.world import World, create, settle, status
 from vdsm.api.errors import ExternalDataFailed
-from vdsm.virt.kept_data import encode, get_hash
+from vdsm.virt.domain import parse_domain
+from vdsm.virt.kept_data import encode, get_hash, has_device
 from vdsm.virt.ports import FirmwareUnusable
 
 TPM = '<tpm model="tpm-crb"><backend type="emulator" version="2.0"/></tpm>'
@@ -56,6 +59,27 @@ async def test_what_was_saved_is_there_when_the_vm_starts() -> None:
         world.hypervisor.end_guest(VM_ID)
         await settle()
         assert (await service.firmware.get_external_data(VM_ID, "nvram")).external_data == FIRST
+
+
+async def test_a_daemon_that_ends_after_it_wrote_leaves_a_domain_that_takes_it_along() -> None:
+    """libvirt removes what the definition names; a mere placeholder names nothing."""
+    world = World()
+    written, write = asyncio.Event(), world.firmware.write
+
+    async def write_and_hang(kind: str, vm_id: str, path: str, data: bytes) -> None:
+        await write(kind, vm_id, path, data)
+        written.set()
+        await asyncio.Event().wait()
+
+    world.firmware.write = write_and_hang  # type: ignore[method-assign]
+    async with world.ready() as service:
+        await service.create(VM_ID, parameters(xml=XML, nvram_data=FIRST, tpm_data="QUJD"))
+        await written.wait()
+    async with world.ready() as service:
+        view = parse_domain(world.record())
+        assert await status(service) == "Down" and has_device(view, "nvram") and has_device(view, "tpm")
+        await service.destroy(VM_ID)
+        assert world.hypervisor.domains == {} and world.firmware.clears == 2
 
 
 async def test_data_that_is_none_is_refused_at_the_door() -> None:

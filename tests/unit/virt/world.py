@@ -165,6 +165,7 @@ class FakeFirmware:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], bytes] = {}
+        self.clears = 0
         self.failures: list[NodeError] = []
 
     async def read(self, kind: str, vm_id: str, path: str) -> bytes | None:
@@ -176,6 +177,9 @@ class FakeFirmware:
         if self.failures:
             raise self.failures.pop(0)
         self.kept[kind, vm_id] = data
+
+    async def clear(self) -> None:
+        self.clears += 1
 
 
 class FakeJobs:
