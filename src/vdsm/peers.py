@@ -23,11 +23,18 @@ class HostPeers:
 
     async def create_incoming(self, place: Place, traveller: Traveller, incoming_limit: int | None) -> str:
         """Names and shapes are those of facts §2.19, source flow 4."""
+        guest = traveller.guest
         params = {
             "_srcDomXML": traveller.live_xml,
             "vmId": traveller.vm_id,
             "xml": traveller.xml,
             "elapsedTimeOffset": traveller.elapsed_s,
+            "guestFQDN": guest.fqdn or "",
+            "username": guest.user or "Unknown",
+            "netIfaces": [
+                {"name": one.name, "hw": one.hardware_address, "inet": one.ipv4, "inet6": one.ipv6}
+                for one in guest.interfaces or ()
+            ],
             "enableGuestEvents": traveller.guest_events,
             "migrationDest": "libvirt",
         }

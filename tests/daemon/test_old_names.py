@@ -262,9 +262,13 @@ async def move(s: Script, vm: str) -> None:
     await s.daemon.wait_until(lambda: s.daemon.list_statuses(vm)[-1] != "Migration Source")
     assert (await s.ok("migrateStatus", vm))["migrationStats"]["status"]["code"] == 12
     xml = f"<domain type='qemu'><name>guest</name><uuid>{(other := make_id())}</uuid><memory>1024</memory></domain>"
-    made = await s.ok("migrationCreate", {"vmId": other, "_srcDomXML": xml, "migrationDest": "libvirt"}, 5)
+    cards = [{"name": "eth0", "hw": "x", "inet": ["192.0.2.1"], "inet6": []}]
+    inside = {"guestFQDN": "guest.lan", "username": "ann", "netIfaces": cards}
+    made = await s.ok("migrationCreate", {"vmId": other, "_srcDomXML": xml, "migrationDest": "libvirt", **inside}, 5)
     assert (made["migrationPort"], made["params"]["vmId"]) == (0, other)
     assert made["params"]["status"] == "Migration Destination"
+    [told] = (await s.ok("getVmStats", other))["statsList"]
+    assert {name: told[name] for name in inside} == inside
     await s.ok("destroy", other)
 
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, Protocol
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vdsm.api.declare import Figure, Flag, Number, Text, group, ovirt, verb, xmlrpc
+from vdsm.api.guest import GuestInterface
 from vdsm.api.vm import VmInfo
 from vdsm.core.ids import VmId
 
@@ -76,6 +77,7 @@ class IncomingVm(Struct, frozen=True, kw_only=True):
     elapsed_offset_s: Annotated[Figure, ovirt("elapsedTimeOffset")] = UNSET
     guest_name: Annotated[Text, ovirt("guestFQDN")] = UNSET
     guest_user: Annotated[Text, ovirt("username")] = UNSET
+    guest_interfaces: Annotated[list[GuestInterface] | UnsetType, ovirt("netIfaces")] = UNSET
     guest_events: Annotated[Flag, ovirt("enableGuestEvents")] = UNSET
     destination: Annotated[Text, ovirt("migrationDest")] = UNSET
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from vdsm.core.errors import Failure, NodeError
+from vdsm.virt.guest.figures import GuestFigures
 
 
 class HypervisorDown(Failure, number=16, http=503, retry=True, text="libvirt is not reachable: {reason}"):
@@ -598,12 +599,13 @@ class Place(Struct, frozen=True):
 
 
 class Traveller(Struct, frozen=True, kw_only=True):
-    """A VM that another host shall get ready for: its live XML and the last one that was read."""
+    """A VM that another host shall get ready for: its live XML, the last one read, what is known of its inside."""
 
     vm_id: str
     live_xml: str
     xml: str
     elapsed_s: float
+    guest: GuestFigures
     guest_events: bool = False
 
 

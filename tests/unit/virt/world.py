@@ -241,6 +241,9 @@ class FakePeers:
             live_xml=traveller.live_xml,
             xml=traveller.xml,
             elapsed_offset_s=traveller.elapsed_s,
+            guest_name=traveller.guest.fqdn,
+            guest_user=traveller.guest.user,
+            guest_interfaces=traveller.guest.interfaces,
             guest_events=traveller.guest_events,
         )
         try:

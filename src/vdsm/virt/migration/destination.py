@@ -17,6 +17,7 @@ from vdsm.core.errors import NodeError
 from vdsm.virt import ports
 from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.guest.channels import AgentChannels
+from vdsm.virt.guest.figures import GuestFigures
 from vdsm.virt.launch import Abandoned, Launcher
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Status, VmState
 from vdsm.virt.metadata import set_metadata
@@ -75,6 +76,7 @@ class Destination:
                 else errors.MigrationFailed(f"{limit} VMs are on their way here already")
             )
         vm = self._make(wish)
+        vm.guest = GuestFigures(user=given.guest_user, fqdn=given.guest_name, interfaces=given.guest_interfaces)
         vm.hears_of_moves = given.guest_events is True
         answer = _Answer(asyncio.Event())
         shared.vms[vm.vm_id] = vm

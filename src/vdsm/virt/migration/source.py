@@ -159,6 +159,7 @@ class Source:
             live_xml=record.xml,
             xml=vm.xml,
             elapsed_s=elapsed_s,
+            guest=vm.guest_figures,
             guest_events=journey.request.guest_events,
         )
         departure.check_wanted()

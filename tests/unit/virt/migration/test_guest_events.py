@@ -6,6 +6,7 @@ from tests.unit.virt.builders import VM_ID
 from tests.unit.virt.guest.test_channels import beat, listen
 from tests.unit.virt.migration.pair import Pair, migrate
 from tests.unit.virt.world import settle, until
+from vdsm.api.guest import GuestInterface
 from vdsm.testing.channels import GuestEnd
 from vdsm.virt.domain import parse_domain
 from vdsm.virt.ports import HypervisorRefused
@@ -55,6 +56,22 @@ async def test_a_guest_hears_that_it_stayed() -> None:
         await until(lambda: pair.here.statuses()[-1] == "Up")
         await settle()
         assert list_events(end)[-1] == {"__name__": "lifecycle-event", "type": "after_migration", "failure": True}
+
+
+async def test_what_is_known_of_the_inside_goes_along() -> None:
+    pair = Pair()
+    async with pair.ready() as (source, destination):
+        end = await listen(pair.here, source)
+        await beat(pair.here, end)
+        end.say("fqdn", fqdn="guest.lan")
+        end.say("active-user", name="ann")
+        end.say("network-interfaces", interfaces=[{"name": "eth0", "hw": "x", "inet": ["10.0.0.1"], "inet6": []}])
+        await pair.here.clock.advance(1)
+        await migrate(source)
+        await until(lambda: pair.there.statuses()[-1:] == ["Up"])
+        stats = await destination.get_stats(VM_ID)
+        assert (stats.guest_name, stats.guest_user) == ("guest.lan", "ann")
+        assert stats.guest_interfaces == [GuestInterface(name="eth0", hardware_address="x", ipv4=["10.0.0.1"])]
 
 
 async def test_others_are_not_told() -> None:
