@@ -3,6 +3,8 @@
 import asyncio
 import logging
 
+from msgspec import Struct, field
+
 from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.devices.plugging import Devices
@@ -24,29 +26,19 @@ log = logging.getLogger(__name__)
 _DISK_ERRORS = {1: PauseCode.OTHER, 2: PauseCode.NO_SPACE}
 
 
-class Adopter:
+class Adopter(Struct, eq=False):
     """Keeps the list of VMs as libvirt has it."""
 
-    def __init__(
-        self,
-        shared: Shared,
-        devices: Devices,
-        disks: DiskService,
-        backups: BackupService,
-        source: Source,
-        saver: Saver,
-        destination: Destination,
-    ) -> None:
-        self._shared = shared
-        self._disks = disks
-        self._devices = devices
-        self._backups = backups
-        self._source = source
-        self._saver = saver
-        self._destination = destination
-        self._connected = asyncio.Event()
-        self._seen: set[str] = set()
-        """Domains that samples showed and that were looked at already."""
+    _shared: Shared
+    _devices: Devices
+    _disks: DiskService
+    _backups: BackupService
+    _source: Source
+    _saver: Saver
+    _destination: Destination
+    _connected: asyncio.Event = field(default_factory=asyncio.Event)
+    _seen: set[str] = field(default_factory=set)
+    """Domains that samples showed and that were looked at already."""
 
     def hurry(self) -> None:
         """libvirt answers again: recovery need not wait for its next try."""
@@ -170,12 +162,11 @@ class Adopter:
             has_domain=True,
             has_images=True,
             state=plan.state,
+            started_s=shared.find_start_s(metadata),
             first_offset_s=0 if view is None else view.time_offset_s,
             agent_version=metadata.agent_version,
             agent_connected=view is not None and view.qemu_agent_connected,
         )
-        if metadata.started_at_s is not None:
-            vm.started_s = shared.clock.monotonic() - max(0.0, shared.clock.time() - metadata.started_at_s)
         if vm.state.status is Status.DOWN:
             vm.stopped.set()
         if plan.problem:

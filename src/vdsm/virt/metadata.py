@@ -6,7 +6,7 @@ State that must survive the daemon lives here: the owner, when the VM started, h
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypeVar
 from xml.etree.ElementTree import Element, register_namespace
 
 from msgspec import Struct, field
@@ -21,6 +21,7 @@ VM_PREFIX = "ovirt-vm"
 ROOT_OWNER = "/"
 """The daemon of the root `/`; VMs that carry oVirt's metadata and no owner are its own."""
 
+T = TypeVar("T")
 Scalar = str | int | float | bool
 CHANGE = "change"
 """Nested in a drive's metadata while its disc is changed."""
@@ -162,20 +163,17 @@ class VmMetadata(Struct, frozen=True):
     @property
     def migrates_to(self) -> str | None:
         """Where the VM was to go when a migration began; until it is known what became of that."""
-        value = self.values.get("migratesTo")
-        return None if value is None else str(value)
+        return self._get("migratesTo", str)
 
     @property
     def memory_volumes(self) -> str | None:
         """The volumes that the VM's memory is written to, or read from, as a handle; until they are released."""
-        value = self.values.get("memoryVolumes")
-        return None if value is None else str(value)
+        return self._get("memoryVolumes", str)
 
     @property
     def saved_while(self) -> str | None:
         """What the VM did when it was to be saved to disk; until it is known what became of that."""
-        value = self.values.get("savedWhile")
-        return None if value is None else str(value)
+        return self._get("savedWhile", str)
 
     @property
     def is_incoming(self) -> bool:
@@ -209,27 +207,24 @@ class VmMetadata(Struct, frozen=True):
 
     @property
     def balloon_target_kib(self) -> int | None:
-        value = self.values.get("balloonTarget")
-        return value if isinstance(value, int) else None
+        return self._get("balloonTarget", int)
 
     @property
     def parting(self) -> tuple[str, int]:
         """What to do when the last viewer has left, as was said with the last ticket: `NONE`, `LOCK_SCREEN`, `LOGOUT`,
         `REBOOT` or `SHUTDOWN`, which waits for so many minutes more."""
-        delay_min = self.values.get("disconnectDelay")
-        return str(self.values.get("disconnectAction", LOCK_SCREEN)), delay_min if isinstance(delay_min, int) else 0
+        return self._get("disconnectAction", str) or LOCK_SCREEN, self._get("disconnectDelay", int) or 0
 
     @property
     def agent_version(self) -> int:
         """The API version of the oVirt agent, as last agreed on."""
-        value = self.values.get("guestAgentAPIVersion")
-        return value if isinstance(value, int) else 0
+        return self._get("guestAgentAPIVersion", int) or 0
 
     @property
     def exit(self) -> ExitInfo | None:
         """How the VM ended, when it has."""
-        code, reason = self.values.get("exitCode"), self.values.get("exitReason")
-        if not isinstance(code, int) or not isinstance(reason, int):
+        code, reason = self._get("exitCode", int), self._get("exitReason", int)
+        if code is None or reason is None:
             return None
         known = _REASONS.get(reason, ExitReason.GENERIC_ERROR)
         return ExitInfo(code, known, str(self.values.get("exitMessage", "")))
@@ -243,6 +238,10 @@ class VmMetadata(Struct, frozen=True):
     def without_exit(self) -> Self:
         """A copy for a VM that lives."""
         return self.changed(exitCode=None, exitReason=None, exitMessage=None)
+
+    def _get(self, key: str, kind: type[T]) -> T | None:
+        value = self.values.get(key)
+        return value if isinstance(value, kind) else None
 
     def _float(self, key: str) -> float | None:
         value = self.values.get(key)

@@ -16,7 +16,7 @@ from vdsm.virt.firmware import LOOK_EVERY_S as FIRMWARE_EVERY_S
 from vdsm.virt.firmware import FirmwareService
 from vdsm.virt.guest.service import GuestService
 from vdsm.virt.launch import Launcher
-from vdsm.virt.lifecycle import ExitReason, Status, VmState
+from vdsm.virt.lifecycle import ExitReason, Status
 from vdsm.virt.migration.destination import Destination
 from vdsm.virt.migration.saving import Saver
 from vdsm.virt.migration.service import MigrationService
@@ -142,17 +142,7 @@ class VmService:
             owner=settings.owner,
             now_s=shared.clock.time(),
         )
-        vm = Vm(
-            vm_id=wish.view.vm_id,
-            name=wish.view.name,
-            xml=wish.xml,
-            view=wish.view,
-            metadata=wish.metadata,
-            started_s=shared.clock.monotonic() - shared.clock.time() + (wish.metadata.started_at_s or 0.0),
-            first_offset_s=wish.first_offset_s,
-            added_offset_s=wish.added_offset_s,
-            state=VmState(Status.WAIT_FOR_LAUNCH if wish.memory is None else Status.RESTORING),
-        )
+        vm = shared.make_vm(wish, Status.WAIT_FOR_LAUNCH if wish.memory is None else Status.RESTORING)
         if vm.vm_id in shared.vms:
             raise VmExists(vm.vm_id)
         info = build_info(vm, shared.clock)

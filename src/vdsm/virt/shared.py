@@ -18,7 +18,7 @@ from vdsm.virt.disks.drives import correct_volumes
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.hostedits import HostFacts, list_paths
 from vdsm.virt.legacy.devices import Defaults
-from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status
+from vdsm.virt.lifecycle import ExitInfo, Happening, PauseCode, Status, VmState
 from vdsm.virt.metadata import (
     CHANGE,
     REPLICA,
@@ -34,6 +34,7 @@ from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
+from vdsm.virt.request import Wish
 from vdsm.virt.saved import MemoryVolumes
 from vdsm.virt.vm import Vm
 
@@ -86,6 +87,29 @@ class Shared(Struct, eq=False):
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     vms_changed: asyncio.Event = field(default_factory=asyncio.Event)
     """A VM's XML was read, or a VM ended."""
+
+    def make_vm(self, wish: Wish, status: Status) -> Vm:
+        """The VM that is wished for; none of this host's yet."""
+        return Vm(
+            vm_id=wish.view.vm_id,
+            name=wish.view.name,
+            xml=wish.xml,
+            view=wish.view,
+            metadata=wish.metadata,
+            started_s=self.find_start_s(wish.metadata),
+            first_offset_s=wish.first_offset_s,
+            added_offset_s=wish.added_offset_s,
+            state=VmState(status),
+        )
+
+    def find_start_s(self, metadata: VmMetadata) -> float | None:
+        """When the VM of that metadata started or last rebooted, on the monotonic clock."""
+        at_s = metadata.started_at_s
+        return None if at_s is None else self.clock.monotonic() - max(0.0, self.clock.time() - at_s)
+
+    def find_elapsed_s(self, vm: Vm) -> float:
+        """How long the VM has run; 0 when nobody knows."""
+        return 0.0 if vm.started_s is None else self.clock.monotonic() - vm.started_s
 
     def check_ready(self) -> None:
         """Raise NotReady (99) while VMs are still being recovered."""

@@ -125,8 +125,8 @@ class Snapshots:
         domain = parse_xml(await self._shared.hypervisor.get_migratable_xml(vm.vm_id))
         for display in domain.iterfind("devices/graphics"):
             display.attrib.pop("passwd", None)
-        elapsed_s = 0.0 if vm.started_s is None else self._shared.clock.monotonic() - vm.started_s
-        await images.write(memory.parameters.domain_id, beside.path, format_snapshot(format_xml(domain), elapsed_s))
+        content = format_snapshot(format_xml(domain), self._shared.find_elapsed_s(vm))
+        await images.write(memory.parameters.domain_id, beside.path, content)
         return target.path
 
     def _build_disk(self, top: NewTop, image: PreparedImage) -> Element:

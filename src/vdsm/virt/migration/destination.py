@@ -19,7 +19,7 @@ from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.guest.figures import GuestFigures
 from vdsm.virt.launch import Abandoned, Launcher
-from vdsm.virt.lifecycle import ExitInfo, ExitReason, Status, VmState
+from vdsm.virt.lifecycle import ExitInfo, ExitReason, Status
 from vdsm.virt.metadata import set_metadata
 from vdsm.virt.migration.plans import MigrationSettings, arrive, plan_arrival
 from vdsm.virt.migration.slots import Slots
@@ -75,7 +75,7 @@ class Destination:
                 if incoming_limit is not None
                 else errors.MigrationFailed(f"{limit} VMs are on their way here already")
             )
-        vm = self._make(wish)
+        vm = shared.make_vm(wish, Status.MIGRATION_DESTINATION)
         vm.guest = GuestFigures(user=given.guest_user, fqdn=given.guest_name, interfaces=given.guest_interfaces)
         vm.hears_of_moves = given.guest_events is True
         answer = _Answer(asyncio.Event())
@@ -111,19 +111,6 @@ class Destination:
             except NodeError as error:
                 log.warning("VM %s, which came from another host, is not quite this one's yet: %s", vm.vm_id, error)
             await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
-
-    def _make(self, wish: Wish) -> Vm:
-        clock = self._shared.clock
-        return Vm(
-            vm_id=wish.view.vm_id,
-            name=wish.view.name,
-            xml=wish.xml,
-            view=wish.view,
-            metadata=wish.metadata,
-            state=VmState(Status.MIGRATION_DESTINATION),
-            started_s=clock.monotonic() - max(0.0, clock.time() - (wish.metadata.started_at_s or 0.0)),
-            first_offset_s=wish.first_offset_s,
-        )
 
     async def _forget_failed(self, vm_id: str) -> None:
         """A VM that never arrived is none: it is in nobody's way."""
@@ -207,8 +194,7 @@ class Destination:
         if vm.view is not None and vm.view.metadata is not None:
             vm.metadata = vm.view.metadata
         vm.metadata = arrive(vm.metadata, shared.settings.owner)
-        if vm.metadata.started_at_s is not None:
-            vm.started_s = shared.clock.monotonic() - max(0.0, shared.clock.time() - vm.metadata.started_at_s)
+        vm.started_s = shared.find_start_s(vm.metadata) or vm.started_s
         vm.state = vm.state.aligned(state_of(record.state, record.reason))
         vm.agent_version = vm.metadata.agent_version
         log.info("VM %s has arrived", vm.vm_id)

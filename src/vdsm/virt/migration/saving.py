@@ -80,8 +80,7 @@ class Saver:
         shared = self._shared
         memory, parameters = [await self._prepare(volume) for volume in volumes.volumes]
         record = await shared.hypervisor.get_domain(vm.vm_id)
-        elapsed_s = 0.0 if vm.started_s is None else shared.clock.monotonic() - vm.started_s
-        content = format_parameters(vm.vm_id, record.xml, vm.xml, elapsed_s)
+        content = format_parameters(vm.vm_id, record.xml, vm.xml, shared.find_elapsed_s(vm))
         await shared.images.write(volumes.parameters.domain_id, parameters.path, content)
         departure.check_wanted()
         departure.is_moving = True

@@ -153,12 +153,11 @@ class Source:
         """Have the other host get ready; None when it has no room now."""
         shared = self._shared
         record = await shared.hypervisor.get_domain(vm.vm_id)
-        elapsed_s = 0.0 if vm.started_s is None else shared.clock.monotonic() - vm.started_s
         traveller = ports.Traveller(
             vm_id=vm.vm_id,
             live_xml=record.xml,
             xml=vm.xml,
-            elapsed_s=elapsed_s,
+            elapsed_s=shared.find_elapsed_s(vm),
             guest=vm.guest_figures,
             guest_events=journey.request.guest_events,
         )
