@@ -163,10 +163,7 @@ class Launcher:
         shared = self._shared
         check_wanted(vm)
         try:
-            paths = []
-            for volume in volumes.volumes:
-                ids = (volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
-                paths.append((await shared.images.prepare(*ids)).path)
+            paths = [(await shared.prepare(volume)).path for volume in volumes.volumes]
             if vm.destroy_requested:
                 for volume in volumes.volumes:  # They came ready after its end.
                     await shared.release_image(vm, volume)
@@ -217,9 +214,7 @@ class Launcher:
             check_wanted(vm)
             vm.has_images = True
             try:
-                images[disk.target] = await self._shared.images.prepare(
-                    volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id
-                )
+                images[disk.target] = await self._shared.prepare(volume)
             except NodeError as error:
                 text = f"Bad volume specification: {disk.target}: {error}"
                 raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, text)) from error

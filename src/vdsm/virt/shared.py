@@ -31,7 +31,7 @@ from vdsm.virt.metadata import (
     format_metadata,
 )
 from vdsm.virt.migration.plans import MigrationSettings
-from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images
+from vdsm.virt.ports import DomainRecord, HostJobs, Hypervisor, HypervisorTimeout, Images, PreparedImage
 from vdsm.virt.recovery import state_of
 from vdsm.virt.report import build_event, build_guest_stats, build_stats
 from vdsm.virt.request import Wish
@@ -224,6 +224,10 @@ class Shared(Struct, eq=False):
             vm.metadata = vm.metadata.changed(**before)
             raise
 
+    async def prepare(self, volume: VolumeRef) -> PreparedImage:
+        """Prepare one image. Raises what the images do."""
+        return await self.images.prepare(*volume.ids.values())
+
     async def prepare_again(self, vm: Vm) -> None:
         """Prepare the images of a VM that was found until it works: its storage comes back after the daemon does.
 
@@ -236,7 +240,7 @@ class Shared(Struct, eq=False):
                 return
             for volume in waiting:
                 try:
-                    await self.images.prepare(*volume.ids.values())
+                    await self.prepare(volume)
                 except NodeError as error:
                     log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
                     continue
@@ -332,7 +336,7 @@ class Shared(Struct, eq=False):
 async def find_chain(shared: Shared, volume: VolumeRef) -> tuple[Mapping[str, str], ...]:
     """The chain of a disk that is in use, base first, read anew; empty, and logged, when that fails."""
     try:
-        return (await shared.images.prepare(*volume.ids.values())).chain
+        return (await shared.prepare(volume)).chain
     except NodeError as error:
         log.warning("the chain of volume %s is not known: %s", volume.volume_id, error)
         return ()

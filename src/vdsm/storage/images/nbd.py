@@ -3,6 +3,8 @@
 import logging
 import shutil
 
+from msgspec import Struct
+
 from vdsm.core.undo import Undo
 from vdsm.storage import checks, durable, locks
 from vdsm.storage.domain import Domains
@@ -25,26 +27,16 @@ from vdsm.storage.ports import UNWATCHED, Layer, NbdExport, NbdServers, QemuImg,
 log = logging.getLogger(__name__)
 
 
-class Exports:
+class Exports(Struct, eq=False):
     """NBD servers of this host by ids of their callers; they go on when this process ends."""
 
-    def __init__(
-        self,
-        domains: Domains,
-        pools: Pools,
-        operations: Operations,
-        locks: Locks,
-        qemu_img: QemuImg,
-        servers: NbdServers | None,
-        layout: Layout,
-    ) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._operations = operations
-        self._locks = locks
-        self._qemu_img = qemu_img
-        self._servers = servers
-        self._layout = layout
+    _domains: Domains
+    _pools: Pools
+    _operations: Operations
+    _locks: Locks
+    _qemu_img: QemuImg
+    _servers: NbdServers | None
+    _layout: Layout
 
     def start(self, server_id: str, config: NbdConfig) -> str:
         """Serve a volume and tell the address. Raises 313, 219 for a template that is to be written, 2009, 946, 947."""

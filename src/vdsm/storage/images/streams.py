@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from msgspec import Struct
+
 from vdsm.storage import checks, durable
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import CopyImageError, InvalidParameterException, SharedVolumeNonWritable, io_failing_as
@@ -23,17 +25,14 @@ _BLOCK_BYTES = 1 << 20
 Write = Callable[[bytes], None]
 
 
-class Streams:
+class Streams(Struct, eq=False):
     """Transfers of images that have one volume, as the pool's SPM."""
 
-    def __init__(
-        self, domains: Domains, pools: Pools, operations: Operations, remote: Remote | None, steps: Steps
-    ) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._operations = operations
-        self._remote = remote
-        self._step = steps
+    _domains: Domains
+    _pools: Pools
+    _operations: Operations
+    _remote: Remote | None
+    _step: Steps
 
     def find(self, pool_id: str, domain_id: str, image_id: str, volume_id: str | None) -> VolumeRef:
         """The volume that is meant, or the image's only one. Raises 309, 654, 353, 201; 261 for several volumes."""

@@ -78,7 +78,7 @@ class Media:
             new.remove(child)
         if isinstance(disc, VolumeRef):
             try:
-                image = await self._shared.images.prepare(disc.pool_id, disc.domain_id, disc.image_id, disc.volume_id)
+                image = await self._shared.prepare(disc)
             except NodeError as error:
                 raise errors.CdImageFailed(str(error)) from error
             images = {get_attribute(new, "target", "dev"): image}

@@ -146,9 +146,8 @@ class Devices:
     async def _prepare(self, vm: Vm, plug: Plug) -> None:
         disk, prepared = plug.disk, list[str]()
         if disk.volume is not None:
-            ids = (disk.volume.pool_id, disk.volume.domain_id, disk.volume.image_id, disk.volume.volume_id)
             try:
-                image = await self._shared.images.prepare(*ids)
+                image = await self._shared.prepare(disk.volume)
             except NodeError as error:
                 raise errors.VmRequestFailed(f"Bad volume specification: {disk.target}: {error}") from error
             hostedits.set_images(plug.root, {disk.target: image}, relabel=self._shared.settings.relabel_disks)

@@ -21,7 +21,7 @@ from vdsm.virt.domain import DomainView
 from vdsm.virt.elements import check_text
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import BackupPlace, HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import check_possible
+from vdsm.virt.power import check_possible, failing_as
 from vdsm.virt.shared import Shared
 from vdsm.virt.vm import Vm
 
@@ -192,14 +192,13 @@ class BackupService:
 @contextmanager
 def _failing_as(vm: Vm, failure: Callable[[str], NodeError]) -> Iterator[None]:
     try:
-        yield
-    except HypervisorTimeout as error:
-        vm.monitor_failed = True
-        raise failure("the VM's monitor does not answer") from error
-    except HypervisorRefused as error:
-        if error.kind == _INCONSISTENT:
-            raise errors.InconsistentCheckpoint(error.reason) from error
-        raise failure(error.reason) from error
+        with failing_as(vm, failure):
+            yield
+    except NodeError as error:
+        cause = error.__cause__
+        if isinstance(cause, HypervisorRefused) and cause.kind == _INCONSISTENT:
+            raise errors.InconsistentCheckpoint(cause.reason) from error
+        raise
 
 
 async def _do_each(wanted: list[tuple[str, str]], act: Callable[[str], Awaitable[None]]) -> api.CheckpointsDone:

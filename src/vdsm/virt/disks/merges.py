@@ -173,13 +173,13 @@ class Merges:
 
     async def _finish(self, vm: Vm, merge: Merge, drive: Drive) -> None:
         """The disk is without the top: let storage and the VM's metadata tell so."""
-        record, volume, images = merge.record, drive.volume, self._shared.images
+        record = merge.record
         if record.state != "CLEANUP":
             await self._change(vm, merge, move(record, "CLEANUP"))
         await self._grow_base(record)
         await self._sync(record, list_chain(drive))
-        image = await images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
-        vm.metadata = set_volume(vm.metadata, drive.target, volume, image.chain)
+        image = await self._shared.prepare(drive.volume)
+        vm.metadata = set_volume(vm.metadata, drive.target, drive.volume, image.chain)
         await self._forget(vm, merge)
 
     async def _conclude(self, vm: Vm, merge: Merge) -> None:

@@ -13,7 +13,6 @@ from vdsm.virt.disks.drives import Drive, build_disk, find_drive, is_at, list_dr
 from vdsm.virt.elements import format_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.metadata import REPLICA, DeviceMetadata, VmMetadata, VolumeRef
-from vdsm.virt.ports import PreparedImage
 from vdsm.virt.power import check_possible
 from vdsm.virt.recovery import is_alive
 from vdsm.virt.shared import Shared, find_chain
@@ -42,7 +41,7 @@ class Replication:
             told = known.with_part(REPLICA, {**replica.ids, "device": "disk", "format": "cow"})
             try:
                 await self._shared.store(vm, vm.metadata.with_device(told))
-                image = await self._prepare(replica)
+                image = await self._shared.prepare(replica)
                 if image.format != "cow":
                     raise errors.ReplicationFailed(f"volume {replica.volume_id} is no qcow2")
                 xml = format_xml(build_disk(drive, image, relabel=self._shared.settings.relabel_disks))
@@ -101,9 +100,6 @@ class Replication:
         if drive.disk.is_transient:
             raise errors.DiskIsTransient(drive.target)
         return drive, known
-
-    async def _prepare(self, volume: VolumeRef) -> PreparedImage:
-        return await self._shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
 
     async def _recover(self, vm: Vm) -> None:
         shared = self._shared

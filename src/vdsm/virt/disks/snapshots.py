@@ -113,15 +113,14 @@ class Snapshots:
             await attempt(vm, "its guest could not read its clock", asked)
 
     async def _prepare(self, top: NewTop) -> PreparedImage:
-        volume = top.volume
-        image = await self._shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
+        image = await self._shared.prepare(top.volume)
         check_image(top, image)
         return image
 
     async def _prepare_memory(self, vm: Vm, memory: MemoryVolumes) -> str:
         """Leave beside the memory what there is to know of the VM; the path for the memory."""
         images = self._shared.images
-        target, beside = [await images.prepare(*volume.ids.values()) for volume in memory.volumes]
+        target, beside = [await self._shared.prepare(volume) for volume in memory.volumes]
         domain = parse_xml(await self._shared.hypervisor.get_migratable_xml(vm.vm_id))
         for display in domain.iterfind("devices/graphics"):
             display.attrib.pop("passwd", None)
@@ -185,7 +184,7 @@ class Snapshots:
         images, volume = self._shared.images, memory.memory
         try:
             if is_done:
-                image = await images.prepare(*volume.ids.values())
+                image = await self._shared.prepare(volume)
                 await images.pad(volume.domain_id, image.path)
         except NodeError as error:
             log.warning("VM %s: its saved memory does not end with a whole block: %s", vm.vm_id, error)

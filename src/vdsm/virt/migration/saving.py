@@ -5,12 +5,12 @@ all. So the next daemon knows what one that was killed was doing: libvirt goes o
 """
 
 import logging
+from contextlib import suppress
 
 from vdsm.api import errors
 from vdsm.core.errors import NodeError
 from vdsm.virt import ports
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
-from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.migration.departure import CANCELED, SAVED, Departure
 from vdsm.virt.migration.source import Source, check_leaving, get_code
 from vdsm.virt.recovery import exit_of, is_alive
@@ -78,16 +78,13 @@ class Saver:
 
     async def _save(self, vm: Vm, departure: Departure, volumes: MemoryVolumes) -> None:
         shared = self._shared
-        memory, parameters = [await self._prepare(volume) for volume in volumes.volumes]
+        memory, parameters = [await shared.prepare(volume) for volume in volumes.volumes]
         record = await shared.hypervisor.get_domain(vm.vm_id)
         content = format_parameters(vm.vm_id, record.xml, vm.xml, shared.find_elapsed_s(vm))
         await shared.images.write(volumes.parameters.domain_id, parameters.path, content)
         departure.check_wanted()
         departure.is_moving = True
         await shared.hypervisor.save(vm.vm_id, memory.path)
-
-    async def _prepare(self, volume: VolumeRef) -> ports.PreparedImage:
-        return await self._shared.images.prepare(volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id)
 
     async def _run_on(self, vm: Vm, departure: Departure) -> None:
         await self._stay(vm, departure, await self._source.wait_for_end(vm, departure))
@@ -106,7 +103,8 @@ class Saver:
                     shared.end(vm, exit_of(record, None))
                     break
                 if record.state is ports.DomainState.PAUSED and vm.metadata.saved_while == RUNNING:
-                    await shared.hypervisor.resume(vm.vm_id)
+                    with suppress(ports.HypervisorRefused):  # Then it stays paused, which shows.
+                        await shared.hypervisor.resume(vm.vm_id)
                     record = await shared.hypervisor.get_domain(vm.vm_id)
                 departure.is_over = True
                 shared.align(vm, record)
@@ -114,11 +112,6 @@ class Saver:
             except ports.NoSuchDomain:
                 vm.has_domain = False
                 shared.end(vm, ExitInfo.of(ExitReason.DOMAIN_MISSING))
-            except ports.HypervisorRefused as refused:
-                log.warning("VM %s stays paused: %s", vm.vm_id, refused)
-                departure.is_over = True
-                shared.align(vm, record)
-                break
             except NodeError as unknown:
                 log.warning("VM %s: libvirt does not tell whether it was saved: %s", vm.vm_id, unknown)
                 await shared.clock.sleep(shared.settings.retry_s)
