@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from lab.commands import wait_for
+from lab.shared_pool import SharedPool
 from tests.ledger import Work, check
-from tests.shared_pool import SharedPool
 from tests.system.vdsmd import kill_during
 from tests.writes import Watch
 

@@ -16,9 +16,9 @@ from lab.hosts import Hosts
 from lab.networks import adopted
 from lab.nfs import Export, server
 from lab.sanlock import TAKE_OVER_AFTER_S, Sanlock
+from lab.shared_pool import Served, SharedPool
 from lab.vdsmd import HostVdsmd, make_id
 from tests.killed_spm import Killing
-from tests.shared_pool import Served, SharedPool
 from tests.system.vdsmd import OWNER
 from vdsm.wire.client import Address, connect
 

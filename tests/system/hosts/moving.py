@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from lab.commands import PartFailed, wait_for
-from lab.libvirt_tls import serve_tls
+from lab.shared_pool import SharedPool, trust
 from lab.vdsmd import Settings
-from tests.shared_pool import SharedPool
 from tests.system.hosts.verifier import BOOT_SECTOR, DISK_BYTES, read_count
 from tests.system.vdsmd import CallFailed, Volume, make_id
 
@@ -21,12 +20,6 @@ SLOW = {"maxBandwidth": 1, "convergenceSchedule": {"init": [{"name": "setDowntim
 UP = ("Up", "Powering up")
 ARRIVAL_S = 60.0
 SETTLED_S = 120.0
-
-
-def trust(pools: tuple[SharedPool, SharedPool]) -> None:
-    """Let both hosts' libvirtds speak with each other."""
-    for pool in pools:
-        serve_tls(pool.host, pool.host.root / "etc/pki/vdsm", pool.host.folder.parent / "hosts")
 
 
 @dataclass

@@ -11,8 +11,8 @@ import lab.sanlock
 from lab.gluster import GlusterVolume
 from lab.hosts import Hosts
 from lab.sanlock import Sanlock
+from lab.shared_pool import SETTINGS, Served, SharedPool
 from lab.vdsmd import CallFailed, HostVdsmd, make_id
-from tests.shared_pool import SETTINGS, Served, SharedPool
 
 _missing = lab.sanlock.why_not() or lab.gluster.why_not()
 pytestmark = pytest.mark.skipif(_missing is not None, reason=str(_missing))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lab.sanlock import TAKE_OVER_AFTER_S
+from lab.shared_pool import SharedPool
 from tests.killed_spm import Killing
-from tests.shared_pool import SharedPool
 
 LONGEST_LIFE_S = 4.0
 TAKE_OVER_S = 10.0

@@ -15,8 +15,8 @@ from lab.hosts import Hosts
 from lab.loop import loop_disk
 from lab.namespaces import Namespaces
 from lab.sanlock import Sanlock
+from lab.shared_pool import SETTINGS, Served, SharedPool
 from lab.vdsmd import SOURCES, HostVdsmd, make_id
-from tests.shared_pool import SETTINGS, Served, SharedPool
 from tests.system.vdsmd import FORMATS, CallFailed, Volume
 
 MIB = 1 << 20

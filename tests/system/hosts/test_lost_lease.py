@@ -16,8 +16,8 @@ import pytest
 from lab import processes
 from lab.commands import wait_for
 from lab.sanlock import ALIGNMENT_BYTES, IO_TIMEOUT_S, KILL_AFTER_S, TAKE_OVER_AFTER_S
+from lab.shared_pool import LOOK_EVERY_S, SharedPool
 from tests.ledger import SIZE_BYTES, Work, check
-from tests.shared_pool import LOOK_EVERY_S, SharedPool
 from tests.system import strace
 from tests.system.vdsmd import ConnectionFailed, Volume
 from tests.writes import wait_quiet

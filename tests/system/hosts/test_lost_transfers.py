@@ -13,7 +13,7 @@ import pytest
 
 from lab.commands import wait_for
 from lab.sanlock import KILL_AFTER_S
-from tests.shared_pool import SharedPool
+from lab.shared_pool import SharedPool
 from tests.system import strace
 from tests.system.hosts.test_lost_lease import (
     ARRIVAL_S,

@@ -7,7 +7,8 @@ import pytest
 
 from lab.commands import wait_for
 from lab.libvirt_tls import forget_tls
-from tests.system.hosts.moving import SLOW, UP, Mover, mover, settings, trust
+from lab.shared_pool import trust
+from tests.system.hosts.moving import SLOW, UP, Mover, mover, settings
 from tests.system.vdsmd import Volume
 
 __all__ = ["mover", "settings"]  # fixtures: pytest finds them here

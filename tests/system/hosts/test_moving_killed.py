@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from lab.commands import wait_for
-from tests.shared_pool import SharedPool
+from lab.shared_pool import SharedPool
 from tests.system.hosts.moving import SLOW, Mover, mover, settings
 from tests.system.vdsmd import CallFailed, kill_during
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lab.commands import wait_for
 from lab.sanlock import TAKE_OVER_AFTER_S
+from lab.shared_pool import SharedPool
 from lab.vdsmd import SOURCES, make_id
-from tests.shared_pool import SharedPool
 from tests.system.vdsmd import Volume
 
 MIB = 1 << 20

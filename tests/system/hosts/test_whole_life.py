@@ -6,9 +6,9 @@ import pytest
 
 from lab import debian
 from lab.commands import run, wait_for
+from lab.shared_pool import SharedPool, trust
 from tests.rounds import SOAK_FACTOR
-from tests.shared_pool import SharedPool
-from tests.system.hosts.moving import settings, trust
+from tests.system.hosts.moving import settings
 from tests.system.hosts.travelling import BRIDGE, CODE, PATIENCE_S, VM, Traveller
 from tests.system.vdsmd import Volume, make_id
 

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from lab import debian
 from lab.commands import PartFailed, wait_for
 from lab.pictures import Picture, decode_png
-from tests.shared_pool import SharedPool
+from lab.shared_pool import SharedPool
 from tests.system.hosts.moving import UP, Mover
 from tests.system.vdsmd import Volume, make_id
 

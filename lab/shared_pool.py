@@ -1,6 +1,7 @@
 """A pool of one domain on a server, as each of several hosts with a daemon and sanlock works with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import lab.gluster
 import lab.sanlock
 from lab import processes
 from lab.commands import wait_for
-from lab.hosts import Host
+from lab.gluster import GlusterVolume
+from lab.hosts import Host, Hosts
+from lab.libvirt_tls import serve_tls
+from lab.pools import Pool
 from lab.sanlock import ALIGNMENT_BYTES, Sanlock
 from lab.vdsmd import HostVdsmd, Settings, make_id
-from tests.system.vdsmd import Pool
 
 _CHILDREN = (b"qemu-img", b"curl", b"vdsm.")  # tools, and parts of the daemon
 HOST_ID_LIMIT_S = 180.0
@@ -159,3 +162,37 @@ class SharedPool(Pool):
         """What stat prints of the domain's files, by their names there."""
         root = self.folder / self.domain_id
         return self.host.run("bash", "-c", f"cd {str(root)!r} && stat {' '.join(words)}")
+
+
+@contextmanager
+def on_gluster(hosts: Hosts, settings: Settings) -> Iterator[list[SharedPool]]:
+    """A pool on a new domain of a Gluster volume; each host's daemon has connected it, none is the SPM."""
+    brick = hosts.base / "gluster/brick"
+    with ExitStack() as stack:
+        volume = stack.enter_context(GlusterVolume(hosts.switch, hosts.switch.address, brick.parent))
+        brick.chmod(0o755)
+        hosts.switch.run("chown", "36:36", brick)
+        source = f"{hosts.switch.address}:/{volume.name}"
+        mounted = hosts.base / "root/rhev/data-center/mnt/glusterSD" / source.replace("/", "_")
+        served = Served("GLUSTERFS", source, mounted, brick, {"vfs_type": "glusterfs"})
+        daemons = [HostVdsmd(hosts, host, {**SETTINGS, **settings}) for host in hosts]
+        sanlocks = [Sanlock(host.namespaces) for host in hosts]
+        for daemon, sanlock in zip(daemons, sanlocks, strict=True):
+            sanlock.start()
+            stack.push(daemon)
+            daemon.start(wait=False)
+        pools = SharedPool.describe(served, daemons, sanlocks)
+        for pool in pools:
+            pool.vdsmd.wait_listening()
+            pool.vdsmd.wait_ready()
+            pool.connect_server()
+        pools[0].make()
+        for pool in pools:
+            pool.connect()
+        yield pools
+
+
+def trust(pools: Iterable[SharedPool]) -> None:
+    """Let the libvirtds of their hosts speak with each other."""
+    for pool in pools:
+        serve_tls(pool.host, pool.host.root / "etc/pki/vdsm", pool.host.folder.parent / "hosts")
