@@ -9,6 +9,7 @@ IMAGE ?=
 TEST ?=
 VMS ?=
 KERNEL ?=
+ONLY ?=
 export KEEP IMAGE VMS KERNEL
 
 ready := @make.d/bootstrap
@@ -74,9 +75,9 @@ lab-shell: ## a prompt in that VM
 	@make.d/bootstrap lab
 	@$(PYTHON) -m lab shell
 
-bench: ## figures beside those of rivals: a table, and JSON in bench/results/
-	$(ready)
-	$(with_libvirt) $(PYTHON) -m bench
+bench: ## figures beside those of rivals: a table, and JSON in bench/results/ [ONLY=migration: not all] [VMS=50: not 200]
+	@make.d/bootstrap bench
+	$(with_libvirt) $(PYTHON) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(VMS),--vms $(VMS))
 
 soak: ## the same tests with full counts, for hours [N=2: twice of that]
 	$(ready_to_check)

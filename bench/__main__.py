@@ -8,13 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import copies, domains, machines, volumes
+from bench import copies, domains, machines, migration, volumes
 from bench.report import Figure, at_least, at_most, print_table, write_json
 from bench.wire_rpc import measure_concurrent, measure_sequential
 from demo.node import Node
 from vdsm.wire.client import Address, connect
 from vdsm.wire.tls import TlsFiles
 
+PARTS = ("calls", "storage", "vms", "migration")
 OWNER = (36, 36)
 """Of disks, by the daemon's default."""
 
@@ -55,40 +56,50 @@ def measure_storage(node: Node, root: Path) -> list[Figure]:
         return [*volumes.measure_volumes(repository), copies.measure_copy(repository, root)]
 
 
-def measure_all(root: Path, count: int, idle_s: float, seconds: float, only_storage: bool) -> list[Figure]:
-    """All figures, in the order of the table."""
+def measure_vms(node: Node, root: Path, count: int, idle_s: float) -> list[Figure]:
+    """What virtual machines cost."""
+    folder = root / "disks"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return [*machines.measure_create(node, folder), *machines.measure_many(node, folder, count, idle_s)]
+
+
+def measure_all(root: Path, arguments: argparse.Namespace) -> list[Figure]:
+    """All figures that are wanted, in the order of the table."""
     node = Node(root / "node")
     node.configure()
     machines.warm_up()
     figures = [measure_start(node)]
     with contextlib.ExitStack() as stack:
         stack.callback(node.stop)
-        if only_storage:
-            return measure_storage(node, root)
-        figures += measure_calls(node, seconds)
-        memory = machines.get_resident_mib(node)
-        figures.append(Figure("resident memory, idle", memory, "MiB", "", None, *at_most(90, memory, "MiB")))
-        figures += measure_storage(node, root)
-        figures += domains.measure_monitors(node, root / "watched", OWNER, idle_s)
-        folder = root / "disks"
-        folder.mkdir()
-        folder.chmod(0o777)
-        figures += machines.measure_create(node, folder)
-        figures += machines.measure_many(node, folder, count, idle_s)
+        if "calls" in arguments.only:
+            figures += measure_calls(node, arguments.seconds)
+            memory = machines.get_resident_mib(node)
+            figures.append(Figure("resident memory, idle", memory, "MiB", "", None, *at_most(90, memory, "MiB")))
+        if "storage" in arguments.only:
+            figures += measure_storage(node, root)
+            figures += domains.measure_monitors(node, root / "watched", OWNER, arguments.idle)
+        if "vms" in arguments.only:
+            figures += measure_vms(node, root, arguments.vms, arguments.idle)
+    if "migration" in arguments.only:
+        if missing := migration.why_not():
+            print(f"no figures of migration: {missing}")
+        else:
+            figures += migration.measure_migration()
     return figures
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vms", type=int, default=100, help="how many VMs for the figures of many")
+    parser.add_argument("--vms", type=int, default=200, help="how many VMs for the figures of many")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds of idling for the CPU figure")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for each figure of calls")
-    parser.add_argument("--only-storage", action="store_true", help="only the figures of the repository")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="not all of the figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vdsm-bench-") as root:
         Path(root).chmod(0o755)
-        figures = measure_all(Path(root), arguments.vms, arguments.idle, arguments.seconds, arguments.only_storage)
+        figures = measure_all(Path(root), arguments)
     print_table(figures)
     print(f"written to {write_json(figures)}")
 
