@@ -59,16 +59,6 @@ def failing_as(vm: Vm, failure: Failure) -> Iterator[None]:
         raise failure(error.reason) from error
 
 
-async def attempt(vm: Vm, what: str, asked: Awaitable[object]) -> NodeError | None:
-    """What went wrong with something that the VM gets by without; it is logged."""
-    try:
-        await asked
-    except NodeError as error:
-        log.info("VM %s: %s: %s", vm.vm_id, what, error)
-        return error
-    return None
-
-
 class Farewell(Struct, frozen=True, kw_only=True):
     """How a guest is to end, or to begin anew; `delay_s` and `message` are for its users, when its agent tells them."""
 

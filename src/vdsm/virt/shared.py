@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from xml.etree.ElementTree import Element
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -199,10 +199,7 @@ class Shared(Struct, eq=False):
 
     async def save_metadata(self, vm: Vm, metadata: VmMetadata) -> None:
         """Change the VM's metadata, here and in libvirt; a failure there is logged, not raised."""
-        try:
-            await self.store(vm, metadata)
-        except NodeError as error:
-            log.warning("VM %s: its metadata could not be written: %s", vm.vm_id, error)
+        await attempt(vm, "its metadata could not be written", self.store(vm, metadata))
 
     async def store(self, vm: Vm, metadata: VmMetadata) -> None:
         """Change the VM's metadata, here and in libvirt. Raises what the hypervisor does; here it is changed then.
@@ -270,21 +267,14 @@ class Shared(Struct, eq=False):
         for volume in list_volumes(vm):
             if not await self.release_image(vm, volume):
                 vm.has_images = True
-        try:
-            await self.images.clear_backup(vm.vm_id)
-        except NodeError as error:
-            log.warning("VM %s: scratch disks of its backups could not be removed: %s", vm.vm_id, error)
+        await attempt(vm, "scratch disks of its backups could not be removed", self.images.clear_backup(vm.vm_id))
 
     async def release_image(self, vm: Vm, volume: VolumeRef) -> bool:
         """Tear down one image unless another VM uses it; False, and logged, when that fails."""
         if self._is_used(volume, vm):
             return True
-        try:
-            await self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
-        except NodeError as error:
-            log.warning("VM %s: image %s could not be torn down: %s", vm.vm_id, volume.image_id, error)
-            return False
-        return True
+        work = self.images.teardown(volume.pool_id, volume.domain_id, volume.image_id)
+        return await attempt(vm, f"image {volume.image_id} could not be torn down", work) is None
 
     def _is_used(self, volume: VolumeRef, vm: Vm) -> bool:
         """Whether another VM that is not down, so also one that starts, has that image."""
@@ -331,6 +321,16 @@ class Shared(Struct, eq=False):
         await self.save(vm)
         await self.release_images(vm)
         await self.release_memory(vm)
+
+
+async def attempt(vm: Vm, failure: str, work: Awaitable[object], level: int = logging.WARNING) -> NodeError | None:
+    """Why something failed that the VM gets by without; it is logged, under the words of `failure`."""
+    try:
+        await work
+    except NodeError as error:
+        log.log(level, "VM %s: %s: %s", vm.vm_id, failure, error)
+        return error
+    return None
 
 
 async def find_chain(shared: Shared, volume: VolumeRef) -> tuple[Mapping[str, str], ...]:

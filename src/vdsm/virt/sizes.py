@@ -43,9 +43,7 @@ class VolumeSizes:
             volume = drive.volume
             self._asked_at_s[vm.vm_id, volume.volume_id] = self._shared.clock.monotonic()
             try:
-                size = await self._shared.images.get_size(
-                    volume.pool_id, volume.domain_id, volume.image_id, volume.volume_id
-                )
+                size = await self._shared.images.get_size(*volume.ids.values())
             except NodeError as error:
                 log.debug("VM %s: nobody knows how large %s is: %s", vm.vm_id, drive.target, error)
                 continue

@@ -5,6 +5,7 @@ daemon ends before that, the next one does it. An agent that is silent holds up 
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -13,8 +14,8 @@ from vdsm.core.children import wait_until
 from vdsm.core.errors import NodeError
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import HypervisorRefused, HypervisorTimeout
-from vdsm.virt.power import attempt, check_possible
-from vdsm.virt.shared import Shared
+from vdsm.virt.power import check_possible
+from vdsm.virt.shared import Shared, attempt
 from vdsm.virt.vm import Vm
 
 FROZEN = "frozen"
@@ -41,7 +42,7 @@ async def frozen(shared: Shared, vm: Vm) -> AsyncIterator[NodeError | None]:
     await shared.record(vm, **{FROZEN: True})
     tried = asyncio.Event()
     try:
-        yield await attempt(vm, "its guest could not be frozen", _freeze(shared, vm))
+        yield await attempt(vm, "its guest could not be frozen", _freeze(shared, vm), logging.INFO)
     except asyncio.CancelledError:
         tried.set()  # The daemon ends, and waits for nobody.
         raise
@@ -64,7 +65,7 @@ async def _freeze(shared: Shared, vm: Vm) -> None:
 async def _thaw(shared: Shared, vm: Vm, tried: asyncio.Event) -> None:
     ask, what = shared.hypervisor.thaw_filesystems, "its guest could not be thawed"
     try:
-        while (failure := await attempt(vm, what, ask(vm.vm_id))) and failure.retry and vm.is_alive:
+        while (failure := await attempt(vm, what, ask(vm.vm_id), logging.INFO)) and failure.retry and vm.is_alive:
             tried.set()
             await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
         await shared.save(vm, **{FROZEN: None})

@@ -29,7 +29,7 @@ from vdsm.virt.metadata import VolumeRef
 from vdsm.virt.ports import HypervisorRefused
 from vdsm.virt.power import check_possible
 from vdsm.virt.recovery import is_alive
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, attempt
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -158,10 +158,8 @@ class Merges:
         await self._grow_base(merge.record)
         await self._sync(merge.record, chain[chain.index(merge.record.base) :])
         await self._change(vm, merge, move(merge.record, "CLEANUP", pivot=False))
-        try:
-            await self._shared.hypervisor.end_block_job(vm.vm_id, merge.record.drive, pivot=True)
-        except NodeError as error:
-            log.warning("VM %s: %s did not pivot: %s", vm.vm_id, drive.target, error)
+        work = self._shared.hypervisor.end_block_job(vm.vm_id, merge.record.drive, pivot=True)
+        await attempt(vm, f"{drive.target} did not pivot", work)
         if not await self._look(vm):
             return False  # Nobody knows: the next look tells.
         found = find_disk(vm, merge.record)

@@ -32,9 +32,9 @@ from vdsm.virt.domain import get_attribute
 from vdsm.virt.elements import element, format_xml, parse_xml
 from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import PreparedImage
-from vdsm.virt.power import attempt, check_possible
+from vdsm.virt.power import check_possible
 from vdsm.virt.saved import MemoryVolumes, format_snapshot
-from vdsm.virt.shared import Shared, find_chain
+from vdsm.virt.shared import Shared, attempt, find_chain
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Snapshots:
             raise failure or CannotSnapshot("libvirt did not do it")
         if self._shared.settings.syncs_time:
             asked = self._shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
-            await attempt(vm, "its guest could not read its clock", asked)
+            await attempt(vm, "its guest could not read its clock", asked, logging.INFO)
 
     async def _prepare(self, top: NewTop) -> PreparedImage:
         image = await self._shared.prepare(top.volume)
@@ -202,14 +202,13 @@ class Snapshots:
     async def _go_on(self, vm: Vm, record: SnapshotRecord) -> None:
         shared = self._shared
         async with vm.changing:
-            while vm.is_alive:
-                try:
-                    await shared.store(vm, vm.metadata)  # This waits for what libvirt does for the VM just now.
-                    break
-                except NodeError:
-                    if record.memory is not None:
-                        await self._abort_late(vm, record)
-                    await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
+            # To store waits for what libvirt does for the VM just now.
+            while vm.is_alive and await attempt(
+                vm, "its snapshot goes on", shared.store(vm, vm.metadata), logging.INFO
+            ):
+                if record.memory is not None:
+                    await self._abort_late(vm, record)
+                await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
             is_done = await self._settle(vm, record)
         if vm.is_alive:
             shared.notify(vm)

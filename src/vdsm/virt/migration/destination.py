@@ -27,7 +27,7 @@ from vdsm.virt.power import Power
 from vdsm.virt.recovery import Stage, judge_arrival, state_of
 from vdsm.virt.report import build_info
 from vdsm.virt.request import Wish
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, attempt
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -121,10 +121,7 @@ class Destination:
     async def _forget(self, vm: Vm, reason: NodeError) -> None:
         vm.destroy_requested = True
         self._shared.end(vm, ExitInfo.of(ExitReason.MIGRATION_FAILED, str(reason)))
-        try:
-            await self._power.remove(vm)
-        except NodeError as error:
-            log.warning("VM %s, which did not come, cannot be forgotten yet: %s", vm.vm_id, error)
+        await attempt(vm, "it did not come, and cannot be forgotten yet", self._power.remove(vm))
 
     def _get_timeout_s(self, wish: Wish) -> float:
         settings = self._settings
@@ -204,10 +201,7 @@ class Destination:
         await self.settle(vm)
 
     async def _give_up(self, vm: Vm, reason: ExitReason) -> None:
-        try:
-            await self._power.destroy(vm, 0, reason)
-        except NodeError as error:
-            log.warning("VM %s did not arrive, and what is left of it cannot be removed: %s", vm.vm_id, error)
+        if await attempt(vm, "it did not arrive, and its rest cannot be removed", self._power.destroy(vm, 0, reason)):
             await wait_until(vm.stirred, self._shared.settings.retry_s, self._shared.clock)
         else:
             vm.destroy_requested = False  # Should it come all the same, it is taken over.

@@ -29,7 +29,7 @@ from vdsm.virt.migration.schedule import Action, Schedule, Steps, compute_progre
 from vdsm.virt.migration.slots import Slots
 from vdsm.virt.power import Power, check_possible
 from vdsm.virt.recovery import exit_of, is_alive, state_of
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, attempt
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -344,11 +344,9 @@ class Source:
     async def _clean_up(self, vm: Vm, departure: Departure) -> None:
         if departure.place is not None and departure.has_asked:
             for _ in range(_PEER_TRIES):
-                try:
-                    await self._clean_once(vm, departure.place)
+                work = self._clean_once(vm, departure.place)
+                if await attempt(vm, f"it may be left on {departure.place}", work) is None:
                     break
-                except NodeError as error:
-                    log.warning("VM %s may be left on %s: %s", vm.vm_id, str(departure.place), error)
                 await self._shared.clock.sleep(self._settings.retry_s)
         if vm.departure is departure and vm.is_alive and vm.metadata.migrates_to is not None:
             await self._shared.save(vm, migratesTo=None)
