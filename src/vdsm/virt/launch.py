@@ -265,6 +265,7 @@ class Launcher:
     async def _begin(self, vm: Vm) -> None:
         """The VM runs: read what libvirt made of it, and tell. Events that came until now were not heard."""
         shared = self._shared
+        await shared.refresh(vm)  # Nobody shall see it up, and read what it was to be.
         wakes = vm.state.status is Status.RESTORING
         paused = vm.metadata.launch_paused and not wakes
         vm.state = vm.state.after(Happening.STARTED_PAUSED if paused else Happening.STARTED)

@@ -337,7 +337,8 @@ async def test_a_definition_that_could_not_be_read_is_read_with_a_later_sample()
         await create(service, OTHER_ID, name="other")
         world.images.may_go_on.clear()
         await service.create(VM_ID, parameters(drives=[VOLUME], display="vnc"))
-        world.hypervisor.fail_next("get_domain", HypervisorTimeout(VM_ID, "look", 60.0))
+        for _ in ("before it is up", "afterwards"):
+            world.hypervisor.fail_next("get_domain", HypervisorTimeout(VM_ID, "look", 60.0))
         world.images.may_go_on.set()
         await settle()
         assert (await service.get_stats(VM_ID)).display_port == "-1"

@@ -19,6 +19,7 @@ from vdsm.virt.ports import (
     HypervisorRefused,
     HypervisorTimeout,
 )
+from vdsm.virt.service import VmService
 
 OTHER_ID = "cccccccc-0000-4000-8000-00000000000c"
 REFUSED = HypervisorRefused("no such machine type", 1)
@@ -60,6 +61,21 @@ async def test_the_xml_form_comes_up_too() -> None:
         await until(lambda: world.events)
         assert world.statuses() == ["Powering up"]
         assert world.stored().destroy_on_reboot
+
+
+async def watch_until_up(service: VmService) -> str:
+    """The VM's definition when it is first seen up."""
+    while not service.list_statuses() or service.list_statuses() == ["WaitForLaunch"]:
+        await asyncio.sleep(0)
+    return (await service.list_definitions([VM_ID]))[VM_ID]
+
+
+async def test_the_definition_of_a_vm_that_is_up_is_the_one_that_runs() -> None:
+    world = World()
+    async with world.ready() as service:
+        vm_up = asyncio.create_task(watch_until_up(service))
+        wanted = (await service.create(VM_ID, parameters())).xml
+        assert wanted != await vm_up == world.record()
 
 
 async def test_launched_paused() -> None:

@@ -375,7 +375,8 @@ async def test_one_that_leaves_as_soon_as_it_is_up_is_on_its_way() -> None:
 
     async def look_slowly(vm_id: str) -> DomainRecord:
         record = await look(vm_id)
-        await may_tell.wait()
+        if source.list_statuses() == ["Up"]:
+            await may_tell.wait()
         return record
 
     pair.here.hypervisor.get_domain = look_slowly  # type: ignore[method-assign]
