@@ -23,14 +23,18 @@ from vdsm.virt.display_networks import DisplayNetworks
 from vdsm.virt.domain import DomainInvalid, parse_domain
 from vdsm.virt.elements import format_xml, parse_xml
 from vdsm.virt.firmware import FirmwareService
+from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
+from vdsm.virt.metadata import VmMetadata, find_metadata
 from vdsm.virt.recovery import exit_of, is_alive, state_of
 from vdsm.virt.request import Wish
 from vdsm.virt.saved import MemoryVolumes, SavedParameters, parse_parameters, renew
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, sync_time
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
+
+_AGENT_LOOKS, _AGENT_LOOK_S = 10, 1.0
 
 
 class Abandoned(Exception):
@@ -67,8 +71,11 @@ class _Memory(Struct, frozen=True):
 class Launcher:
     """Starts VMs, a few at once."""
 
-    def __init__(self, shared: Shared, firmware: FirmwareService, networks: DisplayNetworks) -> None:
+    def __init__(
+        self, shared: Shared, firmware: FirmwareService, networks: DisplayNetworks, agents: AgentChannels
+    ) -> None:
         self._shared = shared
+        self._agents = agents
         self._networks = networks
         self._firmware = firmware
         self._slots = asyncio.Semaphore(shared.settings.launches)
@@ -157,6 +164,18 @@ class Launcher:
             await self._power_on(vm, memory, domain)
         if vm.state.status is not Status.DOWN:
             await self._begin(vm)
+            if memory is not None:
+                self._shared.children.spawn(self._wake(vm, memory.told), f"wake the guest of VM {vm.vm_id}")
+
+    async def _wake(self, vm: Vm, told: SavedParameters) -> None:
+        """The guest's clock stood still. Its agents may need a moment to be heard."""
+        for _ in range(_AGENT_LOOKS):
+            if vm.agent_connected:
+                await sync_time(self._shared, vm)
+                break
+            await wait_until(vm.stopped, _AGENT_LOOK_S, self._shared.clock)
+        if not told.is_snapshot:
+            await self._agents.greet(vm, "after_hibernation")
 
     async def _find_memory(self, vm: Vm, volumes: MemoryVolumes) -> "_Memory":
         """Prepare the volumes of the VM's memory and read what they tell."""
@@ -170,7 +189,9 @@ class Launcher:
             check_wanted(vm)
             told = await self._read_parameters(vm, volumes.parameters.domain_id, paths[1])
             xml = told.live_xml if told.is_snapshot else await shared.hypervisor.read_saved(paths[0])
-            return _Memory(paths[0], parse_xml(xml), told)
+            domain = parse_xml(xml)
+            vm.agent_version = (find_metadata(domain) or VmMetadata()).agent_version
+            return _Memory(paths[0], domain, told)
         except (NodeError, ValueError) as error:
             raise Abandoned(ExitInfo.of(ExitReason.GENERIC_ERROR, str(error))) from error
 

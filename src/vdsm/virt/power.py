@@ -224,10 +224,7 @@ class Power:
         try:
             # An agent that does not answer says nothing of the VM's monitor.
             async with self._watched(vm) if mode is ShutdownMode.ACPI else nullcontext():
-                if reboot:
-                    await hypervisor.reboot(vm.vm_id, mode)
-                else:
-                    await hypervisor.shutdown(vm.vm_id, mode)
+                await (hypervisor.reboot if reboot else hypervisor.shutdown)(vm.vm_id, mode)
         except NodeError as error:
             log.info("VM %s cannot be shut down by %s: %s", vm.vm_id, mode.value, error)
             return False

@@ -56,9 +56,9 @@ class VmService:
         self.firmware = FirmwareService(shared, store)
         """Fits `api.firmware.FirmwareApi`."""
         self._networks = DisplayNetworks(shared, networks)
-        self._launcher = Launcher(shared, self.firmware, self._networks)
         self.guests = GuestService(shared, channels)
         """Fits `api.guest.GuestApi`."""
+        self._launcher = Launcher(shared, self.firmware, self._networks, self.guests.channels)
         self._power = Power(shared, self.guests.channels.say)
         devices = Devices(shared)
         self.backups = BackupService(shared)
@@ -68,7 +68,7 @@ class VmService:
         """Fits `api.disks.DiskApi`."""
         self._resumer = Resumer(shared, self._power)
         source = Source(shared, peers, self._power, self.guests.channels)
-        saver = Saver(shared, source)
+        saver = Saver(shared, source, self.guests.channels)
         destination = Destination(shared, self._launcher, self._power, self.guests.channels)
         self.migration = MigrationService(shared, source, saver, destination)
         """Fits `api.migration.MigrationApi`."""

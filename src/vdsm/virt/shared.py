@@ -333,6 +333,12 @@ async def attempt(vm: Vm, failure: str, work: Awaitable[object], level: int = lo
     return None
 
 
+async def sync_time(shared: Shared, vm: Vm) -> None:
+    """Have the guest read its clock anew, where its agent does that."""
+    asked = shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
+    await attempt(vm, "its guest could not read its clock", asked, logging.INFO)
+
+
 async def find_chain(shared: Shared, volume: VolumeRef) -> tuple[Mapping[str, str], ...]:
     """The chain of a disk that is in use, base first, read anew; empty, and logged, when that fails."""
     try:

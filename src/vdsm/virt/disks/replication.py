@@ -12,7 +12,7 @@ from vdsm.core.errors import NodeError
 from vdsm.virt.disks.drives import Drive, build_disk, find_drive, is_at, list_drives, set_volume
 from vdsm.virt.elements import format_xml
 from vdsm.virt.lifecycle import Request
-from vdsm.virt.metadata import REPLICA, DeviceMetadata, VmMetadata, VolumeRef
+from vdsm.virt.metadata import REPLICA, DeviceMetadata, VolumeRef
 from vdsm.virt.power import check_possible
 from vdsm.virt.recovery import is_alive
 from vdsm.virt.shared import Shared, find_chain
@@ -121,7 +121,9 @@ class Replication:
         replicas = [
             (drive, replica)
             for drive in list_drives(vm.view, vm.metadata)
-            if (replica := _find_replica(vm.metadata, drive)) is not None and not drive.disk.mirror
+            if (known := vm.metadata.device(devtype="disk", name=drive.target)) is not None
+            and (replica := known.find_part_volume(REPLICA)) is not None
+            and not drive.disk.mirror
         ]
         if not replicas:
             return
@@ -140,8 +142,3 @@ class Replication:
         await self._shared.refresh(vm)
         for volume in released:
             await self._shared.release_image(vm, volume)
-
-
-def _find_replica(metadata: VmMetadata, drive: Drive) -> VolumeRef | None:
-    known = metadata.device(devtype="disk", name=drive.target)
-    return None if known is None else known.find_part_volume(REPLICA)

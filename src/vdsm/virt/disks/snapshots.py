@@ -34,7 +34,7 @@ from vdsm.virt.lifecycle import Request
 from vdsm.virt.ports import PreparedImage
 from vdsm.virt.power import check_possible
 from vdsm.virt.saved import MemoryVolumes, format_snapshot
-from vdsm.virt.shared import Shared, attempt, find_chain
+from vdsm.virt.shared import Shared, attempt, find_chain, sync_time
 from vdsm.virt.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,7 @@ class Snapshots:
             async with vm.changing:
                 check_possible(self._shared, vm, Request.SNAPSHOT)
                 await self._take(vm, order)
-        except CannotSnapshot as error:
-            raise errors.SnapshotFailed(str(error)) from error
-        except NodeError as error:
+        except (CannotSnapshot, NodeError) as error:
             raise errors.SnapshotFailed(str(error)) from error
 
     async def _take(self, vm: Vm, order: SnapshotOrder) -> None:
@@ -109,8 +107,7 @@ class Snapshots:
         if not await self._settle(vm, record):
             raise failure or CannotSnapshot("libvirt did not do it")
         if self._shared.settings.syncs_time:
-            asked = self._shared.hypervisor.ask_agent(vm.vm_id, "guest-set-time")
-            await attempt(vm, "its guest could not read its clock", asked, logging.INFO)
+            await sync_time(self._shared, vm)
 
     async def _prepare(self, top: NewTop) -> PreparedImage:
         image = await self._shared.prepare(top.volume)

@@ -99,18 +99,17 @@ class Destination:
         """Make what arrived a VM of this host like any other: its definition and metadata are as they are now."""
         shared = self._shared
         for _ in range(_SETTLE_TRIES):
-            try:
-                record = await shared.hypervisor.get_domain(vm.vm_id)
-                domain = parse_xml(record.xml)
-                set_metadata(domain, arrive(vm.metadata, shared.settings.owner))
-                await shared.hypervisor.define(format_xml(domain))
-                await shared.store(vm, arrive(vm.metadata, shared.settings.owner))
+            failure = await attempt(vm, "it came from another host, and is not quite this one's yet", self._take_in(vm))
+            if failure is None or isinstance(failure, ports.NoSuchDomain):
                 return
-            except ports.NoSuchDomain:
-                return
-            except NodeError as error:
-                log.warning("VM %s, which came from another host, is not quite this one's yet: %s", vm.vm_id, error)
             await wait_until(vm.stopped, shared.settings.retry_s, shared.clock)
+
+    async def _take_in(self, vm: Vm) -> None:
+        shared, owner = self._shared, self._shared.settings.owner
+        domain = parse_xml((await shared.hypervisor.get_domain(vm.vm_id)).xml)
+        set_metadata(domain, arrive(vm.metadata, owner))
+        await shared.hypervisor.define(format_xml(domain))
+        await shared.store(vm, arrive(vm.metadata, owner))
 
     async def _forget_failed(self, vm_id: str) -> None:
         """A VM that never arrived is none: it is in nobody's way."""

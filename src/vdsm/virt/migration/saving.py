@@ -10,6 +10,7 @@ from contextlib import suppress
 from vdsm.api import errors
 from vdsm.core.errors import NodeError
 from vdsm.virt import ports
+from vdsm.virt.guest.channels import AgentChannels
 from vdsm.virt.lifecycle import ExitInfo, ExitReason, Happening, Status
 from vdsm.virt.migration.departure import CANCELED, SAVED, Departure
 from vdsm.virt.migration.source import Source, check_leaving, get_code
@@ -21,13 +22,16 @@ from vdsm.virt.vm import Vm
 log = logging.getLogger(__name__)
 
 RUNNING, PAUSED = "running", "paused"
+_LOCK_LOOKS, _LOCK_LOOK_S = 60, 0.5
+"""Half a minute for the guest to lock its screen."""
 
 
 class Saver:
     """VMs on their way to disk; they share the way out with those that leave for other hosts."""
 
-    def __init__(self, shared: Shared, source: Source) -> None:
+    def __init__(self, shared: Shared, source: Source, agents: AgentChannels) -> None:
         self._shared = shared
+        self._agents = agents
         self._source = source
 
     def begin(self, vm: Vm, handle: str) -> None:
@@ -62,6 +66,7 @@ class Saver:
                 pass
             await shared.store(vm, vm.metadata.changed(memoryVolumes=volumes.handle, savedWhile=was))
             if was == RUNNING:
+                await self._source.until_canceled(departure, self._warn(vm))
                 await shared.hypervisor.suspend(vm.vm_id)
             await self._source.until_canceled(departure, self._source.slots.enter())
             try:
@@ -75,6 +80,15 @@ class Saver:
             await self._stay(vm, departure, error)
         else:
             self._left(vm, departure)
+
+    async def _warn(self, vm: Vm) -> None:
+        """Lock the guest's screen, for whoever will see it again, and tell its agent; a silent one holds up nothing."""
+        if self._agents.say(vm, "lock-screen"):
+            for _ in range(_LOCK_LOOKS):
+                if vm.guest.session in ("Locked", "LoggedOff"):
+                    break
+                await self._shared.clock.sleep(_LOCK_LOOK_S)
+        await self._agents.announce(vm, "before_hibernation")
 
     async def _save(self, vm: Vm, departure: Departure, volumes: MemoryVolumes) -> None:
         shared = self._shared
@@ -122,5 +136,6 @@ class Saver:
         log.warning("VM %s was not saved: %s", vm.vm_id, error)
         departure.fail(code, "Migration canceled" if code == CANCELED else str(error))
         if vm.is_alive:
+            self._agents.say(vm, "lifecycle-event", {"type": "after_hibernation", "failure": True})
             vm.metadata = vm.metadata.changed(savedWhile=None)
             await shared.release_memory(vm)

@@ -3,10 +3,13 @@
 import pytest
 
 from tests.unit.virt.builders import VM_ID, VOLUME, domain_xml
+from tests.unit.virt.guest.test_channels import beat, listen
 from tests.unit.virt.world import World, create, parameters, settle, status, until
 from vdsm.api import errors
 from vdsm.core.errors import GeneralFailure
+from vdsm.testing.channels import GuestEnd
 from vdsm.virt import pickles
+from vdsm.virt.domain import parse_domain
 from vdsm.virt.ports import DomainState, HypervisorDown, HypervisorRefused
 from vdsm.virt.service import VmService
 
@@ -60,6 +63,86 @@ async def test_a_vm_is_saved_and_taken_up_again() -> None:
         assert (domain.state, domain.reason) == (DomainState.RUNNING, 3) and world.images.prepared == [IMAGE]
         assert "memoryVolumes" not in world.stored().values and "savedWhile" not in world.stored().values
         assert ((await service.get_stats(VM_ID)).elapsed_s or 0) < 5, "the time on disk does not count"
+
+
+@pytest.mark.parametrize("locks", [True, False])
+async def test_a_guest_locks_its_screen_and_hears_of_it(locks: bool) -> None:
+    """It is waited for half a minute, and ten seconds more to be ready."""
+    world = World()
+    async with world.ready() as service:
+        end = await listen(world, service, drives=[VOLUME])
+        await beat(world, end)
+        await world.clock.advance(11)  # the version is recorded
+        await beat(world, end)
+        await service.migration.hibernate(VM_ID, HANDLE)
+        await settle()
+        assert end.heard[-1] == {"__name__": "lock-screen"}
+        assert world.hypervisor.domains[VM_ID].state is DomainState.RUNNING
+        if locks:
+            end.say("session-lock")
+        await world.clock.advance(1 if locks else 30.5)
+        said = end.heard[-1]
+        assert (said["__name__"], said["type"]) == ("lifecycle-event", "before_hibernation")
+        assert world.statuses()[-1] == "Saving State"
+        if locks:
+            end.say("completion", reply_id=said["reply_id"])
+        await world.clock.advance(0 if locks else 10.5)
+        await until(lambda: world.statuses()[-1] == "Down")
+        await settle()
+        await service.destroy(VM_ID)
+        after = world.channels.ends[parse_domain(next(iter(world.hypervisor.saved.values()))).agent_socket] = GuestEnd()
+        await wake(service)
+        await until(lambda: world.statuses()[-1] == "Up")
+        await world.clock.advance(12)
+        assert {"__name__": "lifecycle-event", "type": "after_hibernation"} in after.heard
+
+
+async def test_a_guest_hears_that_it_was_not_saved() -> None:
+    world = World()
+    async with world.ready() as service:
+        end = await listen(world, service, drives=[VOLUME])
+        await beat(world, end)
+        end.say("session-lock")
+        world.hypervisor.fail_next("save", HypervisorRefused("no room", 9))
+        await service.migration.hibernate(VM_ID, HANDLE)
+        await settle()
+        await world.clock.advance(11)
+        assert end.heard[-1] == {"__name__": "lifecycle-event", "type": "after_hibernation", "failure": True}
+        assert world.statuses()[-1] == "Up"
+
+
+async def test_it_can_be_canceled_before_its_guest_is_ready() -> None:
+    world = World()
+    async with world.ready() as service:
+        end = await listen(world, service, drives=[VOLUME])
+        await beat(world, end)
+        await service.migration.hibernate(VM_ID, HANDLE)
+        await settle()
+        await service.migration.cancel(VM_ID)
+        await settle()
+        assert await tell(service) == (47, "Migration canceled")
+        assert ("suspend", VM_ID) not in world.hypervisor.calls and world.statuses()[-1] == "Up"
+
+
+@pytest.mark.parametrize("connects", [True, False])
+async def test_a_guest_that_wakes_reads_its_clock(connects: bool) -> None:
+    world = World()
+    asked, ask = list[str](), world.hypervisor.ask_agent
+
+    async def listen_in(vm_id: str, command: str) -> str:
+        asked.append(command)
+        return await ask(vm_id, command)
+
+    world.hypervisor.ask_agent = listen_in  # type: ignore[method-assign]
+    async with world.ready() as service:
+        await save_one(world, service)
+        await wake(service)
+        await until(lambda: world.statuses()[-1] == "Up")
+        await settle()
+        if connects:
+            world.hypervisor.connect_agent(VM_ID)
+        await world.clock.advance(12)
+        assert asked.count("guest-set-time") == connects
 
 
 async def test_nothing_else_is_done_to_it_meanwhile() -> None:
