@@ -40,7 +40,8 @@ LOOK_S = 0.2
 FOLLOW_S = 2.0
 SURE_S = 1.0
 """What an earlier daemon asked for last may not have reached libvirt's threads yet."""
-_PEER_TRIES = 30
+_PEER_TRIES = 360
+"""With the usual pause between them an hour: machines that lost their power take their time to start."""
 _OPERATION_FAILED, _ABORTED, _INVALID = 9, 78, 55  # libvirt's error numbers
 _LIMIT_REACHED = 82
 _NOT_ARRIVED = ("WaitForLaunch", Status.MIGRATION_DESTINATION, Status.DOWN)
@@ -343,9 +344,10 @@ class Source:
 
     async def _clean_up(self, vm: Vm, departure: Departure) -> None:
         if departure.place is not None and departure.has_asked:
-            for _ in range(_PEER_TRIES):
+            for number in range(_PEER_TRIES):
+                level = logging.WARNING if number == 0 else logging.DEBUG
                 work = self._clean_once(vm, departure.place)
-                if await attempt(vm, f"it may be left on {departure.place}", work) is None:
+                if await attempt(vm, f"it may be left on {departure.place}", work, level) is None:
                     break
                 await self._shared.clock.sleep(self._settings.retry_s)
         if vm.departure is departure and vm.is_alive and vm.metadata.migrates_to is not None:

@@ -227,13 +227,18 @@ async def test_what_the_other_host_refuses_is_told_with_its_number() -> None:
         assert await status(destination) == "Powering up", "whoever runs there is left alone"
 
 
-async def test_a_host_that_vanished_meanwhile_is_cleaned_when_it_is_back() -> None:
+async def test_a_host_that_vanished_meanwhile_is_cleaned_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair()
     async with pair.moving() as (_, destination, move):
         pair.here.peers.services = {}
         move.fail(HypervisorRefused("the connection is lost", 38))
         await until(lambda: pair.here.statuses()[-1] == "Powering up")
         await settle()
+        await pair.here.clock.advance(3300)
+        assert (
+            sum("may be left on there" in record.message and record.levelname == "WARNING" for record in caplog.records)
+            == 1
+        )
         pair.here.peers.services = {"there": destination}
         await pair.here.clock.advance(11)
         await until(lambda: VM_ID not in pair.there.hypervisor.domains and pair.there.images.prepared == [])
