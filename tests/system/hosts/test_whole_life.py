@@ -23,6 +23,14 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 MAC = "02:00:00:00:00:17"
+LONG = {
+    "maxBandwidth": 16,
+    "convergenceSchedule": {
+        "init": [{"name": "setDowntime", "params": ["10"]}],
+        "stalling": [{"limit": 2, "action": {"name": "setDowntime", "params": ["3000"]}}],
+    },
+}
+"""Its memory goes on its way round after round, until the guest may stand still for as long as the rest takes."""
 
 
 def plug(guest: Traveller, verb: str, device: str, metadata: str = "") -> object:
@@ -64,7 +72,7 @@ def test_a_whole_life(pools: tuple[SharedPool, SharedPool], firmware: str) -> No
     look_at_picture(guest)
     secrets = guest.read_secrets()
     for way in ({}, {"autoConverge": True, "encrypted": True}):
-        guest.migrate_and_arrive(**way)
+        guest.migrate_and_arrive(**LONG, **way)
         assert guest.read_secrets() == secrets, "firmware and TPM keep what they kept"
         assert guest.count_devices("interface") == 1
     assert guest.here is spm
@@ -100,6 +108,8 @@ def plug_all(guest: Traveller) -> tuple[str, str]:
     memory = {"vmId": guest.vm_id, "memory": {"size": 128, "node": 0}}
     call("VM.hotplugMemory", vmID=guest.vm_id, params=memory)
     see_inside(guest, "/sys/devices/system/memory/memory32")
+    # Nothing is written there, so nothing gets lost in a migration (`travelling` tells why it would).
+    assert guest.read_inside("/sys/devices/system/memory/memory32/state") == "offline"
     if not guest.secure:  # emulated processors stand still when firmware with SMM is told of another
         call("VM.setNumberOfCpus", vmID=guest.vm_id, numberOfCpus=2)
         see_inside(guest, "/sys/devices/system/cpu/cpu1")

@@ -22,13 +22,23 @@ PATIENCE_S = 180.0
 SIZE_BYTES = 1 << 30
 MEMORY_MIB = 320
 BRIDGE = "br-life"
-# It writes files, reads them back past the cache, and tells how often it did, or what was wrong.
+# It counts in pages that shall all say the same, writes files, reads them back past the cache, and tells how often it
+# went round, or what was wrong.
 _LOAD = """
 import os, mmap, time
 n, memory = 0, bytearray(8 << 20)
-while not os.path.exists("/run/stop"):
+count, pages = 0, memoryview(mmap.mmap(-1, 64 * 4096)).cast("Q")[::512]
+wrong = ""
+while not wrong and not os.path.exists("/run/stop"):
     n += 1
     memory[:] = bytes([n % 251]) * len(memory)
+    for turn in range(50):
+        if pages.tolist() != [count] * len(pages):
+            wrong = "pages say %s, not %d" % (pages.tolist(), count)
+            break
+        count += 1
+        for number in range(len(pages)):
+            pages[number] = count
     data = (b"%015d\\n" % n) * 4096
     name = "/var/tmp/load-%d" % (n % 16)
     with open(name, "wb") as file:
@@ -39,12 +49,13 @@ while not os.path.exists("/run/stop"):
     got = os.readv(file, [room])
     os.close(file)
     if got != len(data) or room[:] != data or memory.count(n % 251) != len(memory):
-        open("/run/wrong", "w").write("round %d" % n)
-        break
+        wrong = "what was written is not there"
     room.close()
     open("/run/count.new", "w").write(str(n))
     os.rename("/run/count.new", "/run/count")
     time.sleep(0.1)
+if wrong:
+    open("/run/wrong", "w").write("round %d: %s" % (n, wrong))
 """
 _READ_ROUNDS = """
 import os, subprocess, sys
@@ -53,6 +64,13 @@ if os.path.exists("/run/wrong"):
 if int(open("/proc/sys/kernel/tainted").read()) & 128:  # it has died somewhere
     sys.exit(subprocess.run(["dmesg"], stdout=subprocess.PIPE, text=True).stdout[-3000:])
 print(open("/run/count").read() if os.path.exists("/run/count") else 0)
+"""
+# When qemu before 9.0 looks which pages have changed, it does not tell its emulated processors that it did (upstream
+# commit 03bfc2188f mends it): what they go on to write does not arrive in a migration. Only memory whose size is not a
+# multiple of 256 KiB is looked at page by page, which is right; libvirt asks for whole MiB, so some KiB are added.
+_EMULATOR = f"""#!/bin/bash
+words=("${{@/size={MEMORY_MIB << 10}k/size={(MEMORY_MIB << 10) + 8}k}}")
+exec qemu-system-x86_64 "${{words[@]/:{MEMORY_MIB << 20}/:{(MEMORY_MIB << 20) + 8192}}}"
 """
 _FIRMWARE = """<loader readonly='yes' secure='yes' type='pflash'>{code}</loader>
 <nvram template='{variables}'>{nvram}</nvram>"""
@@ -64,7 +82,7 @@ _XML = """<domain type='qemu'><name>debian</name><uuid>{vm_id}</uuid>
 <kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>console=tty0 {command_line}</cmdline></os>
 <features><acpi/>{features}</features>
 <cpu><numa><cell id='0' cpus='0-1' memory='{memory_mib}' unit='MiB'/></numa></cpu>
-<devices>
+<devices><emulator>{emulator}</emulator>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='{disk}'/>
 <target dev='vda' bus='virtio'/><serial>root-disk</serial></disk>
 <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{program}'/>
@@ -102,6 +120,8 @@ class Traveller(Mover):
         here.host.run(*words, shared / "overlay", here.get_mounted_path(base), timeout_s=300.0)
         code = AGENT.read_bytes()
         (shared / "program").write_bytes(code + b"\n" * (-len(code) % 512))
+        (shared / "emulator").write_text(_EMULATOR)
+        (shared / "emulator").chmod(0o755)
         for pool in (here, there):
             pool.host.run("ip", "link", "add", BRIDGE, "type", "bridge")
             pool.host.run("ip", "link", "set", BRIDGE, "up")
@@ -142,6 +162,7 @@ class Traveller(Mover):
             kernel=guest.kernel,
             initrd=guest.initrd,
             command_line=escape(guest.command_line),
+            emulator=self.shared / "emulator",
             disk=self.here.get_mounted_path(self.chain[-1]),
             program=self.shared / "program",
             serial=debian.PROGRAM_SERIAL,
@@ -252,15 +273,11 @@ class Traveller(Mover):
         assert self.here.get_info(self.chain[-1])["voltype"] == "LEAF"
 
     def migrate_and_arrive(self, **how: object) -> None:
-        """To the other host, which is `here` then."""
-        # Emulated processors on a busy machine may change a page just while qemu notes that it is clean, and the
-        # change does not arrive: the guest stands still, amid its work, while its memory is on its way.
-        self.here.vdsmd.call("VM.pause", vmID=self.vm_id)
+        """To the other host, which is `here` then; the guest works on its way."""
         self.migrate(**how)
         wait_for(lambda: self.get_status(self.here) == "Down", "it is gone", PATIENCE_S, 0.2)
         assert self.here.vdsmd.get_stats(self.vm_id)["exitReason"] == 4
-        self.there.vdsmd.wait_status(self.vm_id, "Paused")
-        self.there.vdsmd.call("VM.cont", vmID=self.vm_id)
+        self.there.vdsmd.wait_status(self.vm_id, *UP)
         self.here.vdsmd.call("VM.destroy", vmID=self.vm_id)
         assert self.list_kept() == [], "what firmware and TPM keep has left this host"
         self.here, self.there = self.there, self.here
