@@ -110,9 +110,12 @@ def plug_all(guest: Traveller) -> tuple[str, str]:
     see_inside(guest, "/sys/devices/system/memory/memory32")
     # Nothing is written there, so nothing gets lost in a migration (`travelling` tells why it would).
     assert guest.read_inside("/sys/devices/system/memory/memory32/state") == "offline"
-    if not guest.secure:  # emulated processors stand still when firmware with SMM is told of another
+    # Firmware with SMM sends a new processor SMI, INIT and SIPI, and waits in SMM until it has come there. qemu's
+    # emulation drops an SMI that waits when INIT comes: the firmware waits for ever, and the guest with it.
+    if not guest.secure:
         call("VM.setNumberOfCpus", vmID=guest.vm_id, numberOfCpus=2)
         see_inside(guest, "/sys/devices/system/cpu/cpu1")
+        guest.run_inside("open('/sys/devices/system/cpu/cpu1/online', 'w').write('1')")
     lease = {"type": "lease", "sd_id": guest.here.domain_id, "lease_id": make_id()}
     name = {"sd_id": lease["sd_id"], "lease_id": lease["lease_id"]}
     assert guest.here.vdsmd.wait_task(call("Lease.create", lease=name))["code"] == 0
