@@ -5,6 +5,8 @@ import json
 import statistics
 import time
 import uuid
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,9 +14,10 @@ import libvirt
 import psutil
 
 from bench.report import Figure, at_most
-from demo.libvirtd import URI, virsh
+from demo.libvirtd import URI, LibvirtError, virsh
 from demo.node import Node
 from lab.commands import wait_for
+from vdsm import client
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vdsm.testing.bootsector import SECTOR_BYTES, SECTORS_PER_WRITE, create_writer_disk
 
@@ -22,8 +25,6 @@ MEMORY_MIB = 16
 IDLE_VMS = 100
 """For the CPU figure; all others of many VMs are of more, where more are wanted."""
 MIB = 1 << 20
-BOOT_S = 600.0
-"""For all together."""
 
 
 def warm_up() -> None:
@@ -50,13 +51,6 @@ def _status(node: Node, vm_id: str) -> str:
     stats = node.call("VM.getStats", {"vmID": vm_id})
     assert isinstance(stats, list)
     return str(stats[0]["status"])
-
-
-def _wait_booted(folder: Path, vm_ids: list[str]) -> None:
-    """Until every guest has made its one write: from then on it is idle."""
-    disks = [folder / f"{vm_id}.img" for vm_id in vm_ids]
-    written = SECTORS_PER_WRITE * SECTOR_BYTES
-    wait_for(lambda: all(disk.stat().st_blocks * 512 >= written for disk in disks), "all guests are idle", BOOT_S, 0.5)
 
 
 def create_vm(node: Node, folder: Path) -> str:
@@ -110,17 +104,37 @@ def measure_create(node: Node, folder: Path, rounds: int = 7) -> list[Figure]:
     return [Figure("VM.create until it runs", value, "ms", "virsh create", rival, floor, holds)]
 
 
+def _create_until(node: Node, folder: Path, vm_ids: list[str], count: int) -> None:
+    """Until there are so many: the next is created when the guest has made its one write, and is idle from then on.
+
+    All that boot at once would keep a small machine from anything else.
+    """
+    while len(vm_ids) < count:
+        vm_ids.append(create_vm(node, folder))
+        wait_for(partial(_has_written, folder / f"{vm_ids[-1]}.img"), "the guest is idle")
+
+
+def _has_written(disk: Path) -> bool:
+    return disk.stat().st_blocks * 512 >= SECTORS_PER_WRITE * SECTOR_BYTES
+
+
+def _remove(node: Node, vm_id: str) -> None:
+    """Also where the daemon cannot any more."""
+    try:
+        node.call("VM.destroy", {"vmID": vm_id})
+    except (client.Error, OSError):
+        for command in ("destroy", "undefine"):
+            with suppress(LibvirtError):
+                virsh(command, vm_id)
+
+
 def measure_many(node: Node, folder: Path, count: int, idle_s: float) -> list[Figure]:
     """Sampling, memory and CPU with so many VMs, and a restart that takes them over."""
     vm_ids: list[str] = []
     try:
-        for _ in range(min(count, IDLE_VMS)):
-            vm_ids.append(create_vm(node, folder))
-        _wait_booted(folder, vm_ids)
+        _create_until(node, folder, vm_ids, min(count, IDLE_VMS))
         figures = [_measure_idle(node, len(vm_ids), idle_s)]
-        while len(vm_ids) < count:
-            vm_ids.append(create_vm(node, folder))
-        _wait_booted(folder, vm_ids)
+        _create_until(node, folder, vm_ids, count)
         figures += measure_sampling(count)
         figures.append(_measure_stats(node, count))
         memory = get_resident_mib(node)
@@ -128,7 +142,7 @@ def measure_many(node: Node, folder: Path, count: int, idle_s: float) -> list[Fi
         figures.append(_measure_restart(node, vm_ids))
     finally:
         for vm_id in vm_ids:
-            node.call("VM.destroy", {"vmID": vm_id})
+            _remove(node, vm_id)
     return figures
 
 
