@@ -56,6 +56,13 @@ _DOMAIN = """<domain type='qemu'>
 </domain>"""
 
 
+def make_cdrom(disc: Path) -> str:
+    """The drive of a definition, as it is while it runs, with a disc in it."""
+    drive = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
+    drive += f"<source file='{disc}'/><target dev='hdc' bus='ide'/><readonly/>"
+    return drive + "<alias name='ide0-1-0'/></disk>"
+
+
 def make_definition(name: str, vm_id: str, disk: Path) -> str:
     """A VM without an operating system, of 16 MiB."""
     return _DOMAIN.format(name=name, vm_id=vm_id, disk=disk, graphics=VNC.format(" passwd='first'"))
@@ -394,8 +401,7 @@ class HypervisorContract(Suite):
         await hypervisor.update_device(vm_id, VNC.format(" passwd='second' passwdValidTo='2038-01-01T00:00:00'"))
         disc = tmp_path / "disc.iso"
         disc.write_bytes(bytes(4096))
-        cdrom = f"<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{disc}'/>"
-        cdrom += "<target dev='hdc' bus='ide'/><readonly/></disk>"
+        cdrom = make_cdrom(disc)
         await hypervisor.update_device(vm_id, cdrom, force=True)
         live = fromstring((await hypervisor.get_domain(vm_id)).xml)
         sources = {disk.find("target").get("dev"): disk.find("source") for disk in live.findall("devices/disk")}

@@ -5,13 +5,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.contract.test_hypervisor import CpuTuneContract, Events, HypervisorContract, World, make_definition
+from tests.contract.test_hypervisor import (
+    CpuTuneContract,
+    Events,
+    HypervisorContract,
+    World,
+    make_cdrom,
+    make_definition,
+)
 from tests.system.private_libvirtd import LimitingLibvirtd, PrivateLibvirtd
 from vdsm.adapters.libvirt import LibvirtHypervisor
 from vdsm.adapters.libvirt.calls import CallSettings
@@ -107,6 +114,23 @@ async def test_stuck_vms_cost_others_nothing(hasty: LibvirtWorld, tmp_path: Path
             await asyncio.sleep(0.01)
     await hasty.libvirt.resume(sick[0])
     assert (await hasty.libvirt.sample()).missing == set()
+
+
+@pytest.mark.timeout(300)
+async def test_discs_are_changed_while_firmware_starts(
+    libvirtd: PrivateLibvirtd, tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    """It closes trays amid that, in about every third of these VMs."""
+    world = LibvirtWorld(libvirtd)
+    discs = [tmp_path / name for name in ("one.iso", "two.iso")]
+    for disc in discs:
+        disc.write_bytes(bytes(4096))
+    async with connect(world.libvirt):
+        for _ in range(rounds(8, 80)):
+            [vm_id] = await world.start_vms(1, tmp_path)
+            for disc in discs * 10:
+                await world.libvirt.update_device(vm_id, make_cdrom(disc), force=True)
+            await world.libvirt.destroy(vm_id, graceful=False)
 
 
 async def test_twenty_vms_one_stopped(hasty: LibvirtWorld, tmp_path: Path) -> None:

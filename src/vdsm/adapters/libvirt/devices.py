@@ -1,10 +1,17 @@
 """The part of the port `virt.ports.Hypervisor` that concerns devices of domains that run."""
 
+import json
+import re
+
 import libvirt
+import libvirt_qemu
+from defusedxml.ElementTree import fromstring
 
 from vdsm.adapters.libvirt.calls import Calls
+from vdsm.adapters.libvirt.connection import get_message
 from vdsm.virt.ports import HypervisorRefused, Picture
 
+_CLOSED = re.compile("Tray of .* is not open")
 _CHUNK, _LARGEST_PICTURE = 1 << 18, 64 << 20
 
 
@@ -15,7 +22,7 @@ class DeviceCalls:
 
     async def update_device(self, vm_id: str, xml: str, *, force: bool = False) -> None:
         flags = libvirt.VIR_DOMAIN_DEVICE_MODIFY_LIVE | (libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if force else 0)
-        await self._calls.on_vm(vm_id, "update device", lambda domain: domain.updateDeviceFlags(xml, flags))
+        await self._calls.on_vm(vm_id, "update device", lambda domain: _update(domain, xml, flags))
 
     async def attach_device(self, vm_id: str, xml: str) -> None:
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -28,6 +35,22 @@ class DeviceCalls:
     async def detach_device(self, vm_id: str, xml: str) -> None:
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
         await self._calls.on_vm(vm_id, "detach device", lambda domain: domain.detachDeviceFlags(xml, live))
+
+
+def _update(domain: libvirt.virDomain, xml: str, flags: int, tries: int = 3) -> None:
+    """A guest may close a tray amid the change, as firmware does that starts, and libvirt does not hear of it.
+
+    It takes such a tray for open then, for good, and refuses each change.
+    """
+    try:
+        domain.updateDeviceFlags(xml, flags)
+    except libvirt.libvirtError as error:
+        alias, is_forced = fromstring(xml).find("alias"), flags & libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+        if alias is None or not (tries and is_forced and _CLOSED.search(get_message(error))):
+            raise
+        command = {"execute": "blockdev-open-tray", "arguments": {"id": alias.get("name"), "force": True}}
+        libvirt_qemu.qemuMonitorCommand(domain, json.dumps(command), 0)
+        _update(domain, xml, flags, tries - 1)
 
 
 def _take_screenshot(connection: libvirt.virConnect, vm_id: str) -> Picture:
