@@ -1,17 +1,14 @@
 """The part of the port `virt.ports.Hypervisor` that concerns devices of domains that run."""
 
 import json
-import re
 
 import libvirt
 import libvirt_qemu
 from defusedxml.ElementTree import fromstring
 
 from vdsm.adapters.libvirt.calls import Calls
-from vdsm.adapters.libvirt.connection import get_message
 from vdsm.virt.ports import HypervisorRefused, Picture
 
-_CLOSED = re.compile("Tray of .* is not open")
 _CHUNK, _LARGEST_PICTURE = 1 << 18, 64 << 20
 
 
@@ -46,7 +43,7 @@ def _update(domain: libvirt.virDomain, xml: str, flags: int, tries: int = 3) -> 
         domain.updateDeviceFlags(xml, flags)
     except libvirt.libvirtError as error:
         alias, is_forced = fromstring(xml).find("alias"), flags & libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
-        if alias is None or not (tries and is_forced and _CLOSED.search(get_message(error))):
+        if alias is None or not (tries and is_forced and "Tray of" in str(error) and "is not open" in str(error)):
             raise
         command = {"execute": "blockdev-open-tray", "arguments": {"id": alias.get("name"), "force": True}}
         libvirt_qemu.qemuMonitorCommand(domain, json.dumps(command), 0)
