@@ -4,38 +4,8 @@ from typing import Annotated, Protocol
 
 from msgspec import Meta
 
+from vdsm.api import storage_types as types
 from vdsm.api.declare import group, ovirt, verb, xmlrpc
-from vdsm.api.storage_types import (
-    ALLOCATION_WORDS,
-    DOMAIN_CLASS_WORDS,
-    DOMAIN_STATUS_WORDS,
-    DOMAIN_TYPE_WORDS,
-    IMAGE_OPERATION_WORDS,
-    VOLUME_FORMAT_WORDS,
-    VOLUME_ROLE_WORDS,
-    Allocation,
-    Connection,
-    ConnectionStatus,
-    DomainArguments,
-    DomainClass,
-    DomainInfo,
-    DomainStats,
-    DomainStatus,
-    DomainType,
-    ImageOperation,
-    PoolFullInfo,
-    PreparedImage,
-    QemuImageInfo,
-    SpmStatus,
-    Subchain,
-    SyncedVolumes,
-    VolumeFormat,
-    VolumeInfo,
-    VolumeLegality,
-    VolumeMeasure,
-    VolumeRole,
-    VolumeSize,
-)
 from vdsm.core.context import Right
 from vdsm.core.ids import BLANK_UUID, DomainId, ImageId, PoolId, TaskId, Uuid, VolumeId
 
@@ -44,11 +14,15 @@ _Domain = Annotated[DomainId, ovirt("storagedomainID"), "the domain's id"]
 _Image = Annotated[ImageId, ovirt("imageID"), "the image's id"]
 _Target = Annotated[DomainId, ovirt("dstSdUUID"), "the other domain"]
 _Volume = Annotated[VolumeId, ovirt("volumeID"), "the volume's id"]
-_Format = Annotated[VolumeFormat, ovirt("volFormat", words=VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"]
-_Allocation = Annotated[Allocation, ovirt("preallocate", words=ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"]
-_Type = Annotated[DomainType, ovirt("domainType", words=DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"]
+_Format = Annotated[types.VolumeFormat, ovirt("volFormat", words=types.VOLUME_FORMAT_WORDS), "COW (4) or RAW (5)"]
+_Allocation = Annotated[
+    types.Allocation, ovirt("preallocate", words=types.ALLOCATION_WORDS), "PREALLOCATED (1) or SPARSE (2)"
+]
+_Type = Annotated[
+    types.DomainType, ovirt("domainType", words=types.DOMAIN_TYPE_WORDS), "the kind of storage, by name or number"
+]
 _Host = Annotated[int, ovirt("hostID"), "this host's number in the pool, 1 to 250"]
-_Subchain = Annotated[Subchain, ovirt("subchainInfo"), "the two layers"]
+_Subchain = Annotated[types.Subchain, ovirt("subchainInfo"), "the two layers"]
 _ScsiKey = Annotated[str, ovirt("scsiKey"), "ignored"]
 
 _DOMAIN = ("storage-domain-does-not-exist", "invalid-parameter")
@@ -69,8 +43,8 @@ class PoolApi(Protocol):
         self,
         pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
         domain_type: _Type,
-        connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to connect"],
-    ) -> list[ConnectionStatus]:
+        connections: Annotated[list[types.Connection], ovirt("connectionParams"), "the servers to connect"],
+    ) -> list[types.ConnectionStatus]:
         """Connect storage servers; succeeds as a whole, each connection tells its own status."""
 
     @verb("StoragePool.disconnectStorageServer", "POST /connections/disconnect", fails=("invalid-parameter",))
@@ -79,8 +53,8 @@ class PoolApi(Protocol):
         self,
         pool_id: Annotated[str, ovirt("storagepoolID"), "ignored; any text"],
         domain_type: _Type,
-        connections: Annotated[list[Connection], ovirt("connectionParams"), "the servers to disconnect"],
-    ) -> list[ConnectionStatus]:
+        connections: Annotated[list[types.Connection], ovirt("connectionParams"), "the servers to disconnect"],
+    ) -> list[types.ConnectionStatus]:
         """Disconnect storage servers."""
 
     @verb(
@@ -122,7 +96,10 @@ class PoolApi(Protocol):
         master_domain_id: Annotated[DomainId, ovirt("masterSdUUID"), "the master as the caller knows it"],
         master_version: Annotated[int, ovirt("masterVersion"), "its version"],
         domains: Annotated[
-            dict[str, Annotated[DomainStatus, ovirt("status", words=DOMAIN_STATUS_WORDS, declared="string")]] | None,
+            dict[
+                str, Annotated[types.DomainStatus, ovirt("status", words=types.DOMAIN_STATUS_WORDS, declared="string")]
+            ]
+            | None,
             ovirt("domainDict"),
             "every domain's status; without it the map on the master counts",
         ] = None,
@@ -142,12 +119,12 @@ class PoolApi(Protocol):
 
     @verb("StoragePool.getInfo", "GET /pools/{pool_id}", fails=_POOL)
     @xmlrpc("getStoragePoolInfo", "pool_id _")
-    async def get_info(self, pool_id: _Pool) -> PoolFullInfo:
+    async def get_info(self, pool_id: _Pool) -> types.PoolFullInfo:
         """A connected pool and its domains."""
 
     @verb("StoragePool.getSpmStatus", "GET /pools/{pool_id}/spm", fails=_POOL)
     @xmlrpc("getSpmStatus", "pool_id _", member="spm_st")
-    async def get_spm_status(self, pool_id: _Pool) -> SpmStatus:
+    async def get_spm_status(self, pool_id: _Pool) -> types.SpmStatus:
         """Whether this host is the pool's SPM, and who is."""
 
     @verb(
@@ -206,9 +183,11 @@ class DomainApi(Protocol):
         self,
         domain_id: _Domain,
         domain_type: _Type,
-        arguments: Annotated[DomainArguments, ovirt("typeArgs"), "where it lives"],
+        arguments: Annotated[types.DomainArguments, ovirt("typeArgs"), "where it lives"],
         name: Annotated[str, ovirt("name"), "shown to people"],
-        domain_class: Annotated[DomainClass, ovirt("domainClass", words=DOMAIN_CLASS_WORDS), "what it is for"],
+        domain_class: Annotated[
+            types.DomainClass, ovirt("domainClass", words=types.DOMAIN_CLASS_WORDS), "what it is for"
+        ],
         version: Annotated[int | None, ovirt("version"), "on-disk version 3, 4 or 5"] = None,
         block_size_bytes: Annotated[int, ovirt("blockSize"), "512, 4096, or 0 to detect"] = 512,
         maximum_hosts: Annotated[int, ovirt("maxHosts"), "1 to 2000"] = 2000,
@@ -217,12 +196,12 @@ class DomainApi(Protocol):
 
     @verb("StorageDomain.getInfo", "GET /{domain_id}", fails=_DOMAIN)
     @xmlrpc("getStorageDomainInfo", "domain_id _", member="info")
-    async def get_info(self, domain_id: _Domain) -> DomainInfo:
+    async def get_info(self, domain_id: _Domain) -> types.DomainInfo:
         """A domain's identity, read from the domain."""
 
     @verb("StorageDomain.getStats", "GET /{domain_id}/stats", fails=_DOMAIN)
     @xmlrpc("getStorageDomainStats", "domain_id _", member="stats")
-    async def get_stats(self, domain_id: _Domain) -> DomainStats:
+    async def get_stats(self, domain_id: _Domain) -> types.DomainStats:
         """A domain's space."""
 
     @verb("StorageDomain.getImages", "GET /{domain_id}/images", fails=_DOMAIN)
@@ -294,18 +273,22 @@ class VolumeApi(Protocol):
 
     @verb("Volume.getInfo", "GET /{volume_id}", fails=_VOLUME)
     @xmlrpc("getVolumeInfo", "domain_id pool_id image_id volume_id", member="info")
-    async def get_info(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeInfo:
+    async def get_info(
+        self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image
+    ) -> types.VolumeInfo:
         """A volume's metadata and sizes."""
 
     @verb("Volume.getSize", "GET /{volume_id}/size", fails=_VOLUME)
     @xmlrpc("getVolumeSize", "domain_id pool_id image_id volume_id")
-    async def get_size(self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image) -> VolumeSize:
+    async def get_size(
+        self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image
+    ) -> types.VolumeSize:
         """A volume's size and what it takes up."""
 
     @verb("Volume.getQemuImageInfo", "GET /{volume_id}/qemu-info", fails=_VOLUME)
     async def get_qemu_info(
         self, volume_id: _Volume, pool_id: _Pool, domain_id: _Domain, image_id: _Image
-    ) -> QemuImageInfo:
+    ) -> types.QemuImageInfo:
         """What qemu tells of a volume's file; also while a VM uses it."""
 
     @verb(
@@ -319,10 +302,12 @@ class VolumeApi(Protocol):
         pool_id: _Pool,
         domain_id: _Domain,
         image_id: _Image,
-        format: Annotated[VolumeFormat, ovirt("dstVolFormat", words=VOLUME_FORMAT_WORDS), "the copy's format"],
+        format: Annotated[
+            types.VolumeFormat, ovirt("dstVolFormat", words=types.VOLUME_FORMAT_WORDS), "the copy's format"
+        ],
         backing_chain: Annotated[bool, ovirt("backing_chain"), "with all that is below it"] = True,
         base_id: Annotated[VolumeId | None, ovirt("baseID"), "with this parent and no more"] = None,
-    ) -> VolumeMeasure:
+    ) -> types.VolumeMeasure:
         """What a copy of a volume needs; also while a VM uses it."""
 
     @verb(
@@ -354,7 +339,7 @@ class VolumeApi(Protocol):
         pool_id: _Pool,
         domain_id: _Domain,
         image_id: _Image,
-        legality: Annotated[VolumeLegality, ovirt("legality"), "LEGAL or ILLEGAL"],
+        legality: Annotated[types.VolumeLegality, ovirt("legality"), "LEGAL or ILLEGAL"],
     ) -> None:
         """Say whether a volume may be used (SPM only); new callers take `SDM.update_volume`."""
 
@@ -380,7 +365,9 @@ class VolumeApi(Protocol):
         target_image_id: Annotated[ImageId, ovirt("dstImgUUID"), "the copy's image, another one"],
         target_volume_id: Annotated[VolumeId, ovirt("dstVolUUID"), "the copy"],
         description: Annotated[str, ovirt("desc"), "at most 210 characters are kept"],
-        role: Annotated[VolumeRole, ovirt("volType", words=VOLUME_ROLE_WORDS), "SHARED (6): a template, or LEAF (8)"],
+        role: Annotated[
+            types.VolumeRole, ovirt("volType", words=types.VOLUME_ROLE_WORDS), "SHARED (6): a template, or LEAF (8)"
+        ],
         format: _Format,
         allocation: _Allocation,
         zero: Annotated[bool, ovirt("postZero"), "overwrite what is replaced (block storage)"],
@@ -443,7 +430,7 @@ class ImageApi(Protocol):
         image_id: _Image,
         volume_id: _Volume,
         allow_illegal: Annotated[bool, ovirt("allowIllegal"), "also a volume that is not valid"] = False,
-    ) -> PreparedImage:
+    ) -> types.PreparedImage:
         """Make an image ready for use on this host and tell its path."""
 
     @verb("Image.teardown", "POST /teardown", fails=_DOMAIN)
@@ -504,7 +491,9 @@ class ImageApi(Protocol):
         domain_id: _Domain,
         target_domain_id: _Target,
         operation: Annotated[
-            ImageOperation, ovirt("operation", words=IMAGE_OPERATION_WORDS), "COPY (1), or MOVE (2): the source goes"
+            types.ImageOperation,
+            ovirt("operation", words=types.IMAGE_OPERATION_WORDS),
+            "COPY (1), or MOVE (2): the source goes",
         ],
         zero: Annotated[bool, ovirt("postZero"), "overwrite what goes (block storage)"] = False,
         force: Annotated[bool, ovirt("force"), "replace an image in its place"] = False,
@@ -527,7 +516,7 @@ class ImageApi(Protocol):
         pool_id: _Pool,
         domain_id: _Domain,
         target_domain_id: _Target,
-        which: Annotated[SyncedVolumes, ovirt("syncType"), "ALL, INTERNAL: all but the leaf, or LEAF"],
+        which: Annotated[types.SyncedVolumes, ovirt("syncType"), "ALL, INTERNAL: all but the leaf, or LEAF"],
     ) -> TaskId:
         """Copy an image's data into the volumes that `cloneStructure` made (SPM only)."""
 

@@ -6,18 +6,8 @@ from typing import cast
 import msgspec
 from msgspec import UNSET
 
+from vdsm.api import task as api
 from vdsm.api.events import Event, JobEnded, TaskChanged
-from vdsm.api.task import (
-    JobError,
-    JobInfo,
-    JobStatus,
-    JobType,
-    ResultWord,
-    StateWord,
-    TaskDetails,
-    TaskInfo,
-    TaskStatus,
-)
 from vdsm.tasks.entry import TaskSnapshot
 from vdsm.tasks.errors import TaskAborted
 from vdsm.tasks.model import JOB_TYPES, VIRT, TaskState
@@ -33,11 +23,11 @@ class TaskService:
         self._runner = runner
         self._require_spm = require_spm
 
-    async def get_status(self, task_id: str) -> TaskStatus:
+    async def get_status(self, task_id: str) -> api.TaskStatus:
         return format_status(self._runner.get(task_id))
 
-    async def get_info(self, task_id: str) -> TaskInfo:
-        return TaskInfo(task_id=task_id, verb=self._runner.get(task_id).name)
+    async def get_info(self, task_id: str) -> api.TaskInfo:
+        return api.TaskInfo(task_id=task_id, verb=self._runner.get(task_id).name)
 
     async def stop(self, task_id: str) -> None:
         await self._runner.stop(task_id)
@@ -48,39 +38,42 @@ class TaskService:
     async def revert(self, task_id: str) -> None:
         await self._runner.revert(task_id)
 
-    async def list_statuses(self) -> dict[str, TaskStatus]:
+    async def list_statuses(self) -> dict[str, api.TaskStatus]:
         self._require_spm()
         return {task.task_id: format_status(task) for task in self._runner.list_tasks(SPM_TAG)}
 
-    async def list_infos(self) -> dict[str, TaskInfo]:
+    async def list_infos(self) -> dict[str, api.TaskInfo]:
         self._require_spm()
         return {
-            task.task_id: TaskInfo(task_id=task.task_id, verb=task.name) for task in self._runner.list_tasks(SPM_TAG)
+            task.task_id: api.TaskInfo(task_id=task.task_id, verb=task.name)
+            for task in self._runner.list_tasks(SPM_TAG)
         }
 
-    async def list_details(self) -> dict[str, TaskDetails]:
+    async def list_details(self) -> dict[str, api.TaskDetails]:
         return {task.task_id: _format_details(task) for task in self._runner.list_tasks()}
 
-    async def list_jobs(self, job_type: str | None = None, job_ids: Sequence[str] | None = None) -> dict[str, JobInfo]:
+    async def list_jobs(
+        self, job_type: str | None = None, job_ids: Sequence[str] | None = None
+    ) -> dict[str, api.JobInfo]:
         types = [job_type] if job_type else JOB_TYPES.values()
         tasks = [task for task in self._runner.list_tasks() if JOB_TYPES.get(task.tag) in types]
         wanted = set(job_ids or ())
         return {task.task_id: format_job(task) for task in tasks if not wanted or task.task_id in wanted}
 
 
-def format_status(task: TaskSnapshot) -> TaskStatus:
+def format_status(task: TaskSnapshot) -> api.TaskStatus:
     """A task as the status verbs tell it."""
-    return TaskStatus(
+    return api.TaskStatus(
         task_id=task.task_id,
-        state=cast(StateWord, task.state.reported),
-        result=cast(ResultWord, task.state.reported_result),
+        state=cast(api.StateWord, task.state.reported),
+        result=cast(api.ResultWord, task.state.reported_result),
         code=task.code,
         message=task.message,
     )
 
 
-def _format_details(task: TaskSnapshot) -> TaskDetails:
-    return TaskDetails(
+def _format_details(task: TaskSnapshot) -> api.TaskDetails:
+    return api.TaskDetails(
         task_id=task.task_id,
         verb=task.name,
         state=str(task.state),
@@ -92,20 +85,20 @@ def _format_details(task: TaskSnapshot) -> TaskDetails:
     )
 
 
-def format_job(task: TaskSnapshot) -> JobInfo:
+def format_job(task: TaskSnapshot) -> api.JobInfo:
     """A job as `Host.getJobs` tells it (facts: storage §8.6)."""
     status = _get_job_status(task)
-    return JobInfo(
+    return api.JobInfo(
         job_id=task.task_id,
         status=status,
         description=task.name,
-        job_type=cast(JobType, JOB_TYPES[task.tag]),
+        job_type=cast(api.JobType, JOB_TYPES[task.tag]),
         progress_percent=UNSET if task.progress_percent is UNSET else int(task.progress_percent),
-        error=JobError(code=task.code, message=task.failure) if status == "failed" else UNSET,
+        error=api.JobError(code=task.code, message=task.failure) if status == "failed" else UNSET,
     )
 
 
-def _get_job_status(task: TaskSnapshot) -> JobStatus:
+def _get_job_status(task: TaskSnapshot) -> api.JobStatus:
     if task.state is TaskState.FINISHED:
         return "done"
     was_stopped = task.code == TaskAborted.number

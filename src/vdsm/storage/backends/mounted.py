@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from vdsm.core.clock import Clock
 from vdsm.core.ids import BLANK_UUID
 from vdsm.core.patience import Patience
+from vdsm.storage import errors
 from vdsm.storage.backends.domain_leases import DomainLeases
 from vdsm.storage.backends.file import check_place, create_file_domain, list_domains, open_file_domain
 from vdsm.storage.connect import (
@@ -29,13 +30,6 @@ from vdsm.storage.connect import (
     format_nfs_options,
     list_other_servers,
     split_gluster,
-)
-from vdsm.storage.errors import (
-    InvalidParameterException,
-    StorageDomainFsNotMounted,
-    StorageDomainIllegalRemotePath,
-    StorageDomainTargetUnsupported,
-    StorageServerAccessPermissionError,
 )
 from vdsm.storage.layout import Layout
 from vdsm.storage.model import DomainType, NetworkPlace, ServerConnection
@@ -118,7 +112,7 @@ class MountedKind:
             try:
                 self._check_access(connection.place, target)
                 self._check_zeroes(connection.place, target)
-            except (MountFailed, StorageServerAccessPermissionError, StorageDomainTargetUnsupported):
+            except (MountFailed, errors.StorageServerAccessPermissionError, errors.StorageDomainTargetUnsupported):
                 if is_new:
                     self._unmount(target)
                 raise
@@ -166,10 +160,10 @@ class MountedKind:
         """It is mounted (360), usable (469), without a domain (361), with direct I/O and, where it is FUSE, without
         false zeroes (399); NFS has a colon (390)."""
         if self._type is DomainType.NFS and ":" not in remote_path:
-            raise StorageDomainIllegalRemotePath(remote_path)
+            raise errors.StorageDomainIllegalRemotePath(remote_path)
         target = self._get_target(remote_path)
         if not self._is_mounted(remote_path, target):
-            raise StorageDomainFsNotMounted(remote_path)
+            raise errors.StorageDomainFsNotMounted(remote_path)
         self._check_zeroes(remote_path, target)
         return check_place(target, remote_path, self._ownership)
 
@@ -188,7 +182,7 @@ class MountedKind:
         if target not in self._networks:
             sources = [one.source for one in self._outside.mounts.list_mounted() if one.target == target]
             if not sources:
-                raise StorageDomainFsNotMounted(str(target))
+                raise errors.StorageDomainFsNotMounted(str(target))
             server, volume = split_gluster(_normalize(sources[-1]))
             info = self._outside.gluster.get_info(server, volume)
             servers = (server, *list_other_servers(server, info))
@@ -198,7 +192,7 @@ class MountedKind:
     def _get_target(self, place: str) -> Path:
         name = self._layout.get_mount(place).name
         if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
-            raise InvalidParameterException("connection", "too long")
+            raise errors.InvalidParameterException("connection", "too long")
         return self._folder / name
 
     def _mount(self, connection: ServerConnection, target: Path) -> bool:
@@ -247,7 +241,7 @@ class MountedKind:
         except (OSError, TimeoutError) as error:
             raise MountFailed(f"{place} does not answer: {error}") from error
         if refusal:
-            raise StorageServerAccessPermissionError(place, refusal)
+            raise errors.StorageServerAccessPermissionError(place, refusal)
 
     def _check_zeroes(self, place: str, target: Path) -> None:
         """Refuse a FUSE mount with false zeroes, or warn of it where these are accepted; each is tried once."""
@@ -263,7 +257,7 @@ class MountedKind:
                 return
             self._false_zeroes[target] = is_false
         if self._false_zeroes[target]:
-            refusal = StorageDomainTargetUnsupported(place, _FALSE_ZEROES)
+            refusal = errors.StorageDomainTargetUnsupported(place, _FALSE_ZEROES)
             if not self._outside.accepts_false_zeroes:
                 raise refusal
             log.warning("Accepted: %s", refusal)

@@ -10,17 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, locks
+from vdsm.storage import checks, durable, errors, locks
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    CopyImageError,
-    ImageVerificationError,
-    IncorrectFormat,
-    UnsupportedOperation,
-    VolumeAccessError,
-    io_failing_as,
-    qemu_failing_as,
-)
 from vdsm.storage.images.appliance import write_appliance
 from vdsm.storage.images.archive import BadArchive, is_archive, list_members
 from vdsm.storage.images.formatting import OLD_COMPAT, get_compat
@@ -49,9 +40,9 @@ class Inspection(Struct, frozen=True):
         that names another file as its data."""
         domain, record = self._read(domain_id, image_id, volume_id)
         if record.format is VolumeFormat.COW and self._inspect(domain, image_id, volume_id).has_data_file:
-            raise ImageVerificationError(volume_id, "its data is in another file")
+            raise errors.ImageVerificationError(volume_id, "its data is in another file")
         layer = get_layer(domain, image_id, volume_id, record)
-        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+        with errors.qemu_failing_as(partial(errors.VolumeAccessError, volume_id)):
             return self._qemu_img.info(layer.path, layer.format)
 
     def measure(
@@ -72,11 +63,11 @@ class Inspection(Struct, frozen=True):
         if base_id is not None:
             checks.check_real_ids(baseID=base_id)
             if record.parent_id != base_id:
-                raise UnsupportedOperation(f"{base_id} is not the parent of {volume_id}")
+                raise errors.UnsupportedOperation(f"{base_id} is not the parent of {volume_id}")
         chain = self._operations.open_chain(domain, image_id, volume_id, allow_illegal=True)
         wanted: Chain = chain if base_id is None and backing_chain else chain[: 1 if base_id is None else 2]
         layers = [get_layer(domain, image_id, chained_id, record) for chained_id, record in wanted]
-        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+        with errors.qemu_failing_as(partial(errors.VolumeAccessError, volume_id)):
             return self._qemu_img.measure(layers, format.qemu)
 
     def verify(self, domain_id: str, image_id: str, volume_id: str) -> None:
@@ -84,21 +75,21 @@ class Inspection(Struct, frozen=True):
         with self._locks.hold(locks.domain(domain_id, shared=True), locks.image(domain_id, image_id, shared=True)):
             domain, record = self._read(domain_id, image_id, volume_id)
             parent = domain.images.read(image_id, record.parent_id) if record.has_parent else None
-            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+            with errors.qemu_failing_as(partial(errors.ImageVerificationError, volume_id)):
                 image = self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
             fault = find_mismatch(image, record, parent, (OLD_COMPAT, get_compat(domain)))
             if fault is not None:
-                raise ImageVerificationError(volume_id, fault)
+                raise errors.ImageVerificationError(volume_id, fault)
             layer = get_layer(domain, image_id, volume_id, record)
-            with qemu_failing_as(partial(ImageVerificationError, volume_id)):
+            with errors.qemu_failing_as(partial(errors.ImageVerificationError, volume_id)):
                 self._qemu_img.info(layer.path, layer.format)  # qemu agrees that it is one
         if image.virtual_size_bytes < record.capacity_bytes:
             log.warning("Volume %s has %d bytes, not %d", volume_id, image.virtual_size_bytes, record.capacity_bytes)
 
     def read_piece(self, source: VolumeRef, begin_bytes: int, length_bytes: int) -> bytes:
         """What a guest reads there of a volume with all below it; in whole sectors, less behind the end."""
-        failed = partial(VolumeAccessError, source.volume_id)
-        with self._operations.reading(source) as (domain, record), qemu_failing_as(failed):
+        failed = partial(errors.VolumeAccessError, source.volume_id)
+        with self._operations.reading(source) as (domain, record), errors.qemu_failing_as(failed):
             layer = get_layer(domain, source.image_id, source.volume_id, record)
             return self._qemu_img.read(layer, begin_bytes, length_bytes)
 
@@ -108,8 +99,8 @@ class Inspection(Struct, frozen=True):
 
         Whether they may be imported is told by `get_file_size`. Raises ImageVerificationError (484).
         """
-        failed, found = partial(ImageVerificationError, str(path)), dict[str, Layer]()
-        with io_failing_as(failed), qemu_failing_as(failed):
+        failed, found = partial(errors.ImageVerificationError, str(path)), dict[str, Layer]()
+        with errors.io_failing_as(failed), errors.qemu_failing_as(failed):
             if not is_archive(path):
                 return {path.name: Layer(path, self._qemu_img.inspect(path).format)}
             try:
@@ -137,18 +128,18 @@ class Inspection(Struct, frozen=True):
         Raises CopyImageError (261), also where a file is there, 911, 202, and what an unusable chain raises.
         """
         if target.format not in (*FILE_FORMATS, ARCHIVE_FORMAT) or target.part is not None:
-            raise IncorrectFormat(target.format)
+            raise errors.IncorrectFormat(target.format)
         path = target.path.absolute()  # qemu-img runs elsewhere, and takes other names for more than names
         ids, part = (source.image_id, source.volume_id), path.with_name(f"{path.name}.part")
         disk = Layer(part, target.format)
         if target.format == ARCHIVE_FORMAT:
             disk = Layer(path.with_name(f"{path.name}.vmdk.part"), "vmdk")
-        failed = partial(CopyImageError, source.volume_id)
+        failed = partial(errors.CopyImageError, source.volume_id)
         with self._operations.reading(source) as (domain, record):
             layer = get_layer(domain, *ids, record)
-            with Undo() as undo, io_failing_as(failed), qemu_failing_as(failed):
+            with Undo() as undo, errors.io_failing_as(failed), errors.qemu_failing_as(failed):
                 if path.exists():
-                    raise CopyImageError(source.volume_id, f"{path} is there already")
+                    raise errors.CopyImageError(source.volume_id, f"{path} is there already")
                 durable.create_file(disk.path, 0o600, owner=lambda _: None)
                 undo.push(disk.path.unlink, missing_ok=True)
                 size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format)
@@ -166,7 +157,7 @@ class Inspection(Struct, frozen=True):
         log.info("Exported %s to %s", source, path)
 
     def _inspect(self, domain: Domain, image_id: str, volume_id: str) -> ImageFile:
-        with qemu_failing_as(partial(VolumeAccessError, volume_id)):
+        with errors.qemu_failing_as(partial(errors.VolumeAccessError, volume_id)):
             return self._qemu_img.inspect(domain.backend.data.get_path(image_id, volume_id))
 
     def _read(self, domain_id: str, image_id: str, volume_id: str) -> tuple[Domain, VolumeMetadata]:
@@ -181,9 +172,9 @@ def check_file(qemu_img: QemuImg, source: Layer) -> int:
     Raises ImageVerificationError (484) for one that is no such image or needs another file, IncorrectFormat (202).
     """
     if source.format not in FILE_FORMATS or (source.format == VolumeFormat.RAW.qemu and source.part):
-        raise IncorrectFormat(source.format)
-    failed = partial(ImageVerificationError, str(source.path))
-    with io_failing_as(failed), qemu_failing_as(failed):
+        raise errors.IncorrectFormat(source.format)
+    failed = partial(errors.ImageVerificationError, str(source.path))
+    with errors.io_failing_as(failed), errors.qemu_failing_as(failed):
         if not source.path.is_file():
             raise failed("it is no file")
         if source.format != VolumeFormat.RAW.qemu:

@@ -11,32 +11,12 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from vdsm.core.errors import NodeError
-from vdsm.storage import checks
+from vdsm.storage import checks, errors, model
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    InvalidMetadata,
-    InvalidParameterException,
-    StorageDomainAccessError,
-    StorageServerAccessPermissionError,
-    VolumeAccessError,
-    VolumeDoesNotExist,
-    VolumeMetadataReadError,
-    io_failing_as,
-)
 from vdsm.storage.errors_pools import GetFileStatsError
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.leases.on_disk import DiskRecord, read_records
 from vdsm.storage.metadata import SURROGATE
-from vdsm.storage.model import (
-    ISO_IMAGE,
-    XLEASES_VERSION,
-    DomainClass,
-    DomainStatus,
-    Legality,
-    VolumeMetadata,
-    VolumeSize,
-    VolumeStatus,
-)
 from vdsm.storage.pools.pool import Pools
 from vdsm.storage.ports import Ownership
 
@@ -58,9 +38,9 @@ class DumpedVolume(Struct, frozen=True):
     """One volume as storage has it; a record that cannot be read is absent and the status INVALID."""
 
     image_id: str
-    status: VolumeStatus
-    size: VolumeSize
-    metadata: VolumeMetadata | None = None
+    status: model.VolumeStatus
+    size: model.VolumeSize
+    metadata: model.VolumeMetadata | None = None
 
 
 class Dump(Struct, frozen=True):
@@ -95,10 +75,10 @@ class Inventory:
         if not full or opened is None:
             return Dump(domain, volumes)
         layout, step = FileDomainLayout(domain.backend.domain.path), domain.metadata.alignment_bytes
-        with io_failing_as(lambda _: StorageDomainAccessError(domain_id)):
+        with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(domain_id)):
             hosts = [*read_records(layout.ids, 0, domain.metadata.block_size_bytes, step)]
             leases = [*read_records(layout.leases, step, step, 2 * step)]
-        external = opened().list_all() if domain.metadata.version >= XLEASES_VERSION else None
+        external = opened().list_all() if domain.metadata.version >= model.XLEASES_VERSION else None
         return Dump(domain, volumes, leases, [host for host in hosts if host.name], external)
 
     def list_files(self, domain_id: str, pattern: str, *, case_sensitive: bool) -> dict[str, FileStats]:
@@ -107,13 +87,13 @@ class Inventory:
         Links, and names that are not UTF-8, are left out. Raises GetFileStatsError (330), also for another class.
         """
         if len(pattern) > LONGEST_PATTERN:
-            raise InvalidParameterException("pattern", f"{len(pattern)} characters")
+            raise errors.InvalidParameterException("pattern", f"{len(pattern)} characters")
         domain = self._domains.get(domain_id)
-        if domain.metadata.domain_class is not DomainClass.ISO:
+        if domain.metadata.domain_class is not model.DomainClass.ISO:
             raise GetFileStatsError(domain_id, f"a {domain.metadata.domain_class} domain")
-        root = domain.backend.volumes.get_image_path(ISO_IMAGE)
+        root = domain.backend.volumes.get_image_path(model.ISO_IMAGE)
         fits = re.compile(fnmatch.translate(pattern), 0 if case_sensitive else re.IGNORECASE).match
-        with io_failing_as(lambda reason: GetFileStatsError(domain_id, reason)):
+        with errors.io_failing_as(lambda reason: GetFileStatsError(domain_id, reason)):
             return {
                 str(path.relative_to(root)): self._describe(path, status)
                 for path, status in _walk(root)
@@ -124,19 +104,19 @@ class Inventory:
         """The active data domains of a connected pool that have volumes of this image's own."""
         checks.check_ids(imageID=image_id)
         pool = self._pools.get_connected(pool_id)
-        active = [domain_id for domain_id, status in pool.domains.items() if status is DomainStatus.ACTIVE]
+        active = [domain_id for domain_id, status in pool.domains.items() if status is model.DomainStatus.ACTIVE]
         return [domain_id for domain_id in active if self._has_image(domain_id, image_id)]
 
     def _has_image(self, domain_id: str, image_id: str) -> bool:
         try:
             domain = self._domains.get_in_time(domain_id)
-            return domain.metadata.domain_class is DomainClass.DATA and domain.images.has_own(image_id)
+            return domain.metadata.domain_class is model.DomainClass.DATA and domain.images.has_own(image_id)
         except NodeError as error:
             log.warning("Whether domain %s has image %s cannot be told: %s", domain_id, image_id, error)
             return False
 
     def _describe(self, path: Path, status: os.stat_result) -> FileStats:
-        code = 0 if self._ownership.can_read(status) else StorageServerAccessPermissionError.number
+        code = 0 if self._ownership.can_read(status) else errors.StorageServerAccessPermissionError.number
         return FileStats(status.st_size, int(status.st_ctime), code)
 
 
@@ -144,13 +124,13 @@ def _dump_volume(domain: Domain, image_id: str, volume_id: str) -> DumpedVolume 
     try:
         metadata = domain.images.read(image_id, volume_id)
         size = domain.backend.data.get_size(image_id, volume_id)
-    except VolumeDoesNotExist:
+    except errors.VolumeDoesNotExist:
         return None  # removed meanwhile
-    except (InvalidMetadata, VolumeMetadataReadError):
-        return DumpedVolume(image_id, VolumeStatus.INVALID, VolumeSize(0, 0))
-    except VolumeAccessError:
-        return DumpedVolume(metadata.image_id, VolumeStatus.INVALID, VolumeSize(0, 0), metadata)
-    status = VolumeStatus.ILLEGAL if metadata.legality is Legality.ILLEGAL else VolumeStatus.OK
+    except (errors.InvalidMetadata, errors.VolumeMetadataReadError):
+        return DumpedVolume(image_id, model.VolumeStatus.INVALID, model.VolumeSize(0, 0))
+    except errors.VolumeAccessError:
+        return DumpedVolume(metadata.image_id, model.VolumeStatus.INVALID, model.VolumeSize(0, 0), metadata)
+    status = model.VolumeStatus.ILLEGAL if metadata.legality is model.Legality.ILLEGAL else model.VolumeStatus.OK
     return DumpedVolume(metadata.image_id, status, size, metadata)
 
 

@@ -6,15 +6,8 @@ import shutil
 from msgspec import Struct
 
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, durable, locks
+from vdsm.storage import checks, durable, errors, locks
 from vdsm.storage.domain import Domains
-from vdsm.storage.errors import (
-    SharedVolumeNonWritable,
-    StoragePoolNotConnected,
-    UnsupportedOperation,
-    io_failing_as,
-    qemu_failing_as,
-)
 from vdsm.storage.errors_jobs import BitmapDoesNotExist, InvalidBitmapChain
 from vdsm.storage.images.formatting import NEW_COMPAT
 from vdsm.storage.images.operation import Operations, get_layer, list_bitmaps
@@ -42,19 +35,19 @@ class Exports(Struct, eq=False):
         """Serve a volume and tell the address. Raises 313, 219 for a template that is to be written, 2009, 946, 947."""
         checks.check_real_ids(server_id=server_id, img_id=config.image_id, vol_id=config.volume_id)
         if not self._pools.list_connected():
-            raise StoragePoolNotConnected
+            raise errors.StoragePoolNotConnected
         if config.bitmap and not (config.read_only and config.backing_chain):
-            raise UnsupportedOperation("a bitmap is served read-only, with the whole chain")
+            raise errors.UnsupportedOperation("a bitmap is served read-only, with the whole chain")
         with self._locks.hold(locks.nbd_server(server_id)):
             socket = self._layout.get_nbd_socket(server_id)
             if self._servers is None or self._servers.is_running(socket):
-                raise UnsupportedOperation(f"NBD server {server_id} cannot be started, or runs already")
+                raise errors.UnsupportedOperation(f"NBD server {server_id} cannot be started, or runs already")
             domain = self._domains.get_with_images(config.domain_id)
             chain = self._operations.open_chain(domain, config.image_id, config.volume_id)
             if chain[0][1].role is VolumeRole.SHARED and not config.read_only:
-                raise SharedVolumeNonWritable(config.volume_id)
+                raise errors.SharedVolumeNonWritable(config.volume_id)
             layers = [get_layer(domain, config.image_id, *one) for one in chain]
-            with Undo() as undo, qemu_failing_as(QemuImgFailed), io_failing_as(QemuImgFailed):
+            with Undo() as undo, errors.qemu_failing_as(QemuImgFailed), errors.io_failing_as(QemuImgFailed):
                 undo.push(self._remove_overlay, server_id)
                 layers = self._add_overlay(server_id, layers, config) if config.bitmap else layers
                 served = tuple(layers if config.backing_chain else layers[:1])
@@ -76,7 +69,7 @@ class Exports(Struct, eq=False):
         """The layers; below one that has all of the bitmap where several layers have a part of it."""
         bitmap = config.bitmap or ""
         if layers[0].format != VolumeFormat.COW.qemu:
-            raise UnsupportedOperation("a bitmap needs the COW format")
+            raise errors.UnsupportedOperation("a bitmap needs the COW format")
         found = [{one.name: one for one in list_bitmaps(self._qemu_img, layer)}.get(bitmap) for layer in layers]
         having = [layer for layer, one in zip(layers, found, strict=True) if one is not None]
         if not having:

@@ -14,18 +14,9 @@ from msgspec import Struct
 from vdsm.core.children import Children, wait_until
 from vdsm.core.clock import Clock
 from vdsm.core.errors import GeneralFailure, NodeError, NotReady
+from vdsm.storage.mail import mailbox as form
 from vdsm.storage.mail.exchange import HostEnd, Letter, SpmEnd
 from vdsm.storage.mail.files import MailFiles, read_mailboxes, write_mailboxes
-from vdsm.storage.mail.mailbox import (
-    EXTEND,
-    MAILBOX_BYTES,
-    Extension,
-    format_event,
-    format_extension,
-    get_code,
-    parse_event,
-    parse_extension,
-)
 
 log = logging.getLogger("storage.mailbox")
 
@@ -83,7 +74,7 @@ class MailLine:
 
     async def _read(self, path: Path, first: int, count: int) -> bytes:
         data = await self._run_read(lambda: read_mailboxes(path, first, count))
-        return data.ljust(count * MAILBOX_BYTES, b"\0")
+        return data.ljust(count * form.MAILBOX_BYTES, b"\0")
 
     async def _write(self, path: Path, first: int, data: bytes) -> None:
         def write() -> bytes:
@@ -107,7 +98,7 @@ class HostMail:
         self._news = asyncio.Event()
         self._failures = 0
 
-    async def extend(self, extension: Extension) -> None:
+    async def extend(self, extension: form.Extension) -> None:
         """Have a volume extended, and wait for the SPM's answer; whether the volume is larger is to be looked at.
 
         Raises ResourceExhausted, NotReady while the mailbox cannot be read and when it is closed meanwhile, and
@@ -115,7 +106,7 @@ class HostMail:
         """
         if self._end is None:
             raise NotReady("the mailbox")
-        request = format_extension(extension)
+        request = form.format_extension(extension)
         if self._end.put(request):
             self._waiting[request] = asyncio.get_running_loop().create_future()
             self._news.set()
@@ -149,8 +140,8 @@ class HostMail:
 
     async def _exchange(self) -> None:
         if self._end is None:
-            await self._line.write_inbox(self._host_id, bytes(MAILBOX_BYTES))
-            self._written = bytes(MAILBOX_BYTES)
+            await self._line.write_inbox(self._host_id, bytes(form.MAILBOX_BYTES))
+            self._written = bytes(form.MAILBOX_BYTES)
             self._end = HostEnd(await self._line.read_outbox(self._host_id))
         await self._send(self._end)
         if self._end.is_waiting:
@@ -169,7 +160,7 @@ class HostMail:
         await self._line.write_inbox(self._host_id, mailbox)
         self._written = mailbox
         if self._pace.has_events:
-            await self._line.write_inbox(0, format_event(uuid.uuid4()))
+            await self._line.write_inbox(0, form.format_event(uuid.uuid4()))
 
     async def _close(self) -> None:
         self._end = None
@@ -178,7 +169,7 @@ class HostMail:
         self._waiting.clear()
         try:
             async with asyncio.timeout(CLEARING_S):
-                await self._line.write_inbox(self._host_id, bytes(MAILBOX_BYTES))
+                await self._line.write_inbox(self._host_id, bytes(form.MAILBOX_BYTES))
         except (NodeError, TimeoutError) as error:
             log.warning("the mailbox of host %d is not left empty: %s", self._host_id, error)
 
@@ -195,7 +186,7 @@ class SpmMail:
         self,
         line: MailLine,
         mailbox_count: int,
-        extend: Callable[[Extension], Awaitable[None]],
+        extend: Callable[[form.Extension], Awaitable[None]],
         clock: Clock,
         pace: Pace = USUAL_PACE,
         *,
@@ -219,7 +210,7 @@ class SpmMail:
             while True:
                 try:
                     if not is_clear:
-                        await self._line.write_outbox(0, bytes(self._count * MAILBOX_BYTES))
+                        await self._line.write_outbox(0, bytes(self._count * form.MAILBOX_BYTES))
                         is_clear = True
                     await self._scan()
                     failures = 0
@@ -243,7 +234,7 @@ class SpmMail:
     async def _wait_for_event(self) -> None:
         for _ in range(self._pace.polls):
             await self._clock.sleep(self._pace.event_interval_s)
-            event = parse_event(await self._line.read_inbox(0, 1))
+            event = form.parse_event(await self._line.read_inbox(0, 1))
             if event is not None and event != self._event:
                 self._event = event
                 return
@@ -251,14 +242,14 @@ class SpmMail:
 
     async def _serve(self, letter: Letter) -> None:
         try:
-            if get_code(letter.message) != EXTEND:
+            if form.get_code(letter.message) != form.EXTEND:
                 log.warning("host %d asks for what is not known: %s", letter.host_id, letter.message.hex())
                 return
-            extension = parse_extension(letter.message)
+            extension = form.parse_extension(letter.message)
         except ValueError as error:
             log.warning("host %d sent no message: %s", letter.host_id, error)
             return
-        failed = Extension(extension.domain_id, extension.volume_id, 0)
+        failed = form.Extension(extension.domain_id, extension.volume_id, 0)
         async with self._workers:
             try:
                 await self._extend(extension)
@@ -270,8 +261,8 @@ class SpmMail:
                 raise
         await self._answer(letter, extension)
 
-    async def _answer(self, letter: Letter, reply: Extension) -> None:
-        self._end.answer(letter, format_extension(reply))
+    async def _answer(self, letter: Letter, reply: form.Extension) -> None:
+        self._end.answer(letter, form.format_extension(reply))
         await self._send()
 
     async def _send(self) -> None:

@@ -9,20 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from vdsm.storage import checks, durable, locks
+from vdsm.storage import checks, durable, errors, locks
 from vdsm.storage.domain import UNREADABLE, Domain, Domains
-from vdsm.storage.errors import (
-    IsSpm,
-    MixedSdVersionError,
-    SpmStatusError,
-    StorageDomainAccessError,
-    StorageDomainAlreadyAttached,
-    StorageDomainIsMemberOfPool,
-    StorageDomainNotMemberOfPool,
-    StoragePoolWrongMaster,
-    TooManyDomainsInStoragePoolError,
-    io_failing_as,
-)
 from vdsm.storage.errors_pools import (
     CannotDetachMasterStorageDomain,
     CannotFormatAttachedStorageDomain,
@@ -78,7 +66,7 @@ class Members(Struct, frozen=True):
             _require_member(pool, domain_id)
             domain = self._domains.validate(domain_id)
             if pool_id not in domain.metadata.pool_ids:
-                raise StorageDomainNotMemberOfPool(pool_id, domain_id)
+                raise errors.StorageDomainNotMemberOfPool(pool_id, domain_id)
             if pool.domains[domain_id] is not DomainStatus.ACTIVE:
                 version = self._check_version(pool, domain)
                 if domain_id != pool.master_id:
@@ -119,7 +107,7 @@ class Members(Struct, frozen=True):
         with self._locks.hold(locks.connection(), locks.domain(domain_id)):
             pool = self._pools.find_member(domain_id)
             if pool is not None:
-                raise StorageDomainIsMemberOfPool(domain_id)
+                raise errors.StorageDomainIsMemberOfPool(domain_id)
             self._leave(None, self._domains.get_in_time(domain_id), RESERVED_HOST_ID)
         log.info("Detached domain %s from all pools", domain_id)
 
@@ -163,9 +151,9 @@ class Members(Struct, frozen=True):
         with self._locks.hold(locks.connection(), locks.pool(pool_id), *domains):
             pool = self._pools.get_connected(pool_id)
             if pool.role is not SpmRole.FREE:
-                raise IsSpm(pool_id)
+                raise errors.IsSpm(pool_id)
             if pool.master_id != master_id:
-                raise StoragePoolWrongMaster(master_id, f"the master is {pool.master_id}")
+                raise errors.StoragePoolWrongMaster(master_id, f"the master is {pool.master_id}")
             yield pool
 
     def rename(self, domain_id: str, name: str) -> None:
@@ -180,7 +168,7 @@ class Members(Struct, frozen=True):
             domain = self._domains.get(domain_id)
             pool = self._pools.find_member(domain_id)
             if domain.metadata.pool_ids and (pool is None or pool.role is not SpmRole.SPM):
-                raise SpmStatusError(domain.metadata.pool_ids[0])
+                raise errors.SpmStatusError(domain.metadata.pool_ids[0])
             if pool is not None and domain_id == pool.master_id:
                 self._domains.update(domain_id, {"DESCRIPTION": name})
                 return
@@ -204,7 +192,7 @@ class Members(Struct, frozen=True):
             # Named as one being made, so that it is removed like one; not by its own id, which may be made anew.
             hidden = path.with_name(f".{uuid.uuid4()}.new")
             self._step("hide domain")
-            with io_failing_as(lambda _: StorageDomainAccessError(domain_id)):
+            with errors.io_failing_as(lambda _: errors.StorageDomainAccessError(domain_id)):
                 path.rename(hidden)
                 durable.sync(path.parent)
             self._domains.refresh()
@@ -254,9 +242,9 @@ class Members(Struct, frozen=True):
         is_iso = domain.metadata.domain_class is DomainClass.ISO
         others = [pool_id for pool_id in domain.metadata.pool_ids if pool_id != pool.pool_id]
         if others and not is_iso:
-            raise StorageDomainAlreadyAttached(domain.domain_id, others[0])
+            raise errors.StorageDomainAlreadyAttached(domain.domain_id, others[0])
         if domain.domain_id not in pool.domains and len(pool.domains) >= MAXIMUM_DOMAINS:
-            raise TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
+            raise errors.TooManyDomainsInStoragePoolError(MAXIMUM_DOMAINS)
         self._check_version(pool, domain)
 
     def _check_version(self, pool: ConnectedPool, domain: Domain) -> int:
@@ -264,13 +252,13 @@ class Members(Struct, frozen=True):
         master_version = self._domains.get(pool.master_id).metadata.version
         version = domain.metadata.version
         if domain.metadata.domain_class is DomainClass.DATA and version > master_version:
-            raise MixedSdVersionError(domain.domain_id, version, master_version)
+            raise errors.MixedSdVersionError(domain.domain_id, version, master_version)
         return master_version
 
 
 def _require_member(pool: ConnectedPool, domain_id: str) -> None:
     if domain_id not in pool.domains:
-        raise StorageDomainNotMemberOfPool(pool.pool_id, domain_id)
+        raise errors.StorageDomainNotMemberOfPool(pool.pool_id, domain_id)
 
 
 def _require_regular_member(pool: ConnectedPool, domain_id: str) -> None:
@@ -280,5 +268,8 @@ def _require_regular_member(pool: ConnectedPool, domain_id: str) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    with io_failing_as(lambda reason: MiscDirCleanupFailure(str(path), reason)), contextlib.suppress(FileNotFoundError):
+    with (
+        errors.io_failing_as(lambda reason: MiscDirCleanupFailure(str(path), reason)),
+        contextlib.suppress(FileNotFoundError),
+    ):
         shutil.rmtree(path)

@@ -14,22 +14,8 @@ from vdsm.core.clock import Clock
 from vdsm.core.errors import NodeError
 from vdsm.core.patience import Patience
 from vdsm.core.undo import Undo
-from vdsm.storage import checks, locks
+from vdsm.storage import checks, errors, locks
 from vdsm.storage.domain import Domain, Domains, call_in_time
-from vdsm.storage.errors import (
-    AccessTimeout,
-    CurrentVersionTooAdvancedError,
-    ImagesNotSupportedError,
-    IsSpm,
-    ReleaseLockFailure,
-    SpmStatusError,
-    StorageDomainAccessError,
-    StorageDomainDoesNotExist,
-    StorageDomainNotMemberOfPool,
-    StoragePoolWrongMaster,
-    UnsupportedDomainVersion,
-    io_failing_as,
-)
 from vdsm.storage.errors_pools import StorageDomainNotActive, TarCommandError
 from vdsm.storage.layout import FileDomainLayout
 from vdsm.storage.metadata import NEXT_MASTER, demoted_keys, promoted_keys
@@ -84,7 +70,7 @@ class Spm:
         changing = [found.domain_id] if is_older(found, version or 0) else []
         with self._hold(pool_id, *changing) as pool:
             if pool.role is not SpmRole.FREE:
-                raise IsSpm(pool_id)
+                raise errors.IsSpm(pool_id)
             found = self._domains.get_in_time(pool.master_id)
             wanted = _check_version(found, version)
             master = found.backend.domain
@@ -113,7 +99,7 @@ class Spm:
         """
         with self._hold(pool_id) as pool:
             if pool.role is not SpmRole.SPM or self._locked is None:
-                raise SpmStatusError(pool_id)
+                raise errors.SpmStatusError(pool_id)
             self._write_nobody(pool)
             locked, self._locked = self._locked, None
             pool.role = SpmRole.FREE
@@ -202,7 +188,7 @@ class Spm:
     def _release(self, locked: DomainStore) -> None:
         try:
             locked.release_lock()
-        except ReleaseLockFailure as error:
+        except errors.ReleaseLockFailure as error:
             self._end(str(error))  # else nobody could be the writer as long as this process lives
             raise
 
@@ -223,26 +209,26 @@ class Spm:
                 log.warning("Whether domain %s is a master, too, cannot be told: %s", domain_id, error)
                 continue
             if is_newer:
-                raise StoragePoolWrongMaster(pool.master_id, f"{domain_id} is a newer master")
+                raise errors.StoragePoolWrongMaster(pool.master_id, f"{domain_id} is a newer master")
             if is_master:
                 try:
                     self._call_in_time(domain_id, partial(self._retire_other, pool, other))
-                except AccessTimeout as error:
+                except errors.AccessTimeout as error:
                     log.warning("Domain %s may be a master, too, until it answers: %s", domain_id, error)
         self._domains.update(pool.master_id, {NEXT_MASTER: None})
 
     def _check_target(self, pool: ConnectedPool, old_id: str, new_id: str, version: int) -> Domain:
         if old_id != pool.master_id or new_id == old_id:
-            raise StoragePoolWrongMaster(old_id, f"the master is {pool.master_id}")
+            raise errors.StoragePoolWrongMaster(old_id, f"the master is {pool.master_id}")
         if version <= pool.master_version:
-            raise StoragePoolWrongMaster(new_id, f"version {version} is not above {pool.master_version}")
+            raise errors.StoragePoolWrongMaster(new_id, f"version {version} is not above {pool.master_version}")
         if new_id not in pool.domains:
-            raise StorageDomainNotMemberOfPool(pool.pool_id, new_id)
+            raise errors.StorageDomainNotMemberOfPool(pool.pool_id, new_id)
         if pool.domains[new_id] is not DomainStatus.ACTIVE:
             raise StorageDomainNotActive(new_id)
         new = self._domains.validate(new_id)
         if pool.pool_id not in new.metadata.pool_ids:
-            raise StorageDomainNotMemberOfPool(pool.pool_id, new_id)
+            raise errors.StorageDomainNotMemberOfPool(pool.pool_id, new_id)
         check_class(new)
         return new
 
@@ -258,7 +244,7 @@ class Spm:
         new.backend.domain.create_master_tree()
         self._step("copy master")
         source, target = (FileDomainLayout(one.backend.domain.path).master for one in (old, new))
-        with io_failing_as(TarCommandError):
+        with errors.io_failing_as(TarCommandError):
             copy_tree(source, target, self._ownership.give)
         new.backend.domain.create_master_tree()  # what the old one lacked
 
@@ -306,7 +292,10 @@ class Spm:
     def _retire(self, pool: ConnectedPool, old: Domain) -> None:
         """Remove a former master's copies of what the master has, and make it regular; a second try goes on."""
         self._step("clear master")
-        with io_failing_as(lambda _: StorageDomainAccessError(old.domain_id)), suppress(FileNotFoundError):
+        with (
+            errors.io_failing_as(lambda _: errors.StorageDomainAccessError(old.domain_id)),
+            suppress(FileNotFoundError),
+        ):
             clear_tree(FileDomainLayout(old.backend.domain.path).master)
         self._step("demote master")
         self._domains.update(old.domain_id, demoted_keys(on_disk=pool.on_disk))
@@ -338,7 +327,7 @@ class Spm:
         for domain_id in [id for id, status in pool.domains.items() if status is DomainStatus.ACTIVE]:
             try:
                 self._call_in_time(domain_id, partial(self._sweep_one, pool.pool_id, domain_id))
-            except (ImagesNotSupportedError, StorageDomainDoesNotExist):
+            except (errors.ImagesNotSupportedError, errors.StorageDomainDoesNotExist):
                 continue
             except NodeError as error:
                 log.warning("What was left on domain %s is not cleaned up yet: %s", domain_id, error)
@@ -358,7 +347,7 @@ def _check_version(master: Domain, wanted: int | None) -> int:
     if wanted is None:
         return version
     if wanted < version:
-        raise CurrentVersionTooAdvancedError(master.domain_id, version, wanted)
+        raise errors.CurrentVersionTooAdvancedError(master.domain_id, version, wanted)
     if wanted not in VERSIONS:
-        raise UnsupportedDomainVersion(wanted)
+        raise errors.UnsupportedDomainVersion(wanted)
     return wanted

@@ -5,30 +5,18 @@ from typing import Any
 
 from msgspec import Struct
 
+from vdsm.api import vm
 from vdsm.api.declare import Verb
 from vdsm.api.devices import MemoryModule
 from vdsm.api.storage_types import Connection
 from vdsm.api.task import TaskStatus
 from vdsm.api.updates import Disc, DiscChange
-from vdsm.api.vm import (
-    Bandwidth,
-    ChainVolume,
-    DeviceAddress,
-    DeviceParameters,
-    DeviceSpec,
-    DiskSecret,
-    DiskServer,
-    DriveSpec,
-    FilterParameter,
-    VmInfo,
-    VmParameters,
-)
 from vdsm.wire.dialects.forms import BadValue, Encode, Form, Forms, Schema
 from vdsm.wire.errors import InvalidParams
 
 LOOSE = (
-    *(VmParameters, DeviceSpec, DeviceParameters, DeviceAddress, DriveSpec, Connection),
-    *(MemoryModule, Disc, DiscChange, Bandwidth, ChainVolume, DiskSecret, DiskServer, FilterParameter),
+    *(vm.VmParameters, vm.DeviceSpec, vm.DeviceParameters, vm.DeviceAddress, vm.DriveSpec, Connection),
+    *(MemoryModule, Disc, DiscChange, vm.Bandwidth, vm.ChainVolume, vm.DiskSecret, vm.DiskServer, vm.FilterParameter),
 )
 
 _TELLS_DONE = {f"VM.{name}" for name in ("setBalloonTarget", "setCpuTunePeriod", "setCpuTuneQuota", "setIoTune")}
@@ -131,14 +119,14 @@ class OvirtDialect:
 
     def _result(self, verb: Verb) -> tuple[Encode | None, Schema | None]:
         if verb.ovirt in _TELLS_NO_VM:
-            return _TELLS_NO_VM[verb.ovirt], self.forms.get(VmInfo).schema
+            return _TELLS_NO_VM[verb.ovirt], self.forms.get(vm.VmInfo).schema
         if verb.ovirt in _TELLS_DONE:
             return _done, self.forms.get(TaskStatus).schema
         if verb.returns is type(None):
             return (lambda value: True), None
         form = self.forms.get(verb.returns)
         if verb.ovirt == "VM.hotplugNic":
-            return form.encode, self.forms.get(VmInfo).schema
+            return form.encode, self.forms.get(vm.VmInfo).schema
         if verb.ovirt == "VM.getStats" and form.encode is not None:
             return _first(form.encode), [form.schema]
         if verb.ovirt in _LISTED:
