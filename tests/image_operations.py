@@ -21,9 +21,9 @@ from lab.loop import scratch
 from tests.disks import UNIT, Disk, make_disk, read_units
 from vdsm.adapters.files import NumericOwner
 from vdsm.adapters.gluster import GlusterCommand
+from vdsm.adapters.guestfs import dig
 from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.qemuimg import QemuImgCommand
-from vdsm.adapters.sparsify import sparsify
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import Outside
 from vdsm.storage.errors import UnsupportedOperation
@@ -373,7 +373,7 @@ def open_world(root: Path, type: DomainType, server: str, ownership: Ownership, 
         ownership=ownership,
         clock=FixedClock(),
         shared=outside,
-        sparsify=sparsify,
+        sparsify=dig,  # without a program that boots a VM for each
     )
     world = Place(repository, server, type=type)
     repository.servers.connect(type, server)

@@ -23,6 +23,7 @@ from vdsm.adapters.discs import DiscMaker
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.firmware import FirmwareFiles
 from vdsm.adapters.gluster import GlusterCommand
+from vdsm.adapters.guestfs import Guestfs
 from vdsm.adapters.imageio import ImageDaemon
 from vdsm.adapters.libvirt.calls import CallSettings
 from vdsm.adapters.libvirt.hypervisor import LibvirtHypervisor
@@ -36,7 +37,6 @@ from vdsm.adapters.procfs import MachineFiles
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import LIFE_IO_TIMEOUTS, LOST_SIGNAL, SanlockLeases, end_process
-from vdsm.adapters.sparsify import sparsify
 from vdsm.api.backup import BackupApi
 from vdsm.api.devices import DeviceApi
 from vdsm.api.disks import DiskApi
@@ -106,7 +106,6 @@ from vdsm.virt.ports import (
     BackupPlace,
     Hypervisor,
     NetworkDisk,
-    PathKind,
     PreparedImage,
     VolumeFigures,
     VolumeSize,
@@ -123,6 +122,8 @@ from vdsm.wire.tls import ServerContexts, TlsFiles
 from vdsm.wire.web import make_app
 
 log = logging.getLogger("vds")
+
+Tell = Callable[[Event], None]
 
 RENEWAL_EVERY_S = 3600.0
 RESTORE_PAUSE_S, LONGEST_RESTORE_PAUSE_S = 5.0, 300.0
@@ -186,6 +187,9 @@ class _Images:
         self._scratch = storage.scratch
         self._run = storage.lanes.run
         self._repository = storage.repository
+        self.teardown = storage.images.teardown
+        self.read, self.write, self.pad = storage.images.read_start, storage.images.write_start, storage.images.pad
+        self.find_kind = storage.images.find_kind
         self.make_payload = discs.make
         self.remove_payloads = discs.remove
         self.keep_payloads = discs.keep
@@ -197,21 +201,9 @@ class _Images:
         network = NetworkDisk(place.protocol, place.name, place.servers[0], place.transport) if place else None
         return PreparedImage(str(image.path), image.kind, image.format.value.lower(), chain, network)
 
-    async def teardown(self, pool_id: str, domain_id: str, image_id: str) -> None:
-        await self._images.teardown(pool_id, domain_id, image_id)
-
     async def get_size(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> VolumeSize:
         size = await self._volumes.get_size(volume_id, pool_id, domain_id, image_id)
         return VolumeSize(size.allocated_bytes, size.size_bytes)
-
-    async def read(self, domain_id: str, path: str, length: int) -> bytes:
-        return await self._images.read_start(domain_id, path, length)
-
-    async def pad(self, domain_id: str, path: str) -> None:
-        await self._images.pad(domain_id, path)
-
-    async def write(self, domain_id: str, path: str, content: bytes) -> None:
-        await self._images.write_start(domain_id, path, content)
 
     async def read_sectors(self, domain_id: str, image_id: str, volume_id: str, first: int, count: int) -> bytes:
         source, read = VolumeRef(domain_id, image_id, volume_id), self._repository.inspection.read_piece
@@ -226,9 +218,6 @@ class _Images:
 
     async def clear_backup(self, vm_id: str, backup_id: str = "") -> None:
         await self._scratch.clear(vm_id, backup_id)
-
-    async def find_kind(self, path: str) -> PathKind:
-        return await self._images.find_kind(path)
 
     async def get_volume(self, domain_id: str, image_id: str, volume_id: str) -> VolumeFigures:
         look = self._repository.volumes.get_metadata
@@ -288,7 +277,7 @@ def _find_owner(settings: Settings) -> tuple[int, int] | None:
 
 
 def _open_repository(
-    paths: Paths, settings: Settings, shared: Outside, clock: Clock, owner: tuple[int, int] | None
+    paths: Paths, settings: Settings, shared: Outside, clock: Clock, owner: tuple[int, int] | None, tools: Guestfs
 ) -> Repository:
     return Repository(
         paths,
@@ -296,7 +285,7 @@ def _open_repository(
         ownership=choose_owner(owner),
         clock=clock,
         shared=shared,
-        sparsify=sparsify,
+        sparsify=tools.sparsify,
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
@@ -309,11 +298,11 @@ class _Storage:
     """The services of storage and tasks, joined to each other."""
 
     def __init__(
-        self, paths: Paths, settings: Settings, machine: Machine, clock: Clock, tell: Callable[[Event], None]
+        self, paths: Paths, settings: Settings, machine: Machine, clock: Clock, tell: Tell, tools: Guestfs
     ) -> None:
         owner = _find_owner(settings)
         timeout_s = settings.irs.process_pool_timeout
-        self.repository = repository = _open_repository(paths, settings, machine.shared, clock, owner)
+        self.repository = repository = _open_repository(paths, settings, machine.shared, clock, owner, tools)
 
         async def recover(module: str, object: str, function: str, params: tuple[str, ...]) -> None:
             # In a thread of the runner's: it is waited for before the SPM role ends.
@@ -395,8 +384,9 @@ class Node:
         self.machine = machine
         self.clock = clock or SystemClock()
         self.bus: EventBus[Event] = EventBus(self.clock, format_message)
-        self.storage = _Storage(paths, settings, machine, self.clock, self._tell)
         self.accelerator = Accelerator(AcceleratorSetting(settings.virt.accelerator), machine.probe)
+        tools = Guestfs(lambda: self.accelerator.is_kvm)
+        self.storage = _Storage(paths, settings, machine, self.clock, self._tell, tools)
         self.vms = self._make_vms()
         self.host = self._make_host()
         self.doors = self._make_doors()

@@ -9,11 +9,11 @@ from pathlib import Path
 from vdsm.adapters.curl import CurlCommand
 from vdsm.adapters.files import choose_owner
 from vdsm.adapters.gluster import GlusterCommand
+from vdsm.adapters.guestfs import Guestfs
 from vdsm.adapters.mount import KernelMounts
 from vdsm.adapters.qemuimg import QemuImgCommand
 from vdsm.adapters.qemunbd import QemuNbd
 from vdsm.adapters.sanlock import SanlockLeases, end_process
-from vdsm.adapters.sparsify import sparsify
 from vdsm.core.clock import SystemClock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.mounted import Outside
@@ -41,7 +41,7 @@ def open_repository(
             end_process,
             accepts_false_zeroes=accepts_false_zeroes,
         ),
-        sparsify=sparsify,
+        sparsify=Guestfs().sparsify,
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import vdsm.adapters.sparsify
+import vdsm.adapters.guestfs
+from vdsm.adapters.guestfs import dig
 from vdsm.adapters.holes import BLOCK_BYTES, NOT_SUPPORTED, READ_BYTES, dig_holes
-from vdsm.adapters.sparsify import sparsify
-from vdsm.storage.ports import UNWATCHED, Layer, QemuImgFailed
+from vdsm.storage.ports import UNWATCHED, GuestToolFailed, Layer
 
 
 def make_blocks(chance: random.Random, count: int) -> list[bytes]:
@@ -48,9 +48,9 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_storage_that_makes_no_holes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(BLOCK_BYTES))
-    assert sparsify(Layer(path, "raw"), UNWATCHED)
-    monkeypatch.setattr(vdsm.adapters.sparsify, "_DIG_HOLES", ("sh", "-c", f"exit {NOT_SUPPORTED}"))
-    assert not sparsify(Layer(path, "raw"), UNWATCHED)
-    monkeypatch.setattr(vdsm.adapters.sparsify, "_DIG_HOLES", ("sh", "-c", "exit 1"))
-    with pytest.raises(QemuImgFailed):
-        sparsify(Layer(path, "raw"), UNWATCHED)
+    assert dig(Layer(path, "raw"), UNWATCHED)
+    monkeypatch.setattr(vdsm.adapters.guestfs, "_DIG_HOLES", ("sh", "-c", f"exit {NOT_SUPPORTED}"))
+    assert not dig(Layer(path, "raw"), UNWATCHED)
+    monkeypatch.setattr(vdsm.adapters.guestfs, "_DIG_HOLES", ("sh", "-c", "exit 1"))
+    with pytest.raises(GuestToolFailed):
+        dig(Layer(path, "raw"), UNWATCHED)

@@ -2,9 +2,7 @@
 
 import itertools
 import os
-import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from tests.contract.blocks import BLOCK, make, read, write
 from vdsm.adapters import run as door
 from vdsm.adapters.files import OwnOwner
 from vdsm.adapters.qemuimg import QemuImgCommand
-from vdsm.adapters.sparsify import sparsify
 from vdsm.storage.errors import (
     CopyImageError,
     ImageIsNotLegalChain,
@@ -35,7 +32,7 @@ from vdsm.storage.model import (
     VolumeRole,
     VolumeStatus,
 )
-from vdsm.storage.ports import Layer, QemuImgFailed, Unwatched
+from vdsm.storage.ports import Layer, Unwatched
 from vdsm.testing.storage import World, make_id, make_world_on_disk
 
 QEMU_IMG = QemuImgCommand()
@@ -303,41 +300,6 @@ def test_bitmaps_come_and_go(spm: World) -> None:
     spm.repository.jobs.clear_bitmaps(ref(spm, layer, 4))
     assert QEMU_IMG.info(spm.get_path(layer), "qcow2").bitmaps == ()
     assert read(get_layer(spm, layer)) == overlay(*WORDS[:2])
-
-
-def test_blocks_of_zeros_are_given_back(tmp_path: Path) -> None:
-    path = make(tmp_path / "raw", "raw", "ab..cd..").path
-    path.write_bytes(path.read_bytes())  # the holes are zeros that take space now
-    layer, watch = Layer(path, "raw"), Unwatched()
-    assert path.stat().st_blocks * 512 == SIZE
-    assert sparsify(layer, watch)
-    assert path.stat().st_blocks * 512 == SIZE // 2
-    assert read(layer) == "ab..cd.."
-    assert not sparsify(Layer(path, "qcow2"), watch)
-
-
-def test_what_qemu_uses_is_not_sparsified(tmp_path: Path) -> None:
-    layer = make(tmp_path / "image", "raw", "ab..cd..")
-    deadline_s = time.monotonic() + 10
-    with subprocess.Popen(["qemu-io", "-f", "raw", layer.path], stdin=subprocess.PIPE) as user:
-        try:
-            while f":{layer.path.stat().st_ino} " not in Path("/proc/locks").read_text():
-                assert time.monotonic() < deadline_s
-            with pytest.raises(QemuImgFailed, match="in use"):
-                sparsify(layer, Unwatched())
-        finally:
-            user.kill()
-    assert sparsify(layer, Unwatched())
-
-
-def test_virt_sparsify_is_asked_as_the_facts_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "virt-sparsify"
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(door, "SEARCH_PATH", f"{tmp_path}:{door.SEARCH_PATH}")
-    monkeypatch.setattr(door, "ENVIRONMENT", {**door.ENVIRONMENT, "PATH": door.SEARCH_PATH})
-    assert sparsify(Layer(tmp_path / "image", "qcow2"), Unwatched())
-    assert (tmp_path / "asked").read_text() == f"-v -x --machine-readable --in-place {tmp_path}/image\n"
 
 
 # Looking at data.

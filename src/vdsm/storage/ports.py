@@ -231,8 +231,17 @@ class Tickets(Protocol):
         """One request on a ticket and its answer. Raises 481, 482, 483."""
 
 
+class GuestToolFailed(NodeError, number=100, text="{reason}"):
+    """A program that works inside of images is not there, or failed; the images are whole, as qemu sees them."""
+
+    reason: str
+
+
 Sparsify = Callable[[Layer, Watch], bool]
-"""Gives space back that an image does not use, in place; False when no program here can. May raise QemuImgFailed."""
+"""Gives space back that an image does not use, in place; False when no program here can. May raise GuestToolFailed."""
+
+Seal = Callable[[Sequence[Layer], Watch], None]
+"""Takes from the disks of one guest what is that machine's alone, in place. May raise GuestToolFailed."""
 
 
 class Ownership(Protocol):

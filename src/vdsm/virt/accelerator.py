@@ -33,6 +33,11 @@ class Accelerator:
         self._lock = asyncio.Lock()
         self._is_kvm: bool | None = None
 
+    @property
+    def is_kvm(self) -> bool:
+        """Whether new VMs get KVM, as far as is known by now; from any thread."""
+        return self._is_kvm is True
+
     async def uses_kvm(self) -> bool:
         """Whether new VMs get KVM; only `auto` measures."""
         async with self._lock:

@@ -26,9 +26,10 @@ async def test_everybody_waits_for_one_measurement(result: ProbeResult, caplog: 
     caplog.set_level("INFO")
     probe = CountingProbe(result)
     accelerator = Accelerator(AUTO, probe)
+    assert not accelerator.is_kvm, "nothing is known yet"
     answers = await asyncio.gather(*(accelerator.uses_kvm() for _ in range(5)))
     assert probe.count == 1
-    assert set(answers) == {result is ProbeResult.FAST}
+    assert {*answers, accelerator.is_kvm} == {result is ProbeResult.FAST}
     assert len(caplog.messages) == 1
 
 

@@ -234,7 +234,7 @@ class DataJobs:
             if record.role is VolumeRole.INTERNAL:
                 raise InternalVolumeNonWritable(target.volume_id)
             self._operations.open_chain(domain, target.image_id, target.volume_id)
-            with self._operations.count(domain, target), qemu_failing_as(QemuImgFailed):
+            with self._operations.count(domain, target):
                 self._step("sparsify data")
                 if not self._sparsify(get_layer(domain, target.image_id, target.volume_id, record), watch):
                     raise UnsupportedOperation(
