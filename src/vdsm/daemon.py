@@ -45,7 +45,7 @@ from vdsm.api.firmware import FirmwareApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
-from vdsm.api.sdm import SdmApi
+from vdsm.api.sdm import SdmApi, SealApi
 from vdsm.api.secrets import SecretApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi, LeaseName
@@ -286,6 +286,7 @@ def _open_repository(
         clock=clock,
         shared=shared,
         sparsify=tools.sparsify,
+        seal=tools.seal,
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
@@ -481,6 +482,7 @@ class Node:
                 NbdApi: storage.nbd,
                 LeaseApi: storage.leases,
                 SdmApi: storage.jobs,
+                SealApi: storage.jobs,
                 TaskApi: TaskService(storage.runner, storage.pools.require_spm),
             }
         )

@@ -42,6 +42,7 @@ def open_repository(
             accepts_false_zeroes=accepts_false_zeroes,
         ),
         sparsify=Guestfs().sparsify,
+        seal=Guestfs().seal,
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
     )

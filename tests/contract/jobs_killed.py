@@ -5,9 +5,10 @@ system call that the interpreter reports (`calls`) or each time that qemu-img te
 after another, in a world of its own. Prints how many were killed.
 """
 
+import dataclasses
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.contract.blocks import BLOCK, COW, make, read, write
 from tests.contract.storage_killed import DOMAIN, POOL, Killer, RollbacksOnDisk, make_world, recover, run_child
 from vdsm.storage.errors import PrepareIllegalVolumeError
 from vdsm.storage.model import Legality, Subchain, VolumeFormat, VolumeRef, VolumeRequest, VolumeRole
-from vdsm.storage.ports import UNWATCHED, Layer, Unwatched
+from vdsm.storage.ports import UNWATCHED, Layer, Unwatched, Watch
 from vdsm.testing.storage import World, ignore_step, make_id
 
 IMAGE, BASE, TOP, LEAF, TARGET_IMAGE, TARGET_BASE, TARGET, NEW_IMAGE, NEW = (make_id() for _ in range(9))
@@ -176,6 +177,32 @@ def check_copied(world: World, over: bool) -> None:
         assert see(world, NEW_IMAGE, NEW) == LEAF_READS
 
 
+SEALED = ((IMAGE, LEAF, LEAF_READS, "aBCD.s"), (TARGET_IMAGE, TARGET, "old...", "old..s"))
+"""Disks of one guest: ids, and what they read as before and after."""
+
+
+def seal(world: World, _: RollbacksOnDisk) -> None:
+    """Sealing as its caller sees it through: it is over when the generation of each was counted."""
+
+    def tool(layers: Sequence[Layer], _watch: Watch) -> None:
+        for layer in layers:
+            world.repository.jobs._step("seal one")
+            write(layer, ".....s")
+
+    if not all(world.repository.volumes.get_metadata(DOMAIN, *ids).generation for *ids, _, _ in SEALED):
+        targets = [VolumeRef(DOMAIN, *ids) for *ids, _, _ in SEALED]
+        dataclasses.replace(world.repository.jobs, _seal=tool).seal_volumes(POOL, targets)
+
+
+def check_sealed(world: World, over: bool) -> None:
+    for image_id, volume_id, old, new in SEALED:
+        record = world.repository.volumes.get_metadata(DOMAIN, image_id, volume_id)
+        assert record.legality is Legality.LEGAL
+        assert see(world, image_id, volume_id) in ({new} if record.generation else {old, new})
+        assert record.generation or not over
+        world.repository.images.prepare(POOL, DOMAIN, image_id, volume_id)
+
+
 SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "copy": (copy(LEAF, TARGET_BASE), check_copy(TARGET_BASE, "old...", LEAF_READS)),
     "copy-underway": (copy(LEAF, TARGET_BASE), check_underway),
@@ -186,6 +213,7 @@ SCENARIOS: dict[str, tuple[Act, Callable[[World, bool], None]]] = {
     "extend": (extend, check_extended),
     "copy-volume": (copy_volume, check_copied),
     "merge-leaf": (merge(LEAF, TOP), check_merge(LEAF, TOP)),
+    "seal": (seal, check_sealed),
 }
 
 

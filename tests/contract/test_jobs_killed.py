@@ -16,6 +16,7 @@ SCENARIOS = {
     "merge-leaf": 8,
     "extend": 3,
     "copy-volume": 10,
+    "seal": 7,
 }
 
 

@@ -32,10 +32,10 @@ async def make_volume(daemon: Running, made: Furniture, **changes: Any) -> dict[
     return {"sd_id": made.domain_id, "img_id": image_id, "vol_id": volume_id, "generation": 0}
 
 
-async def end(daemon: Running, job_id: str) -> dict[str, Any]:
+async def end(daemon: Running, job_id: str, job_type: str = "storage") -> dict[str, Any]:
     """Wait for a job's end, and what Host.getJobs tells then."""
     await daemon.wait_until(lambda: any(isinstance(e, JobEnded) and e.job_id == job_id for e in daemon.told))
-    jobs: dict[str, dict[str, Any]] = await daemon.rpc("Host.getJobs", {"job_type": "storage", "job_ids": [job_id]})
+    jobs: dict[str, dict[str, Any]] = await daemon.rpc("Host.getJobs", {"job_type": job_type, "job_ids": [job_id]})
     assert list(jobs) == [job_id]
     return jobs[job_id]
 

@@ -8,7 +8,7 @@ from vdsm.api.firmware import FirmwareApi
 from vdsm.api.guest import GuestApi
 from vdsm.api.host import HostApi, MonitorApi, StorageListApi, VmListApi
 from vdsm.api.migration import MigrationApi
-from vdsm.api.sdm import SdmApi
+from vdsm.api.sdm import SdmApi, SealApi
 from vdsm.api.secrets import SecretApi
 from vdsm.api.storage import DomainApi, ImageApi, PoolApi, VolumeApi
 from vdsm.api.storage_leases import LeaseApi
@@ -46,6 +46,7 @@ GROUPS: tuple[type, ...] = (
     NbdApi,
     LeaseApi,
     SdmApi,
+    SealApi,
     TaskApi,
 )
 

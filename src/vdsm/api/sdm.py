@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from vdsm.api.declare import Text, group, ovirt, verb
 from vdsm.api.storage_leases import LeaseName
 from vdsm.api.storage_types import Generation, Subchain, VolumeLegality, VolumeRole
-from vdsm.core.ids import DomainId, ImageId, Uuid, VolumeId
+from vdsm.core.ids import DomainId, ImageId, PoolId, Uuid, VmId, VolumeId
 
 
 class VolumeEndpoint(Struct, frozen=True, kw_only=True):
@@ -113,3 +113,21 @@ class SdmApi(Protocol):
     @verb("SDM.clear_bitmaps", "POST /clear-bitmaps", fails=_FAILS)
     async def clear_bitmaps(self, job_id: _Job, volume: _Volume) -> None:
         """Remove all bitmaps of a volume."""
+
+
+@group("vm", "/vms", invalid="invalid-parameter")
+class SealApi(Protocol):
+    """A job on the disks of a virtual machine that does not run."""
+
+    @verb("VM.seal", "POST /{vm_id}/seal", fails=_FAILS)
+    async def seal(
+        self,
+        vm_id: Annotated[VmId, ovirt("vmID"), "the VM's id; none needs to be known by it"],
+        job_id: _Job,
+        pool_id: Annotated[PoolId, ovirt("sp_id"), "the pool's id"],
+        images: Annotated[list[VolumeEndpoint], ovirt("images"), "all disks of one guest"],
+    ) -> None:
+        """Take from a guest's disks what is that machine's alone (keys, names, logs), as templates want it.
+
+        A job of type virt: it fails while a VM uses one of the disks, and each counts a generation when it ends well.
+        """

@@ -4,13 +4,14 @@ Every operation is whole: it returns when its effect is on disk, or raises and h
 It may be called from several threads. Joining it with the machine is left to `vdsm.repository`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vdsm.core.clock import Clock
 from vdsm.core.paths import Paths
 from vdsm.storage.backends.localfs import LocalKind
 from vdsm.storage.backends.mounted import TYPES, MountedKind, Outside
 from vdsm.storage.domain import Domains, Servers
+from vdsm.storage.errors import UnsupportedOperation
 from vdsm.storage.health.settling import Settling
 from vdsm.storage.images.external import ExternalCopies
 from vdsm.storage.images.image import ImageUse
@@ -36,7 +37,7 @@ from vdsm.storage.pools.members import Members
 from vdsm.storage.pools.pool import Pools
 from vdsm.storage.pools.spm import Spm
 from vdsm.storage.pools.upgrade import Upgrades
-from vdsm.storage.ports import Kind, Layer, NbdServers, Ownership, QemuImg, Remote, Sparsify, Steps, Watch
+from vdsm.storage.ports import Kind, Layer, NbdServers, Ownership, QemuImg, Remote, Seal, Sparsify, Steps, Watch
 from vdsm.storage.recovery import Recovery
 
 
@@ -46,6 +47,10 @@ def _no_step(_: str) -> None:
 
 def _sparsify_nothing(_layer: Layer, _watch: Watch) -> bool:
     return False
+
+
+def _seal_nothing(_layers: Sequence[Layer], _watch: Watch) -> None:
+    raise UnsupportedOperation("nothing here seals disks")
 
 
 class Repository:
@@ -61,6 +66,7 @@ class Repository:
         shared: Outside | None = None,
         kinds: Mapping[DomainType, Kind] | None = None,
         sparsify: Sparsify = _sparsify_nothing,
+        seal: Seal = _seal_nothing,
         remote: Remote | None = None,
         nbd_servers: NbdServers | None = None,
         steps: Steps = _no_step,
@@ -95,7 +101,8 @@ class Repository:
         )
         leases, hardware_id = (shared.leases, shared.hardware_id) if shared else (None, "")
         self.external_leases = LeasesOfDomains(self.domains, self.pools, locks, leases, clock, hardware_id)
-        self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, steps)
+        self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
+        self.jobs = DataJobs(self.domains, operations, qemu_img, sparsify, self.images, seal, steps)
         self.whole_images = WholeImages(
             self.domains, self.pools, operations, self.volumes, self.jobs, locks, qemu_img, steps
         )
@@ -118,5 +125,4 @@ class Repository:
         self.inspection = Inspection(self.domains, locks, operations, qemu_img)
         self.exports = Exports(self.domains, self.pools, operations, locks, qemu_img, nbd_servers, layout)
         self.scratch_disks = ScratchDisks(qemu_img, layout, ownership)
-        self.images = ImageUse(self.domains, self.pools, locks, qemu_img, layout)
         self.layout = layout

@@ -131,6 +131,7 @@ class TaskKind(Struct, frozen=True):
     clean: Policy
     recovery: Policy = Policy.AUTO
     priority: Priority = Priority.LOW
+    can_stop: bool = True
 
     @property
     def is_job(self) -> bool:
@@ -140,7 +141,9 @@ class TaskKind(Struct, frozen=True):
 SPM = TaskKind("spm", persist=Policy.AUTO, clean=Policy.MANUAL)
 HSM = TaskKind("hsm", persist=Policy.NONE, clean=Policy.AUTO)
 SDM = TaskKind("sdm", persist=Policy.NONE, clean=Policy.AUTO)
-VIRT = TaskKind("virt", persist=Policy.NONE, clean=Policy.AUTO)
+VIRT = TaskKind("virt", persist=Policy.NONE, clean=Policy.AUTO, can_stop=False)
+VIRT_DATA = TaskKind("virt", persist=Policy.NONE, clean=Policy.AUTO)
+"""Work on the disks of VMs that do not run."""
 JOB_TYPES = {SDM.tag: "storage", VIRT.tag: "virt"}
 """The kinds of tasks that are jobs: their callers chose the ids."""
 

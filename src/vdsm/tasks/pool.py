@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from vdsm.tasks.errors import AddTaskFailed, UnknownTask
 from vdsm.tasks.journal import Journal
-from vdsm.tasks.model import SDM, SPM
+from vdsm.tasks.model import SDM, SPM, VIRT_DATA
 from vdsm.tasks.ports import Rollbacks
 from vdsm.tasks.runner import TaskRunner
 from vdsm.tasks.work import Job, JobContext
@@ -64,13 +64,15 @@ class PoolTasks:
 
         return await self._runner.start(name, [Job(job or name, run)], owner=owner, kind=SPM, store=master)
 
-    async def start_job(self, job_id: str, name: str, owner: str, work: Callable[[JobContext], None]) -> None:
+    async def start_job(
+        self, job_id: str, name: str, owner: str, work: Callable[[JobContext], None], *, of_vms: bool = False
+    ) -> None:
         """A task in memory that its caller follows by the id that it gave. Raises JobExists, AddTaskFailed."""
 
         async def run(context: JobContext) -> None:
             await context.run_in_thread(work, context)
 
-        await self._runner.start(name, [Job(name, run)], owner=owner, kind=SDM, task_id=job_id)
+        await self._runner.start(name, [Job(name, run)], owner=owner, kind=VIRT_DATA if of_vms else SDM, task_id=job_id)
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""

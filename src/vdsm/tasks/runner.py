@@ -10,7 +10,7 @@ from vdsm.core.clock import Clock
 from vdsm.tasks import errors
 from vdsm.tasks.engine import Engine
 from vdsm.tasks.entry import TaskEntry, TaskSnapshot
-from vdsm.tasks.model import HSM, VIRT, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
+from vdsm.tasks.model import HSM, LoadedAction, TaskKind, TaskRecord, TaskState, plan_loaded
 from vdsm.tasks.ports import Recover, TaskStore
 from vdsm.tasks.work import Job
 
@@ -130,7 +130,7 @@ class TaskRunner:
         Stopping twice is stopping once.
         """
         entry = self._entry(task_id)
-        if entry.record.kind is VIRT:
+        if not entry.record.kind.can_stop:
             return False
         try:
             await self._engine.change(entry, TaskRecord.request_stop)

@@ -132,6 +132,20 @@ async def test_a_running_job_is_aborted_by_stopping_its_task() -> None:
     assert not info.error
 
 
+async def test_a_job_on_disks_of_vms_is_told_as_one_of_virt_and_can_be_aborted() -> None:
+    async with running() as jobs:
+        await jobs.work.start_job(ONE, "seal_vm", "", wait_for_stop, of_vms=True)
+        while format_job(jobs.runner.get(ONE)).status != "running":
+            await asyncio.sleep(0)
+        assert list(await jobs.service.list_jobs("virt")) == [ONE]
+        assert await jobs.service.list_jobs("storage") == {}
+        await jobs.service.stop(ONE)
+        await jobs.runner.wait(ONE)
+    [ended] = jobs.events
+    assert isinstance(ended, JobEnded)
+    assert (ended.status, ended.description, ended.job_type) == ("aborted", "seal_vm", "virt")
+
+
 async def test_a_pending_job_is_aborted_before_it_begins() -> None:
     async with running(worker_count=1) as jobs:
         await jobs.start(ONE, wait_for_stop)

@@ -46,23 +46,17 @@ class ImageUse(Struct, frozen=True):
         A blank pool is for images outside of pools: the path is then the run-time link's. A stored capacity that is
         smaller than the image's is repaired. Raises 201, 227, 262, 309, and what reading the domain raises.
         """
-        checks.check_ids(storagepoolID=pool_id, imageID=image_id, volumeID=volume_id)
-        if pool_id != BLANK_UUID and pool_id not in self._pools.list_connected():
-            raise StoragePoolUnknown(pool_id)
+        checks.check_ids(imageID=image_id, volumeID=volume_id)
+        self.check_pool(pool_id)
         with self._locks.hold(locks.domain(domain_id, shared=True), *_list_resources(domain_id, image_id)):
-            domain = self._domains.get_with_images(domain_id)
-            chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
-            link, network = self._layout.get_run_link(domain_id, image_id), None
+            domain, network = self._domains.get_with_images(domain_id), None
             if domain.backend.find_network is not None:
                 network = domain.backend.find_network()
                 network = replace(network, name=f"{network.name}/{domain_id}/images/{image_id}/{volume_id}")
             with Undo() as undo:
-                if self._link(link, domain.backend.volumes.get_image_path(image_id)):
-                    undo.push(self._unlink, link)
-                for chained_id, record in chain:
-                    domain.backend.data.open_access(image_id, chained_id)
-                    self._repair_capacity(domain, image_id, chained_id, record)
+                chain = self.make_ready(undo, domain, image_id, volume_id, allow_illegal=allow_illegal)
                 undo.forget()
+        link = self._layout.get_run_link(domain_id, image_id)
         backend = domain.backend
         locations = (
             VolumeLocation(domain_id, *ids, backend.data.get_path(*ids), backend.volumes.find_lease(*ids))
@@ -70,6 +64,25 @@ class ImageUse(Struct, frozen=True):
         )
         path = link / volume_id if pool_id == BLANK_UUID else backend.data.get_path(image_id, volume_id)
         return PreparedImage(path, "file", chain[0][1].format, tuple(locations), network)
+
+    def check_pool(self, pool_id: str) -> None:
+        """Raises StoragePoolUnknown (309) for one that is neither connected nor blank."""
+        checks.check_ids(storagepoolID=pool_id)
+        if pool_id != BLANK_UUID and pool_id not in self._pools.list_connected():
+            raise StoragePoolUnknown(pool_id)
+
+    def make_ready(
+        self, undo: Undo, domain: Domain, image_id: str, volume_id: str, *, allow_illegal: bool
+    ) -> list[tuple[str, VolumeMetadata]]:
+        """`prepare` for who has the domain, the image and its run-time link locked; gives the chain."""
+        chain = domain.images.get_usable_chain(image_id, volume_id, allow_illegal=allow_illegal)
+        link = self._layout.get_run_link(domain.domain_id, image_id)
+        if self._link(link, domain.backend.volumes.get_image_path(image_id)):
+            undo.push(self._unlink, link)
+        for chained_id, record in chain:
+            domain.backend.data.open_access(image_id, chained_id)
+            self._repair_capacity(domain, image_id, chained_id, record)
+        return chain
 
     def teardown(self, domain_id: str, image_id: str) -> None:
         """Remove the run-time link; nothing when the image is not prepared, also when its domain is gone."""

@@ -1,31 +1,24 @@
 """Work on volumes that any host may do: copies, bitmaps, attributes (facts: storage §10); merging is `merge`'s."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from msgspec.structs import replace
 
-from vdsm.storage import locks
+from vdsm.core.undo import Undo
+from vdsm.storage import errors, locks
 from vdsm.storage.domain import Domain, Domains
-from vdsm.storage.errors import (
-    CopyImageError,
-    InternalVolumeNonWritable,
-    InvalidParameterException,
-    InvalidVolumeUpdate,
-    SharedVolumeNonWritable,
-    UnsupportedOperation,
-    qemu_failing_as,
-)
 from vdsm.storage.errors_jobs import AddBitmapError, GenerationMismatch, RemoveBitmapError, UnexpectedVolumeState
 from vdsm.storage.images.formatting import OLD_COMPAT, format_data, get_compat
+from vdsm.storage.images.image import ImageUse
 from vdsm.storage.images.inspection import check_file
 from vdsm.storage.images.operation import Operations, check_generation, get_layer, get_next_generation, list_bitmaps
 from vdsm.storage.images.volume_metadata import MAXIMUM_GENERATION, check_description
 from vdsm.storage.model import Allocation, Legality, VolumeChange, VolumeFormat, VolumeMetadata, VolumeRef, VolumeRole
-from vdsm.storage.ports import UNWATCHED, Conversion, Layer, QemuImg, QemuImgFailed, Sparsify, Steps, Watch
+from vdsm.storage.ports import UNWATCHED, Conversion, Layer, QemuImg, QemuImgFailed, Seal, Sparsify, Steps, Watch
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +35,8 @@ class DataJobs:
     _operations: Operations
     _qemu_img: QemuImg
     _sparsify: Sparsify
+    _images: ImageUse
+    _seal: Seal
     _step: Steps
 
     def copy_data(
@@ -54,7 +49,7 @@ class DataJobs:
         """
         with self._hold(source, target) as (layer, domain, record, parent):
             if copy_bitmaps and {record.format.qemu, layer.format} != {VolumeFormat.COW.qemu}:
-                raise UnsupportedOperation("bitmaps need the COW format on both sides")
+                raise errors.UnsupportedOperation("bitmaps need the COW format on both sides")
             with self._operations.count(domain, target, illegal=True):
                 self._copy(layer, domain, target, record, parent, copy_bitmaps, watch)
         log.info("Copied %s to %s", source, target)
@@ -100,10 +95,10 @@ class DataJobs:
             chain = self._operations.open_chain(source_domain, source.image_id, source.volume_id, fakes=as_layer)
             check_generation(source, chain[0][1])
             if in_one_image and target.volume_id in dict(chain):
-                raise InvalidParameterException("destination", "is the source, or below it")
+                raise errors.InvalidParameterException("destination", "is the source, or below it")
             record = self._operations.read(domain, target)
             if record.role is VolumeRole.SHARED:
-                raise SharedVolumeNonWritable(target.volume_id)
+                raise errors.SharedVolumeNonWritable(target.volume_id)
             parent = self._read_parent(domain, target, record, fakes=as_layer)
             layer = get_layer(source_domain, source.image_id, source.volume_id, chain[0][1])
             yield layer, domain, record, parent
@@ -118,12 +113,12 @@ class DataJobs:
             check_file(self._qemu_img, source)
             record = self._operations.read(domain, target)
             if record.has_parent:
-                raise UnsupportedOperation(f"{target.volume_id} has a parent, the file has none")
+                raise errors.UnsupportedOperation(f"{target.volume_id} has a parent, the file has none")
             if record.role is VolumeRole.SHARED:
-                raise SharedVolumeNonWritable(target.volume_id)
+                raise errors.SharedVolumeNonWritable(target.volume_id)
             parent = self._read_parent(domain, target, record)
             if source.path.samefile(domain.backend.data.get_path(target.image_id, target.volume_id)):
-                raise InvalidParameterException("path", f"{source.path} is the volume's own file")
+                raise errors.InvalidParameterException("path", f"{source.path} is the volume's own file")
             layer = replace(source, path=source.path.absolute())
             with self._operations.count(domain, target, illegal=True):
                 self._copy(layer, domain, target, record, parent, False, watch)
@@ -150,7 +145,7 @@ class DataJobs:
         watch: Watch,
     ) -> None:
         data, ids = domain.backend.data, (target.image_id, target.volume_id)
-        with qemu_failing_as(partial(CopyImageError, target.volume_id)):
+        with errors.qemu_failing_as(partial(errors.CopyImageError, target.volume_id)):
             size_bytes = self._qemu_img.get_virtual_size(layer.path, layer.format, layer.part)
         if size_bytes > record.capacity_bytes:
             record = replace(record, capacity_bytes=size_bytes)
@@ -166,7 +161,7 @@ class DataJobs:
             format_data(domain, self._qemu_img, *ids, record, parent.format if parent else None)
         is_zero = data.is_zero(*ids) if keeps_space else parent is None
         self._step("copy data")
-        with qemu_failing_as(partial(CopyImageError, target.volume_id)):
+        with errors.qemu_failing_as(partial(errors.CopyImageError, target.volume_id)):
             backing = record.parent_id if record.has_parent else None
             conversion = Conversion(layer, get_layer(domain, *ids, record), backing, is_zero, copy_bitmaps)
             self._qemu_img.convert(conversion, watch)
@@ -184,11 +179,11 @@ class DataJobs:
         Raises InvalidVolumeUpdate (235) for a legality that it has, a template that it cannot become.
         """
         if change == VolumeChange():
-            raise InvalidParameterException("vol_attr", "nothing to change")
+            raise errors.InvalidParameterException("vol_attr", "nothing to change")
         if change.generation is not None and not 0 <= change.generation <= MAXIMUM_GENERATION:
-            raise InvalidParameterException("generation", str(change.generation))
+            raise errors.InvalidParameterException("generation", str(change.generation))
         if change.role not in (None, VolumeRole.SHARED) or change.legality is Legality.FAKE:
-            raise InvalidParameterException("vol_attr", f"{change.role or change.legality}")
+            raise errors.InvalidParameterException("vol_attr", f"{change.role or change.legality}")
         if change.description is not None:
             check_description(change.description)
         with self._operations.hold(target) as domain:
@@ -196,9 +191,9 @@ class DataJobs:
             if target.generation is None:
                 raise GenerationMismatch(None, record.generation)
             if change.legality is record.legality:
-                raise InvalidVolumeUpdate(target.volume_id, f"it is {record.legality} already")
+                raise errors.InvalidVolumeUpdate(target.volume_id, f"it is {record.legality} already")
             if change.role is not None and (record.role is not VolumeRole.LEAF or record.has_parent):
-                raise InvalidVolumeUpdate(target.volume_id, "only a leaf without a parent becomes a template")
+                raise errors.InvalidVolumeUpdate(target.volume_id, "only a leaf without a parent becomes a template")
             generation = get_next_generation(record.generation) if change.generation is None else change.generation
             self._step("write record")
             changed = replace(
@@ -216,11 +211,11 @@ class DataJobs:
         with self._operations.hold(target) as domain:
             record = self._read_cow(domain, target)
             if record.role is VolumeRole.SHARED:
-                raise UnsupportedOperation("the volume is a template")
+                raise errors.UnsupportedOperation("the volume is a template")
             if compat is None or compat not in {OLD_COMPAT, get_compat(domain)}:
-                raise UnsupportedOperation(f"compat {compat} on a domain of version {domain.metadata.version}")
+                raise errors.UnsupportedOperation(f"compat {compat} on a domain of version {domain.metadata.version}")
             self._operations.open_chain(domain, target.image_id, target.volume_id)
-            with self._operations.count(domain, target), qemu_failing_as(QemuImgFailed):
+            with self._operations.count(domain, target), errors.qemu_failing_as(QemuImgFailed):
                 self._step("amend data")
                 self._qemu_img.amend(get_layer(domain, target.image_id, target.volume_id, record).path, compat, watch)
 
@@ -228,19 +223,46 @@ class DataJobs:
         """Give the space back that the disk's file systems do not use. Raises UnsupportedOperation (2009) where no
         program can, 219 and 220 for a volume that is not the top."""
         with self._operations.hold(target) as domain:
-            record = self._operations.read(domain, target)
-            if record.role is VolumeRole.SHARED:
-                raise SharedVolumeNonWritable(target.volume_id)
-            if record.role is VolumeRole.INTERNAL:
-                raise InternalVolumeNonWritable(target.volume_id)
-            self._operations.open_chain(domain, target.image_id, target.volume_id)
+            layer = self._open_top(domain, target)
             with self._operations.count(domain, target):
                 self._step("sparsify data")
-                if not self._sparsify(get_layer(domain, target.image_id, target.volume_id, record), watch):
-                    raise UnsupportedOperation(
-                        f"{record.format} there: it takes virt-sparsify, or storage that makes holes"
+                if not self._sparsify(layer, watch):
+                    raise errors.UnsupportedOperation(
+                        f"{layer.format} there: it takes virt-sparsify, or storage that makes holes"
                     )
                 domain.backend.data.settle_data(target.image_id, target.volume_id)
+
+    def seal_volumes(self, pool_id: str, targets: Sequence[VolumeRef], *, watch: Watch = UNWATCHED) -> None:
+        """Take from the disks of one guest what is that machine's alone (facts: storage §9.11); they may be illegal.
+
+        Images that were not prepared are so meanwhile. Where it fails what is sealed already stays so. Raises 1000
+        (no disk, or one twice), 309, 219 and 220 for a volume that is not the top, GuestToolFailed.
+        """
+        images = {(target.domain_id, target.image_id) for target in targets}
+        if not 0 < len(images) == len(targets):
+            raise errors.InvalidParameterException("images", "there is none, or one twice")
+        self._images.check_pool(pool_id)
+        links = [locks.run_link(*ids) for ids in images]
+        with self._operations.hold_all(targets, *links) as domains, Undo() as undo, ExitStack() as counted:
+            ends = list(zip(domains, targets, strict=True))
+            layers = [self._open_top(domain, target, allow_illegal=True) for domain, target in ends]
+            for domain, target in ends:
+                self._images.make_ready(undo, domain, target.image_id, target.volume_id, allow_illegal=True)
+                counted.enter_context(self._operations.count(domain, target))
+            self._step("seal data")
+            self._seal(layers, watch)
+            for domain, target in ends:
+                domain.backend.data.settle_data(target.image_id, target.volume_id)
+        log.info("Sealed %s", ", ".join(map(str, targets)))
+
+    def _open_top(self, domain: Domain, target: VolumeRef, *, allow_illegal: bool = False) -> Layer:
+        record = self._operations.read(domain, target)
+        if record.role is VolumeRole.SHARED:
+            raise errors.SharedVolumeNonWritable(target.volume_id)
+        if record.role is VolumeRole.INTERNAL:
+            raise errors.InternalVolumeNonWritable(target.volume_id)
+        self._operations.open_chain(domain, target.image_id, target.volume_id, allow_illegal=allow_illegal)
+        return get_layer(domain, target.image_id, target.volume_id, record)
 
     def add_bitmap(self, target: VolumeRef, bitmap: str) -> None:
         """Begin a bitmap whose name the chain does not have yet (1620)."""
@@ -250,7 +272,7 @@ class DataJobs:
                 layer = get_layer(domain, target.image_id, volume_id, record)
                 if bitmap in {one.name for one in list_bitmaps(self._qemu_img, layer)}:
                     raise AddBitmapError(bitmap, f"{volume_id} has it")
-            with self._operations.count(domain, target), qemu_failing_as(partial(AddBitmapError, bitmap)):
+            with self._operations.count(domain, target), errors.qemu_failing_as(partial(AddBitmapError, bitmap)):
                 self._step("add bitmap")
                 self._qemu_img.add_bitmap(domain.backend.data.get_path(target.image_id, target.volume_id), bitmap)
 
@@ -266,18 +288,18 @@ class DataJobs:
         with self._operations.hold(target) as domain:
             record = self._read_cow(domain, target)
             if bitmap is None and record.role is VolumeRole.SHARED:
-                raise UnsupportedOperation("the volume is a template")
+                raise errors.UnsupportedOperation("the volume is a template")
             self._operations.open_chain(domain, target.image_id, target.volume_id)
             layer = get_layer(domain, target.image_id, target.volume_id, record)
             with self._operations.count(domain, target):
                 for found in list_bitmaps(self._qemu_img, layer):
                     if bitmap in (None, found.name):
                         self._step("remove bitmap")
-                        with qemu_failing_as(partial(RemoveBitmapError, found.name)):
+                        with errors.qemu_failing_as(partial(RemoveBitmapError, found.name)):
                             self._qemu_img.remove_bitmap(layer.path, found.name)
 
     def _read_cow(self, domain: Domain, target: VolumeRef) -> VolumeMetadata:
         record = self._operations.read(domain, target)
         if record.format is not VolumeFormat.COW:
-            raise UnsupportedOperation(f"the volume is {record.format}")
+            raise errors.UnsupportedOperation(f"the volume is {record.format}")
         return record

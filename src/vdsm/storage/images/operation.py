@@ -3,8 +3,8 @@
 What the operation does is left to `jobs` and `merge`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from msgspec.structs import replace
@@ -37,11 +37,18 @@ class Operations:
         The target's volume lease (facts: storage §6.3) comes after all locks of this process, as the order of
         namespaces wants it (§1.10): another host that works on the volume is AcquireLockFailure (651).
         """
-        ids = {"sd_id": target.domain_id, "img_id": target.image_id, "vol_id": target.volume_id}
-        checks.check_real_ids(**ids)
-        own = (locks.domain(target.domain_id, shared=True), locks.image(target.domain_id, target.image_id))
-        with self._locks.hold(*own, *others), self.lease(target) as domain:
+        with self.hold_all([target], *others) as [domain]:
             yield domain
+
+    @contextmanager
+    def hold_all(self, targets: Sequence[VolumeRef], *others: locks.Resource) -> Iterator[list[Domain]]:
+        """`hold` for volumes of several images."""
+        for target in targets:
+            checks.check_real_ids(sd_id=target.domain_id, img_id=target.image_id, vol_id=target.volume_id)
+        own = {locks.domain(target.domain_id, shared=True) for target in targets}
+        images = (locks.image(target.domain_id, target.image_id) for target in targets)
+        with self._locks.hold(*own, *images, *others), ExitStack() as leases:
+            yield [leases.enter_context(self.lease(target)) for target in targets]
 
     @contextmanager
     def lease(self, target: VolumeRef) -> Iterator[Domain]:

@@ -1,6 +1,6 @@
 """Answers the verbs that start jobs on volumes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -8,9 +8,10 @@ from msgspec import UNSET, UnsetType
 
 from vdsm.api import sdm as api
 from vdsm.api import storage_types
+from vdsm.core.errors import NodeError
 from vdsm.storage.errors import InvalidParameterException, UnsupportedOperation
 from vdsm.storage.model import ExternalPlace, Legality, Subchain, VolumeChange, VolumeRef, VolumeRole
-from vdsm.storage.ports import Watch
+from vdsm.storage.ports import GuestToolFailed, Watch
 from vdsm.storage.repository import Repository
 from vdsm.storage.services.ports import LongWork
 
@@ -44,7 +45,7 @@ def read_subchain(subchain: storage_types.Subchain) -> Subchain:
 
 
 class SdmService:
-    """Implements `api.sdm.SdmApi`. A file needs no preparing, so it does not matter whose that is."""
+    """Implements what `api.sdm` declares. A file needs no preparing, so it does not matter whose that is."""
 
     def __init__(self, repository: Repository, work: LongWork) -> None:
         self._jobs = repository.jobs
@@ -106,6 +107,17 @@ class SdmService:
     async def clear_bitmaps(self, job_id: str, volume: api.VolumeEndpoint) -> None:
         target = _read_volume(volume)
         await self._start(job_id, "clear_bitmaps", target, lambda _: self._jobs.clear_bitmaps(target))
+
+    async def seal(self, vm_id: str, job_id: str, pool_id: str, images: Sequence[api.VolumeEndpoint]) -> None:
+        targets = [_read_volume(volume) for volume in images]
+
+        def work(watch: Watch) -> None:
+            try:
+                self._jobs.seal_volumes(pool_id, targets, watch=watch)
+            except NodeError as error:  # whatever it is, this job has one number for it (facts: rpc §2.21)
+                raise GuestToolFailed(f"VM {vm_id} is not sealed: {error}") from error
+
+        await self._start_job(job_id, "seal_vm", pool_id, work, of_vms=True)
 
     async def _start(self, job_id: str, name: str, target: VolumeRef, work: Callable[[Watch], None]) -> None:
         await self._start_job(job_id, name, target.domain_id, work)

@@ -35,8 +35,13 @@ class LongWork(Protocol):
         `then` follows on the loop, as part of the task. Its one job is named like the task where `job` is not given.
         """
 
-    async def start_job(self, job_id: str, name: str, owner: str, work: Callable[[Watch], None]) -> None:
-        """A task in memory under its caller's id; `work` blocks and runs in a thread. An id in use is refused."""
+    async def start_job(
+        self, job_id: str, name: str, owner: str, work: Callable[[Watch], None], *, of_vms: bool = False
+    ) -> None:
+        """A task in memory under its caller's id; `work` blocks and runs in a thread. An id in use is refused.
+
+        `of_vms` is the type of the job that callers see: one of virt, not of storage.
+        """
 
     async def run_in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks, and wait for its end however long that takes, even when cancelled."""
