@@ -7,13 +7,10 @@ from msgspec import UNSET
 
 from vdsm.api.errors import ExternalDataFailed
 from vdsm.api.firmware import ExternalData
-from vdsm.core.errors import NodeError
 from vdsm.virt.kept_data import KINDS, KeptData, encode, get_hash, get_path, has_device
 from vdsm.virt.ports import FirmwareStore
-from vdsm.virt.shared import Shared
+from vdsm.virt.shared import Shared, attempt
 from vdsm.virt.vm import Vm
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
 
@@ -50,10 +47,7 @@ class FirmwareService:
         for vm in list(self._shared.vms.values()):
             for kind in KINDS:
                 if vm.is_alive and has_device(vm.view, kind):
-                    try:
-                        await self._look_at(vm, kind)
-                    except NodeError as error:
-                        log.debug("VM %s: %s", vm.vm_id, error)
+                    await attempt(vm, f"its {kind} cannot be read", self._look_at(vm, kind), logging.DEBUG)
 
     async def restore(self, vm: Vm, data: Mapping[str, bytes]) -> None:
         """Put what a client saved where the VM will find it, before it starts."""

@@ -161,31 +161,24 @@ class Power:
             await wait_until(over, limit_s, self._shared.clock)
 
     async def _kill(self, vm: Vm, graceful_attempts: int) -> None:
-        for _ in range(min(max(0, graceful_attempts), _MOST_GRACEFUL_ATTEMPTS)):
+        """By force after so many attempts, or when its monitor does not answer; one that does not run is success."""
+        left = min(max(0, graceful_attempts), _MOST_GRACEFUL_ATTEMPTS)
+        while True:
+            left, graceful = left - 1, left > 0
             try:
-                await self._shared.hypervisor.destroy(vm.vm_id, graceful=True)
-                return
+                await self._shared.hypervisor.destroy(vm.vm_id, graceful=graceful)
             except NoSuchDomain:
                 return
-            except HypervisorTimeout:
-                vm.monitor_failed = True
-                break
-            except HypervisorRefused as error:
-                if error.kind == _OPERATION_INVALID:
-                    return  # It does not run.
-                if error.kind not in (_OPERATION_FAILED, _SYSTEM_ERROR):
+            except (HypervisorRefused, HypervisorTimeout) as error:
+                kind = error.kind if isinstance(error, HypervisorRefused) else None
+                if kind == _OPERATION_INVALID:
+                    return
+                if not graceful or kind not in (None, _OPERATION_FAILED, _SYSTEM_ERROR):
                     raise DestroyFailed(vm.vm_id, str(error)) from error
-        await self._kill_by_force(vm)
-
-    async def _kill_by_force(self, vm: Vm) -> None:
-        try:
-            await self._shared.hypervisor.destroy(vm.vm_id, graceful=False)
-        except NoSuchDomain:
-            return
-        except (HypervisorRefused, HypervisorTimeout) as error:
-            if isinstance(error, HypervisorRefused) and error.kind == _OPERATION_INVALID:
+                if kind is None:
+                    vm.monitor_failed, left = True, 0
+            else:
                 return
-            raise DestroyFailed(vm.vm_id, str(error)) from error
 
     async def _run(self, vm: Vm, wish: Farewell) -> None:
         done = vm.rebooted if wish.reboot else vm.stopped

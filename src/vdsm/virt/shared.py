@@ -236,10 +236,8 @@ class Shared(Struct, eq=False):
             if not waiting:
                 return
             for volume in waiting:
-                try:
-                    await self.prepare(volume)
-                except NodeError as error:
-                    log.debug("VM %s: image %s cannot be prepared again yet: %s", vm.vm_id, volume.image_id, error)
+                failure = f"image {volume.image_id} cannot be prepared again yet"
+                if await attempt(vm, failure, self.prepare(volume), logging.DEBUG):
                     continue
                 done.add(volume.image)
                 if volume.image not in {other.image for other in list_volumes(vm)}:

@@ -190,10 +190,8 @@ class Snapshots:
 
     async def _recover(self, vm: Vm, record: SnapshotRecord) -> None:
         work = partial(self._go_on, vm, record)
-        try:
-            await self._shared.jobs.start(record.jobUUID, JOB_NAME, vm.vm_id, work)
-        except NodeError as error:
-            log.warning("VM %s: its snapshot ends unseen: %s", vm.vm_id, error)
+        job = self._shared.jobs.start(record.jobUUID, JOB_NAME, vm.vm_id, work)
+        if await attempt(vm, "its snapshot ends unseen", job):
             await work()
 
     async def _go_on(self, vm: Vm, record: SnapshotRecord) -> None:
