@@ -29,6 +29,7 @@ _FORGOTTEN = (
     "pauseTime",
     "incoming",
     "migratesTo",
+    "convergence",
     "savedWhile",
     "memoryVolumes",
 )

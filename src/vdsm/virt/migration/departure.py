@@ -6,6 +6,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from vdsm.api.errors import MigrationFailed
 from vdsm.api.migration import MigrationOutcome, MigrationStats
+from vdsm.virt.migration.schedule import Steps
 from vdsm.virt.ports import Place
 
 CANCELED = 47
@@ -31,6 +32,8 @@ class Departure(Struct, eq=False):
     is_moving: bool = False
     """Whether libvirt may be at it."""
     canceled: asyncio.Event = field(default_factory=asyncio.Event)
+    steps: Steps | None = None
+    """What is done for it to come to an end."""
     cleaning: asyncio.Task[None] | None = None
     """Sees to it that nothing is left on the other host."""
 

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?\.?|\[[0-9A-F
 _CPU_LIST = re.compile(r"\^?\d{1,5}(-\d{1,5})?(,\^?\d{1,5}(-\d{1,5})?)*")
 _CONSOLE = re.compile(r"(spice|vnc)://[A-Za-z0-9.:\[\]_-]+(/\?tlsPort=\d+)?")
 _PERSISTS_SINCE = (4, 2)
-_ENDED = ("exitCode", "exitReason", "exitMessage", "pauseTime")
+_ENDED = ("exitCode", "exitReason", "exitMessage", "pauseTime", "migratesTo", "convergence")
 
 
 class MigrationSettings(Struct, frozen=True, kw_only=True):
@@ -102,7 +102,7 @@ def plan_move(journey: Journey, xml: str, there: VmMetadata | None, settings: Mi
     domain = parse_xml(xml)
     metadata = read_domain(domain).metadata or VmMetadata()
     handed_over = {} if there is None else {key: there.values.get(key) for key in ("owner", "incoming")}
-    set_metadata(domain, metadata.changed(migratesTo=None, **handed_over))
+    set_metadata(domain, metadata.changed(migratesTo=None, convergence=None, **handed_over))
     _pin(domain, request)
     return Move(
         uri=f"{scheme}://{place.url_host}/system",
@@ -143,7 +143,7 @@ def plan_arrival(vm: IncomingVm, owner: str, now_s: float) -> Wish:
 
 def arrive(metadata: VmMetadata, owner: str) -> VmMetadata:
     """The metadata of a VM that runs here now, and came from elsewhere."""
-    return metadata.changed(owner=owner, incoming=None, migratesTo=None, **dict.fromkeys(_ENDED))
+    return metadata.changed(owner=owner, incoming=None, **dict.fromkeys(_ENDED))
 
 
 def read_handed_over(xml: str) -> VmMetadata | None:

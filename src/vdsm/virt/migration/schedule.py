@@ -58,12 +58,14 @@ def list_downtimes_ms(downtime_ms: int, steps: int) -> list[int]:
 
 
 class Steps:
-    """Goes through the later part of a schedule as rounds pass; one action for each new round at most."""
+    """Goes through the later part of a schedule as rounds pass; one action for each new round at most.
 
-    def __init__(self, schedule: Schedule) -> None:
+    `first` is the round that was seen first when another daemon looked; what was due since then is due again.
+    """
+
+    def __init__(self, schedule: Schedule, first: int | None = None) -> None:
         self._left = list(schedule.stalling)
-        self._first: int | None = None
-        self._last = 0
+        self._first, self._last = first, first or 0
 
     def find_due(self, iteration: int) -> Action | None:
         """What is due now that this round is on."""

@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from vdsm.api import errors
@@ -38,6 +39,7 @@ T = TypeVar("T")
 LOOK_S = 0.2
 """Between two looks for the beginning or the end of libvirt's part."""
 FOLLOW_S = 2.0
+FIRST_ROUND = 1
 SURE_S = 1.0
 """What an earlier daemon asked for last may not have reached libvirt's threads yet."""
 _PEER_TRIES = 360
@@ -76,8 +78,10 @@ class Source:
     def follow(self, vm: Vm) -> None:
         """Wait, in the background, for the end of a migration that an earlier daemon began."""
         vm.departure = departure = Departure(None, has_asked=True, is_moving=True)
-        with suppress(NodeError):
+        with suppress(NodeError, msgspec.MsgspecError):
             departure.place = parse_place(vm.metadata.migrates_to or "")
+            schedule = msgspec.json.decode(str(vm.metadata.values.get("convergence", "")), type=Schedule)
+            departure.steps = Steps(schedule, FIRST_ROUND) if self._settings.monitor_interval_s > 0 else None
         self._spawn(vm, departure, self._run_on(vm, departure))
 
     async def cancel(self, vm: Vm) -> None:
@@ -110,7 +114,8 @@ class Source:
                 pass
             await self._clean_up_before(vm, before, journey.place)
             await self.until_canceled(departure, self._peers.ping(journey.place))
-            await self._shared.store(vm, vm.metadata.changed(migratesTo=str(journey.place)))
+            convergence = msgspec.json.encode(journey.schedule).decode()
+            await self._shared.store(vm, vm.metadata.changed(migratesTo=str(journey.place), convergence=convergence))
             await self._go(vm, departure, journey)
         except (ports.HypervisorDown, ports.HypervisorTimeout) as error:
             log.warning("VM %s: nobody knows what came of its migration: %s", vm.vm_id, error)
@@ -210,15 +215,14 @@ class Source:
         if interval_s > 0:
             for action in schedule.init:
                 await self._act(vm, action)
-        steps = Steps(schedule)
+        departure.steps = Steps(schedule)
         while not await wait_until(departure.canceled, interval_s or 3600.0, clock):
             job = await self._look(vm) if interval_s > 0 else None
             if job is None:
                 continue
             departure.progress = compute_progress(job.total_bytes, job.remaining_bytes, departure.progress)
             self._tell(vm, departure)
-            if (due := steps.find_due(job.iteration)) is not None:
-                await self._act(vm, due)
+            await self._take_step(vm, departure, job)
         while True:
             await self._act(vm, Action("abort"))
             await clock.sleep(LOOK_S)
@@ -229,6 +233,11 @@ class Source:
         except NodeError as error:
             log.debug("VM %s: its migration cannot be looked at: %s", vm.vm_id, error)
             return None
+
+    async def _take_step(self, vm: Vm, departure: Departure, job: ports.MoveJob) -> None:
+        due = None if departure.steps is None else departure.steps.find_due(job.iteration)
+        if due is not None and not vm.state.post_copy:
+            await self._act(vm, due)
 
     async def _act(self, vm: Vm, action: Action) -> None:
         hypervisor = self._shared.hypervisor
@@ -276,6 +285,7 @@ class Source:
             if departure.progress != told:
                 told = departure.progress
                 self._tell(vm, departure)
+            await self._take_step(vm, departure, job)
             await wait_until(vm.stirred, FOLLOW_S, clock)
         if departure.canceled.is_set():
             return errors.MigrationFailed("Migration canceled", CANCELED)
@@ -351,7 +361,7 @@ class Source:
                     break
                 await self._shared.clock.sleep(self._settings.retry_s)
         if vm.departure is departure and vm.is_alive and vm.metadata.migrates_to is not None:
-            await self._shared.save(vm, migratesTo=None)
+            await self._shared.save(vm, migratesTo=None, convergence=None)
 
     async def _clean_once(self, vm: Vm, place: ports.Place) -> None:
         """Have the other host forget a VM that never arrived there, and leave alone one that runs there."""

@@ -11,6 +11,7 @@ from vdsm.api import errors
 from vdsm.api.migration import MigrationChange
 from vdsm.core.errors import GeneralFailure
 from vdsm.virt.lifecycle import Status, VmState
+from vdsm.virt.migration.plans import MigrationSettings
 from vdsm.virt.ports import (
     DomainRecord,
     DomainState,
@@ -326,6 +327,29 @@ async def test_a_daemon_that_starts_again_meanwhile_goes_on(outcome: str) -> Non
             assert await status(source) == "Up" and (await tell(source))[0] == 47
             await until(lambda: VM_ID not in pair.there.hypervisor.domains)
             await until(lambda: pair.here.stored().migrates_to is None)
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 0.0])
+async def test_the_next_daemon_goes_on_with_the_schedule(interval_s: float) -> None:
+    pair = Pair()
+    settings = MigrationSettings(monitor_interval_s=interval_s)
+    async with pair.moving(migration=settings) as (_, _, move):
+        await pair.here.clock.advance(1)
+    begun = list(move.downtimes_ms)
+    async with pair.ready(migration=settings) as (source, _):
+        for iteration in (2, 3, 3, 4, 50, 51, 52, 53):
+            move.job = MoveJob(iteration, 1000, 1000)
+            await pair.here.clock.advance(2)
+            await settle()
+        for _ in range(6):
+            await pair.here.clock.advance(1)
+            await settle()
+        if interval_s > 0:
+            assert begun == [101] and move.downtimes_ms == [101, 104, 120, 189, 500, 500]
+            assert await status(source) == "Up" and VM_ID not in pair.here.hypervisor.moves
+            await until(lambda: "convergence" not in pair.here.stored().values)
+        else:
+            assert begun == move.downtimes_ms == [] and await status(source) == "Migration Source"
 
 
 async def test_a_daemon_that_starts_again_after_the_end() -> None:
