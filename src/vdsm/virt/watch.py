@@ -97,6 +97,7 @@ class Watcher:
 
     def _on_suspended(self, vm: Vm, detail: int) -> None:
         if detail == _SUSPENDED_POST_COPY:
+            log.info("VM %s runs on the other host, with a part of its memory here", vm.vm_id)
             self._shared.apply(vm, Happening.LEFT_BEHIND)
             if vm.departure is not None:
                 progress = vm.departure.progress

@@ -76,5 +76,7 @@ def test_one_that_is_saved_here_is_taken_up_there(mover: Mover) -> None:
 def test_post_copy(mover: Mover) -> None:
     schedule = {"init": [{"name": "setDowntime", "params": ["10"]}]}
     schedule["stalling"] = [{"limit": 0, "action": {"name": "postcopy", "params": []}}]  # type: ignore[dict-item]
-    mover.migrate(maxBandwidth=20, convergenceSchedule=schedule)
+    mover.migrate(maxBandwidth=1, convergenceSchedule=schedule)  # it would not arrive without
+    here = mover.here
     mover.wait_arrived()
+    assert f"VM {mover.vm_id} runs on the other host, with a part of its memory here" in here.vdsmd.read_log()
