@@ -40,14 +40,13 @@ class _Entry(Struct, frozen=True):
     act: Callable[[Images, Place, Steps], None]
 
 
-class Recovery:
+class Recovery(Struct, eq=False):
     """Runs recovery entries of this and other implementations."""
 
-    def __init__(self, domains: Domains, pools: Pools, resource_locks: locks.Locks, steps: Steps) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._locks = resource_locks
-        self._step = steps
+    _domains: Domains
+    _pools: Pools
+    _locks: locks.Locks
+    _step: Steps
 
     def recover(self, module: str, object: str, function: str, params: Params) -> None:
         """Run one entry. Raises InvalidParameterException for one that is unknown, malformed or outside a domain.

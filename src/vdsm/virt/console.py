@@ -1,5 +1,7 @@
 """Who looks at a VM's displays, and what becomes of its session when nobody does any more (facts §2.10)."""
 
+from msgspec import Struct
+
 from vdsm.virt.metadata import LOCK_SCREEN
 from vdsm.virt.power import Farewell, Power, Say
 from vdsm.virt.shared import Shared
@@ -10,13 +12,12 @@ MOST_VIEWERS = 64
 """Connections that are told apart; SPICE has up to ten for each client."""
 
 
-class Console:
+class Console(Struct, eq=False):
     """The displays of all VMs."""
 
-    def __init__(self, shared: Shared, power: Power, say: Say) -> None:
-        self._shared = shared
-        self._power = power
-        self._say = say
+    _shared: Shared
+    _power: Power
+    _say: Say
 
     def enter(self, vm: Vm, viewer: tuple[str, str]) -> None:
         """A client was let in, from that address and port."""

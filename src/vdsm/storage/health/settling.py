@@ -4,6 +4,8 @@ import logging
 import uuid
 from pathlib import Path
 
+from msgspec import Struct
+
 from vdsm.storage import durable, locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import StoragePoolWrongMaster, io_failing_as
@@ -15,14 +17,13 @@ from vdsm.storage.pools.pool import Pools
 log = logging.getLogger(__name__)
 
 
-class Settling:
+class Settling(Struct, eq=False):
     """Puts right what a domain missed while it could not be reached."""
 
-    def __init__(self, pools: Pools, domains: Domains, resource_locks: locks.Locks, layout: Layout) -> None:
-        self._pools = pools
-        self._domains = domains
-        self._locks = resource_locks
-        self._layout = layout
+    _pools: Pools
+    _domains: Domains
+    _locks: locks.Locks
+    _layout: Layout
 
     def settle(self, domain_id: str) -> None:
         """Its link is there, and the SPM leaves no second domain marked as master.

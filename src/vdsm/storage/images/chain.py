@@ -6,6 +6,7 @@ Creating and removing volumes is left to `volume` and `removal`.
 import contextlib
 from collections.abc import Collection, Mapping
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from vdsm.core.ids import BLANK_UUID
@@ -17,13 +18,12 @@ from vdsm.storage.ports import Backend
 Records = Mapping[str, VolumeMetadata]
 
 
-class Images:
+class Images(Struct, eq=False):
     """One domain's images and the records of their volumes."""
 
-    def __init__(self, domain_id: str, version: int, backend: Backend) -> None:
-        self.domain_id = domain_id
-        self.version = version
-        self.backend = backend
+    domain_id: str
+    version: int
+    backend: Backend
 
     def read(self, image_id: str, volume_id: str) -> VolumeMetadata:
         """A volume's record; raises VolumeDoesNotExist (201), InvalidMetadata (751), VolumeMetadataReadError (207)."""

@@ -3,6 +3,8 @@
 import re
 from functools import partial
 
+from msgspec import Struct
+
 from vdsm.storage import checks
 from vdsm.storage.errors import CopyImageError, InvalidParameterException, UnsupportedOperation, qemu_failing_as
 from vdsm.storage.images.formatting import format_data
@@ -15,14 +17,13 @@ _ADDRESS = re.compile(r"(nbd|nbd\+unix|rbd):[^\s\0]+")
 """What qemu opens without looking at a file of this host."""
 
 
-class ExternalCopies:
+class ExternalCopies(Struct, eq=False):
     """The lease is held while the copy goes on, and tells how it ended; a kill leaves it pending, to be fenced."""
 
-    def __init__(self, operations: Operations, leases: LeasesOfDomains, qemu_img: QemuImg, steps: Steps) -> None:
-        self._operations = operations
-        self._leases = leases
-        self._qemu_img = qemu_img
-        self._step = steps
+    _operations: Operations
+    _leases: LeasesOfDomains
+    _qemu_img: QemuImg
+    _step: Steps
 
     def fetch(self, job_id: str, source: ExternalPlace, target: VolumeRef, *, watch: Watch = UNWATCHED) -> None:
         """Copy into a volume without a parent, which is illegal until that is whole. Raises 261, 911, 912, 2009."""

@@ -54,13 +54,12 @@ class Dump(Struct, frozen=True):
     """Where each is, and whether it is being changed."""
 
 
-class Inventory:
+class Inventory(Struct, eq=False):
     """Looks at domains without locks: what changes meanwhile is told as it was or as it is."""
 
-    def __init__(self, domains: Domains, pools: Pools, ownership: Ownership) -> None:
-        self._domains = domains
-        self._pools = pools
-        self._ownership = ownership
+    _domains: Domains
+    _pools: Pools
+    _ownership: Ownership
 
     def dump(self, domain_id: str, *, full: bool = False) -> Dump:
         """All that metadata tells of a domain (facts: storage §4.4), and with `full` its leases, read from storage."""

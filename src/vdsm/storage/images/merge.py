@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
@@ -19,15 +20,14 @@ from vdsm.storage.rollbacks import RollbacksInMemory
 log = logging.getLogger(__name__)
 
 
-class Merges:
+class Merges(Struct, eq=False):
     """Cold merges: `prepare` and `finalize` are the SPM's, `merge` any host's. Each can be done again after a kill:
     until `finalize` the top has its data, and whoever reads through it reads the same as before."""
 
-    def __init__(self, pools: Pools, operations: Operations, qemu_img: QemuImg, steps: Steps) -> None:
-        self._pools = pools
-        self._operations = operations
-        self._qemu_img = qemu_img
-        self._step = steps
+    _pools: Pools
+    _operations: Operations
+    _qemu_img: QemuImg
+    _step: Steps
 
     def prepare(self, pool_id: str, subchain: Subchain, rollbacks: Rollbacks | None = None) -> None:
         """Let the base be as large as the top, and drop its bitmaps that the top does not go on with."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
@@ -21,14 +22,13 @@ from vdsm.storage.ports import Bitmap, Layer, QemuImg, Steps
 Chain = list[tuple[str, VolumeMetadata]]
 
 
-class Operations:
+class Operations(Struct, eq=False):
     """Begins and ends operations. They need no SPM: a volume's lease and generation order those of all hosts."""
 
-    def __init__(self, domains: Domains, resource_locks: locks.Locks, qemu_img: QemuImg, steps: Steps) -> None:
-        self._domains = domains
-        self._locks = resource_locks
-        self._qemu_img = qemu_img
-        self._step = steps
+    _domains: Domains
+    _locks: locks.Locks
+    _qemu_img: QemuImg
+    _step: Steps
 
     @contextmanager
     def hold(self, target: VolumeRef, *others: locks.Resource) -> Iterator[Domain]:

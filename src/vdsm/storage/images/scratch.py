@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from vdsm.core.ids import is_uuid
 from vdsm.core.undo import Undo
 from vdsm.storage import durable
@@ -16,13 +18,12 @@ from vdsm.storage.ports import Ownership, QemuImg, QemuImgFailed
 _FOLDER_MODE, _FILE_MODE, _SOCKETS_MODE = 0o750, 0o660, 0o770
 
 
-class ScratchDisks:
+class ScratchDisks(Struct, eq=False):
     """Scratch disks of VMs, and the sockets where qemu serves what is backed up. One call of a VM at a time."""
 
-    def __init__(self, qemu_img: QemuImg, layout: Layout, ownership: Ownership) -> None:
-        self._qemu_img = qemu_img
-        self._layout = layout
-        self._ownership = ownership
+    _qemu_img: QemuImg
+    _layout: Layout
+    _ownership: Ownership
 
     def prepare(self, vm_id: str, backup_id: str, sizes: Mapping[str, int]) -> tuple[Path, dict[str, Path]]:
         """The socket's path, and a qcow2 image of that size for each target; all of them or none.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from vdsm.storage import checks, locks
@@ -16,14 +17,13 @@ from vdsm.storage.pools.pool import Pools, require_writer
 from vdsm.storage.ports import QemuImg, Steps
 
 
-class Corrections:
+class Corrections(Struct, eq=False):
     """Changes of records alone: each write is whole, and doing all again is harmless."""
 
-    def __init__(self, pools: Pools, operations: Operations, qemu_img: QemuImg, steps: Steps) -> None:
-        self._pools = pools
-        self._operations = operations
-        self._qemu_img = qemu_img
-        self._step = steps
+    _pools: Pools
+    _operations: Operations
+    _qemu_img: QemuImg
+    _step: Steps
 
     def change(
         self, pool_id: str, target: VolumeRef, *, description: str | None = None, legality: Legality | None = None

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import Struct
+
 from vdsm.core.ids import BLANK_UUID
 from vdsm.storage import checks, errors_pools, locks
 from vdsm.storage.domain import Domain, Domains
@@ -16,14 +18,13 @@ from vdsm.storage.pools.pool import Pools
 from vdsm.storage.ports import Ownership
 
 
-class Definitions:
+class Definitions(Struct, eq=False):
     """Texts by VM; a blank domain stands for the master, another must be an active Backup domain (378, 369)."""
 
-    def __init__(self, pools: Pools, domains: Domains, resource_locks: locks.Locks, ownership: Ownership) -> None:
-        self._pools = pools
-        self._domains = domains
-        self._locks = resource_locks
-        self._ownership = ownership
+    _pools: Pools
+    _domains: Domains
+    _locks: locks.Locks
+    _ownership: Ownership
 
     def update(self, pool_id: str, definitions: Mapping[str, str], domain_id: str = BLANK_UUID) -> None:
         """Write definitions (SPM only), each as one and on disk. Raises 322, 378, 397, 654."""

@@ -6,6 +6,8 @@ At every moment a domain is readable as the old or as the new version: while rec
 import logging
 from functools import partial
 
+from msgspec import Struct
+
 from vdsm.storage import locks
 from vdsm.storage.domain import Domain, Domains
 from vdsm.storage.errors import InvalidMetadata, InvalidParameterException, MetadataOverflowError, VolumeDoesNotExist
@@ -18,14 +20,13 @@ from vdsm.storage.ports import Steps
 log = logging.getLogger(__name__)
 
 
-class Upgrades:
+class Upgrades(Struct, eq=False):
     """Upgrades of single domains; which version a pool wants is its master's."""
 
-    def __init__(self, pools: Pools, domains: Domains, resource_locks: locks.Locks, steps: Steps) -> None:
-        self._pools = pools
-        self._domains = domains
-        self._locks = resource_locks
-        self._step = steps
+    _pools: Pools
+    _domains: Domains
+    _locks: locks.Locks
+    _step: Steps
 
     def convert(self, domain_id: str, version: int) -> None:
         """Bring a domain to at least this version, and finish what a kill left of an earlier try.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from vdsm.api.storage_types import Connection, ConnectionStatus, DomainArguments, DomainInfo, DomainStats
 from vdsm.core.errors import NodeError
@@ -47,13 +47,12 @@ def parse_connection(type: DomainType, connection: Connection) -> ServerConnecti
     return check_connection(type, msgspec.convert({"place": place, "id": connection.id, **said}, ServerConnection))
 
 
-class ServerService:
+class ServerService(Struct, eq=False):
     """Implements the verbs of `PoolApi` on servers, and remembers what is connected."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory) -> None:
-        self._repository = repository
-        self._lanes = lanes
-        self._memory = memory
+    _repository: Repository
+    _lanes: Lanes
+    _memory: StorageMemory
 
     async def connect_server(
         self, pool_id: str, domain_type: str, connections: list[Connection]
@@ -119,13 +118,12 @@ def format_domain(domain: Domain) -> DomainInfo:
     )
 
 
-class DomainService:
+class DomainService(Struct, eq=False):
     """Implements `api.storage.DomainApi` and `api.host.StorageListApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory) -> None:
-        self._repository = repository
-        self._lanes = lanes
-        self._memory = memory
+    _repository: Repository
+    _lanes: Lanes
+    _memory: StorageMemory
 
     async def create(
         self,

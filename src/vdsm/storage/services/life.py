@@ -2,7 +2,7 @@
 
 from typing import Literal, NoReturn
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from vdsm.api import storage_life as api
@@ -57,14 +57,13 @@ def _format_lease(record: DiskRecord, lver: int | UnsetType = UNSET) -> api.Leas
     )
 
 
-class DomainLifeService:
+class DomainLifeService(Struct, eq=False):
     """Implements `api.storage_life.DomainLifeApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, memory: StorageMemory, pools: PoolService) -> None:
-        self._repository = repository
-        self._lanes = lanes
-        self._memory = memory
-        self._pools = pools
+    _repository: Repository
+    _lanes: Lanes
+    _memory: StorageMemory
+    _pools: PoolService
 
     async def deactivate(self, domain_id: str, pool_id: str, master_domain_id: str, master_version: int) -> None:
         is_master = domain_id == self._repository.pools.get_connected(pool_id).master_id
@@ -138,13 +137,12 @@ class DomainLifeService:
         await self._memory.set_map(pool_id, self._repository.pools.get_connected(pool_id).domains)
 
 
-class PoolLifeService:
+class PoolLifeService(Struct, eq=False):
     """Implements `api.storage_life.PoolLifeApi`."""
 
-    def __init__(self, repository: Repository, lanes: Lanes, pools: PoolService) -> None:
-        self._repository = repository
-        self._lanes = lanes
-        self._pools = pools
+    _repository: Repository
+    _lanes: Lanes
+    _pools: PoolService
 
     async def destroy(self, pool_id: str, host_id: int, scsi_key: str) -> None:
         members = self._repository.members

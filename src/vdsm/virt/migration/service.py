@@ -1,5 +1,7 @@
 """The verbs of moving (fits `api.migration.MigrationApi`); acting is left to `source` and `destination`."""
 
+from msgspec import Struct
+
 from vdsm.api.errors import NotMigrating
 from vdsm.api.migration import (
     IncomingAccepted,
@@ -19,14 +21,13 @@ from vdsm.virt.shared import Shared
 _NEVER = MigrationStats(status=MigrationOutcome(code=0, message="Done"), progress=0)
 
 
-class MigrationService:
+class MigrationService(Struct, eq=False):
     """VMs go and come."""
 
-    def __init__(self, shared: Shared, source: Source, saver: Saver, destination: Destination) -> None:
-        self._shared = shared
-        self._source = source
-        self._saver = saver
-        self._destination = destination
+    _shared: Shared
+    _source: Source
+    _saver: Saver
+    _destination: Destination
 
     async def migrate(self, vm_id: str, request: MigrationRequest) -> None:
         """Begin to move the VM to another host."""
