@@ -11,7 +11,7 @@ from tests.rules.source import REPOSITORY
 OFFENDERS = {
     "process": "import subprocess\ndef test(): subprocess.run(['true'])",
     "hidden": "import subprocess\ndef test():\n    try: subprocess.run(['true'])\n    except Exception: pass",
-    "asyncio": "import asyncio\nasync def test(): await asyncio.create_subprocess_exec('true')",
+    "asyncio": "import asyncio\nasync def test(): await (await asyncio.create_subprocess_exec('true')).wait()",
     "fork": "import os\ndef test():\n    if os.fork() == 0: os._exit(0)\n    os.wait()",
     "network": "import socket\ndef test(): socket.create_server(('127.0.0.1', 0)).close()",
 }
