@@ -1,6 +1,7 @@
 """A Debian guest goes through all that a node does with a VM: once with BIOS, once with UEFI, secure boot and TPM."""
 
 import shutil
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(debian.why_not() is not None, reason=str(debian.why_not())),
     pytest.mark.timeout(1500),
 ]
+SLEEP_S = 10.0
 MAC = "02:00:00:00:00:17"
 LONG = {
     "maxBandwidth": 16,
@@ -209,9 +211,16 @@ def sleep_and_wake(guest: Traveller, spm: SharedPool) -> None:
     stats = guest.wait_down()
     assert (stats["exitCode"], stats["exitReason"]) == (0, 5), stats
     guest.here.vdsmd.call("VM.destroy", vmID=guest.vm_id)
+    time.sleep(SLEEP_S)
     guest.launch(hiberVolHandle=handle, **kept)
     guest.here.vdsmd.wait_status(guest.vm_id, "Up")
+    wait_for(lambda: find_lag_s(guest) < SLEEP_S / 2, "its clock is set", PATIENCE_S, 1)
     guest.check()
+
+
+def find_lag_s(guest: Traveller) -> float:
+    """How far the guest's clock is behind the host's, as soon as it is told."""
+    return time.time() - float(guest.run_inside("import time; print(time.time())"))
 
 
 def shut_down(guest: Traveller) -> None:
