@@ -1,4 +1,6 @@
+import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -21,11 +23,13 @@ class Domain:
         self.stuck: threading.Event | None = None
         self.busy = 0  # how often its monitor is in use by another short call
         self.has_hanging_call = False
+        self.takes_s = 0.0
 
     def UUIDString(self) -> str:
         return self.vm_id
 
     def ask(self) -> Row:
+        time.sleep(self.takes_s)
         row: Row = {"state.state": 1, "cpu.time": 7}
         if self.has_hanging_call:
             return row
@@ -144,3 +148,18 @@ async def test_monitor_in_use_for_a_moment_is_asked_once_more(sampler: Sampler, 
     world.domains["vm-2"].busy = 1
     assert (await sampler.sample()).missing == {"vm-2"}  # a known one costs no second call
     assert (await sampler.sample()).missing == set()
+
+
+async def test_a_host_whose_samples_take_longer_than_they_may_gets_more_time(
+    sampler: Sampler, world: World, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for domain in world.domains.values():
+        domain.takes_s = 0.05
+    assert set((await sampler.sample()).stats) <= set(world.domains)
+    async with asyncio.timeout(LIMIT_S):
+        while pool.written_off:
+            await asyncio.sleep(0.01)
+    caplog.clear()
+    sample = await sampler.sample()
+    assert set(sample.stats) == set(world.domains) and not sample.missing
+    assert "written off" not in caplog.text

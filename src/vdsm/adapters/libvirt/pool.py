@@ -40,8 +40,8 @@ class CallExpired(Exception):
     """The call did not return before its deadline."""
 
 
-def _nothing() -> None:
-    return None
+def nothing() -> None:
+    """For who need not hear of something."""
 
 
 class Call(Struct, eq=False):
@@ -55,8 +55,8 @@ class Call(Struct, eq=False):
     run: Callable[[libvirt.virConnect], None]
     translate: Callable[[libvirt.libvirtError], NodeError]
     answer: asyncio.Future[None]
-    on_return: Callable[[], None] = _nothing
-    on_write_off: Callable[[], None] = _nothing
+    on_return: Callable[[], None] = nothing
+    on_write_off: Callable[[], None] = nothing
     timer: asyncio.TimerHandle | None = None
 
 
@@ -100,8 +100,8 @@ class Pool:
         translate: Callable[[libvirt.libvirtError], NodeError],
         timeout_s: float,
         extra: int = 0,
-        on_return: Callable[[], None] = _nothing,
-        on_write_off: Callable[[], None] = _nothing,
+        on_return: Callable[[], None] = nothing,
+        on_write_off: Callable[[], None] = nothing,
     ) -> T:
         """Run function in a thread with a connection of its own and return its result.
 

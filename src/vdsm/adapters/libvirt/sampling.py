@@ -9,7 +9,7 @@ import libvirt
 from msgspec import Struct
 
 from vdsm.adapters.libvirt.connection import translate
-from vdsm.adapters.libvirt.pool import CallExpired, Pool
+from vdsm.adapters.libvirt.pool import CallExpired, Pool, nothing
 from vdsm.core.clock import Clock
 from vdsm.core.errors import ResourceExhausted
 from vdsm.virt.ports import BulkSample, HypervisorTimeout
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
 _HEADROOM = 4.0  # a host whose samples honestly take long gets so many times the last good one
+_LATE_HEADROOM, _LATEST_S = 2.0, 30.0  # likewise, of one that came after its time; what takes longer was stuck
 _ROUNDS = 4  # after the first: all again, then halves of what is silent, quarters, eighths
 _GROUPS_AT_ONCE = 4
 _STATISTICS = (
@@ -72,7 +73,13 @@ class Sampler:
         """One call for these VMs (None: all). Raises CallExpired."""
         started_s = self._clock.monotonic()
         known = self._silent
-        answer = await self._call("statistics", lambda connection: _collect(connection, group, known))
+
+        def learn() -> None:
+            took_s = self._clock.monotonic() - started_s
+            if group is None and self._timeout_s < took_s < _LATEST_S:
+                self._timeout_s = _LATE_HEADROOM * took_s
+
+        answer = await self._call("statistics", lambda connection: _collect(connection, group, known), learn)
         if group is None:
             self._timeout_s = max(self._least_timeout_s, _HEADROOM * (self._clock.monotonic() - started_s))
         return answer
@@ -114,9 +121,12 @@ class Sampler:
             asked = [tasks.create_task(ask(group)) for group in groups]
         return [part for task in asked for part in task.result()]
 
-    async def _call(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
+    async def _call(
+        self, what: str, function: Callable[[libvirt.virConnect], T], on_return: Callable[[], None] = nothing
+    ) -> T:
         return await self._pool.call(
             function,
+            on_return=on_return,
             what=what,
             translate=lambda error: translate(error, "", what, self._timeout_s),
             timeout_s=self._timeout_s,
