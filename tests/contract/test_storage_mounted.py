@@ -960,9 +960,14 @@ def test_mounts_that_others_made_are_left_alone(host: Machine, tmp_path: Path) -
 # Storage that hangs.
 
 
+QUICK_S = 0.3
+"""So long storage is waited for once some of it hangs: what is well has to answer in this on a busy machine, too."""
+Hang = Callable[..., None]
+
+
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """What is below a folder whose name is in here hangs until the end of the test."""
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
+    """What is below folders of the names that it is called with hangs until the end of the test."""
     names: set[str] = set()
     ended = threading.Event()
 
@@ -976,13 +981,17 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
     for name in ("open", "stat", "scandir"):
         monkeypatch.setattr(os, name, slow(getattr(os, name)))
-    monkeypatch.setattr(vdsm.storage.domain, "LOOK_TIMEOUT_S", 0.05)
-    yield names
+
+    def begin(*more: str) -> None:
+        monkeypatch.setattr(vdsm.storage.domain, "LOOK_TIMEOUT_S", QUICK_S)
+        names.update(more)
+
+    yield begin
     ended.set()
 
 
 @pytest.fixture
-def sick(spm: World, host: Machine, hanging: set[str], tmp_path: Path) -> str:
+def sick(spm: World, host: Machine, hang: Hang, tmp_path: Path) -> str:
     """A second domain of the pool, which hangs."""
     server = "stor_2:/exports/more"
     host.servers[server] = tmp_path / "disk of stor_2"
@@ -992,8 +1001,8 @@ def sick(spm: World, host: Machine, hanging: set[str], tmp_path: Path) -> str:
     host.repository.members.activate(spm.pool_id, second.domain_id)
     for kind in host.repository.domains._kinds.values():
         if isinstance(kind, MountedKind):
-            kind._look_timeout_s = 0.05
-    hanging.add("stor__2:_exports_more")
+            kind._look_timeout_s = QUICK_S
+    hang("stor__2:_exports_more")
     return second.domain_id
 
 
@@ -1029,7 +1038,7 @@ def test_a_domain_that_hangs_keeps_nobody_from_being_spm(spm: World, host: Machi
 
 
 def test_the_role_is_given_up_also_when_the_master_hangs(
-    spm: World, host: Machine, hanging: set[str], monkeypatch: pytest.MonkeyPatch
+    spm: World, host: Machine, hang: Hang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools, role = host.repository.pools, host.repository.spm
     role.stop(spm.pool_id)
@@ -1038,7 +1047,7 @@ def test_the_role_is_given_up_also_when_the_master_hangs(
     role.start(spm.pool_id)
     released = list[str]()
     monkeypatch.setattr(host.leases, "release", lambda lease: released.append(lease.name))  # sanlock has its own files
-    hanging.add("stor__1:_exports_vms")
+    hang("stor__1:_exports_vms")
     within(5, lambda: role.stop(spm.pool_id))
     assert released == ["SDM"]
 
@@ -1070,16 +1079,16 @@ def test_a_domain_that_hangs_keeps_no_lock_of_the_host(spm: World, host: Machine
     pools.connect(spm.pool_id, 1, spm.domain_id, 1, {spm.domain_id: "Active"})
 
 
-def test_mounts_that_hang_are_waited_for_all_at_once(host: Machine, hanging: set[str], tmp_path: Path) -> None:
+def test_mounts_that_hang_are_waited_for_all_at_once(host: Machine, hang: Hang, tmp_path: Path) -> None:
     for number in range(8):
         source = f"stor{number}:/a"
         host.servers[source] = tmp_path / f"another{number}"
         host.servers[source].mkdir()
         host.repository.servers.connect(DomainType.NFS, source)
-    hanging.update(f"stor{number}:_a" for number in range(8))
+    hang(*(f"stor{number}:_a" for number in range(8)))
     begun_s = time.monotonic()
-    assert host.make_kind(DomainType.NFS, 0.2).list_domains() == {}
-    assert time.monotonic() - begun_s < 0.8
+    assert host.make_kind(DomainType.NFS, 1.0).list_domains() == {}
+    assert time.monotonic() - begun_s < 4.0, "one after another they take eight"
 
 
 def test_domains_on_a_mount_that_cannot_be_read_are_sick_and_not_unknown(
