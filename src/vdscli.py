@@ -3,16 +3,22 @@
 Which verbs there are and what they answer is the daemon's; this module only finds it and proves who calls.
 """
 
+import errno
 import http.client
+import os
 import socket
+import ssl
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from xmlrpc.client import ExpatParser, ServerProxy, Transport, Unmarshaller
 
 from defusedxml.xmlrpc import DefusedExpatParser
 
 from vdsm.local import choose_certificate, find_local_daemon, find_paths
 from vdsm.wire.tls import TlsFiles, make_client_context
+
+if TYPE_CHECKING:
+    from _typeshed import SizedBuffer
 
 # What a caller hands to xmlrpc.client: a host with a port, with or without what the base class made of it before.
 _Host = str | tuple[str, dict[str, str]]
@@ -60,6 +66,16 @@ class VerifyingSafeTransport(PlainTransport):
 
     def _open(self, name: str) -> http.client.HTTPConnection:
         return http.client.HTTPSConnection(name, timeout=self._timeout_s, context=self._tls)
+
+    def send_content(self, connection: http.client.HTTPConnection, request_body: "SizedBuffer") -> None:
+        """As without TLS, a server that had hung up is told in the words after which the base class tries again.
+
+        It does not have the whole request then, so it has done nothing.
+        """
+        try:
+            super().send_content(connection, request_body)
+        except ssl.SSLEOFError as error:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
 
 
 def cannonizeHostPort(hostPort: str | None = None, port: int | None = None) -> str:

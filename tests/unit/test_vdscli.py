@@ -1,6 +1,8 @@
 """`vdscli`: what it makes of addresses and of the configuration; contract tests make calls."""
 
+import http.client
 import socket
+import ssl
 from pathlib import Path
 from xmlrpc.client import ServerProxy, Transport
 
@@ -46,6 +48,28 @@ def test_addresses_come_out_with_their_port(given: str | None, address: str) -> 
 def test_what_is_no_address_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="not a"):
         vdscli.cannonizeHostPort(given)
+
+
+def test_a_call_is_made_again_when_the_server_had_hung_up_on_an_idle_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vdscli, "make_client_context", lambda _: None)
+    opened = list[int]()
+
+    class Connection:
+        def __getattr__(self, name: str) -> object:
+            if name == "endheaders":
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+            return lambda *_, **__: None
+
+    class Idle(vdscli.VerifyingSafeTransport):
+        def _open(self, name: str) -> http.client.HTTPConnection:
+            opened.append(1)
+            return Connection()  # type: ignore[return-value]
+
+    with pytest.raises(ConnectionResetError):
+        Idle(key_file="", cert_file="", ca_certs="").request("host:1", "/RPC2", b"<call/>")
+    assert len(opened) == 2
 
 
 def test_a_port_in_the_address_wins() -> None:
