@@ -336,6 +336,21 @@ class World:
             await service.wait_ready()
             yield service
 
+    def hang_after(self, count: int) -> Callable[[], None]:
+        """Only so many more calls get to libvirt, as from a daemon that is killed; what is given ends that."""
+        enter, begin = self.hypervisor._enter, len(self.hypervisor.calls)
+
+        async def enter_or_hang(method: str, vm_id: str = "") -> None:
+            if len(self.hypervisor.calls) - begin >= count:
+                await asyncio.Event().wait()
+            await enter(method, vm_id)
+
+        def go_on() -> None:
+            self.hypervisor._enter = enter  # type: ignore[method-assign]
+
+        self.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        return go_on
+
     def statuses(self, vm_id: str = VM_ID) -> list[str]:
         """The statuses told of that VM, in order."""
         return [event.status for event in self.events if event.vm_id == vm_id]

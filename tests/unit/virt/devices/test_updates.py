@@ -110,17 +110,10 @@ async def test_a_daemon_that_ends_at_any_call_leaves_a_card_and_its_network(numb
     world = World()
     async with world.ready() as service:
         updates = await make(service)
-        enter, begin = world.hypervisor._enter, len(world.hypervisor.calls)
-
-        async def enter_or_hang(method: str, vm_id: str = "") -> None:
-            if len(world.hypervisor.calls) - begin >= number:
-                await asyncio.Event().wait()
-            await enter(method, vm_id)
-
-        world.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        go_on = world.hang_after(number)
         work = asyncio.create_task(updates.update_device(VM_ID, card(network="blue", custom={"queues": "2"})))
         await settle()
-    world.hypervisor._enter = enter  # type: ignore[method-assign]
+    go_on()
     is_done = any(method == "update_device" for method, _ in world.hypervisor.calls)
     async with world.ready() as service:
         await settle()

@@ -298,20 +298,13 @@ async def test_a_daemon_that_ends_at_any_call(number: int, top: str) -> None:
     world = make_world()
     async with world.ready() as service:
         await grow(world, service)
-        enter, begin = world.hypervisor._enter, len(world.hypervisor.calls)
-
-        async def enter_or_hang(method: str, vm_id: str = "") -> None:
-            if len(world.hypervisor.calls) - begin >= number:
-                await asyncio.Event().wait()
-            await enter(method, vm_id)
-
-        world.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        go_on = world.hang_after(number)
         asking = asyncio.create_task(merge(service, LAYERS[1], top))
         await settle()
         was_begun = any(method == "commit_blocks" for method, _ in world.hypervisor.calls)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    world.hypervisor._enter = enter  # type: ignore[method-assign]
+    go_on()
     async with world.ready() as service:
         await until(lambda: not service._shared.vms[VM_ID].merges)
         await settle()

@@ -224,24 +224,18 @@ async def test_a_daemon_that_ends_at_any_call(number: int) -> None:
     world = make_world()
     async with world.ready() as service:
         await create(service, drives=[VOLUME])
-        enter, begun = world.hypervisor._enter, len(world.hypervisor.calls)
-
-        async def enter_or_hang(method: str, vm_id: str = "") -> None:
-            if len(world.hypervisor.calls) - begun >= number:
-                await asyncio.Event().wait()
-            await enter(method, vm_id)
 
         async def replicate() -> None:
             await begin(service)
             await finish(service)
 
-        world.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        go_on = world.hang_after(number)
         work = asyncio.create_task(replicate())
         await settle()
         methods = [method for method, _ in world.hypervisor.calls]
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-    world.hypervisor._enter = enter  # type: ignore[method-assign]
+    go_on()
     world.images.prepared.clear()  # who has ended has prepared nothing
     is_there, is_begun = "end_block_job" in methods, "copy_blocks" in methods
     async with world.ready() as service:

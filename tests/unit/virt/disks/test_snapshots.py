@@ -360,20 +360,13 @@ async def test_a_daemon_that_ends_at_any_call(number: int) -> None:
     async with world.ready() as service:
         await create(service, drives=[VOLUME, OTHER])
         world.hypervisor.agents.add(VM_ID)
-        enter, begin = world.hypervisor._enter, len(world.hypervisor.calls)
-
-        async def enter_or_hang(method: str, vm_id: str = "") -> None:
-            if len(world.hypervisor.calls) - begin >= number:
-                await asyncio.Event().wait()
-            await enter(method, vm_id)
-
-        world.hypervisor._enter = enter_or_hang  # type: ignore[method-assign]
+        go_on = world.hang_after(number)
         drives = [wish(), wish(OTHER["volume_id"], OTHER_TOP, OTHER["image_id"])]
         await service.disks.snapshot(VM_ID, drives, job_id=JOB)
         await settle()
         was_begun = KEY in world.stored().values
         was_asked = any(method == "snapshot" for method, _ in world.hypervisor.calls)
-    world.hypervisor._enter = enter  # type: ignore[method-assign]
+    go_on()
     async with world.ready():
         await settle()
         assert world.jobs.numbers.get(JOB) == (48 if was_begun and not was_asked else None)
