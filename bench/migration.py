@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import lab.gluster
@@ -18,6 +19,7 @@ import lab.hosts
 import lab.sanlock
 from bench.machines import rename
 from bench.report import Figure, at_most
+from lab.commands import wait_for
 from lab.guests import Writer
 from lab.hosts import Hosts
 from lab.pools import Volume
@@ -121,8 +123,12 @@ def _migrate(vm_id: str, here: SharedPool, there: SharedPool) -> None:
     convergence = {"init": [{"name": "setDowntime", "params": [str(DOWNTIME_MS)]}], "stalling": []}
     limits = {"maxBandwidth": BANDWIDTH_MIB_PER_S, "convergenceSchedule": convergence}
     here.vdsmd.call("VM.migrate", vmID=vm_id, params={"vmId": vm_id, "dst": there.host.address, **limits})
-    while (stats := here.vdsmd.get_stats(vm_id))["status"] == "Migration Source":
-        time.sleep(0.005)
+
+    def find_end() -> dict[str, Any] | None:
+        stats = here.vdsmd.get_stats(vm_id)
+        return None if stats["status"] == "Migration Source" else stats
+
+    stats = wait_for(find_end, "it is gone", pause_s=0.005)
     assert stats["status"] == "Down" and stats["exitReason"] == 4, stats  # it is there
 
 
