@@ -27,7 +27,8 @@ LOGS = CACHE / "logs"
 USUAL_VMS = 2
 """Python in a VM keeps one processor busy."""
 AROUND = {"around": [sys.executable, "-m", "pytest", "-v", "tests/around"]}
-LOST_LINES = 20
+LAST_LINES, LAST_CHARACTERS = 20, 300
+"""Who sees the end of the output only should learn there what failed."""
 
 
 def make_pytest(arguments: list[str]) -> list[str]:
@@ -43,15 +44,16 @@ def test(machine: Machine, command: list[str], vms: int, beside: Mapping[str, li
     begin_s = time.monotonic()
     with Scratch() as scratch:
         runs = {name: _make_run(command, {turns.VARIABLE: f"{SHARED}/{name or 1}"}) for name in names}
-        statuses = run_tests(machine, runs, beside, scratch.path, LOGS)
+        outcomes = run_tests(machine, runs, beside, scratch.path, LOGS)
         lost, count = turns.list_lost(scratch.path), turns.count(scratch.path)
     for name in names:
-        if statuses[name] != 0:
+        if outcomes[name].status != 0:
             tell_kernel_log(find_kernel_log(LOGS, name))
-    for line in lost[:LOST_LINES]:
-        print(f"lab: {line}", file=sys.stderr)
-    status = max(statuses.values()) or (1 if lost else 0)
-    failed = [name or "VM" for name, found in statuses.items() if found != 0]
+    told = [f"{name} {line}".strip() for name, outcome in outcomes.items() for line in outcome.failures]
+    for line in [*lost, *told][:LAST_LINES]:
+        print(f"lab: {line[:LAST_CHARACTERS]}", file=sys.stderr)
+    status = max(outcome.status for outcome in outcomes.values()) or (1 if lost else 0)
+    failed = [name or "VM" for name, outcome in outcomes.items() if outcome.status != 0]
     verdict = "OK" if status == 0 else f"FAILED ({status}; {', '.join(failed) or 'lost tests'})"
     print(f"lab: {verdict}, {count} tests ran, {len(lost)} lost, {time.monotonic() - begin_s:.0f} s", flush=True)
     return status

@@ -40,12 +40,20 @@ class Run:
     limit_s: float = LIMIT_S
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a command ended with, or HUNG, and what its pytest told of tests that failed."""
+
+    status: int
+    failures: Sequence[str]
+
+
 def run_tests(
     machine: Machine, runs: Mapping[str, Run], beside: Mapping[str, Sequence[str]], shared: Path, logs: Path
-) -> dict[str, int]:
+) -> dict[str, Outcome]:
     """Boot a VM for each run, and start the commands beside them; pass on what they say under these names.
 
-    Their statuses, or HUNG. All VMs see the shared folder as SHARED. One that falls silent, or takes too long, is asked
+    All VMs see the shared folder as SHARED. One that falls silent, or takes too long, is asked
     for the stacks of all its tasks, which are in its kernel's log then, and ended.
     """
     disks = _build_disks()
@@ -63,7 +71,8 @@ def run_tests(
             _end(voice.process)
         statuses = {voice.name: voice.process.wait() for voice in voices}
     statuses |= {vm.name: _read_status(shared, vm.name) for vm in vms}
-    return statuses | dict.fromkeys((voice.name for voice in hung), HUNG)
+    statuses |= dict.fromkeys((voice.name for voice in hung), HUNG)
+    return {voice.name: Outcome(statuses[voice.name], voice.failures) for voice in voices}
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Programs side by side: what they say is passed on line by line, each under its name, and who falls silent is told.
 
+What pytest says of tests that failed is kept, so that it can be said again at the very end.
+
 What to do with one that hangs is left to others.
 """
 
@@ -11,6 +13,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+FAILURES = (b"FAILED ", b"ERROR ")
+"""How lines of pytest's short summary begin."""
 
 
 @dataclass(eq=False)
@@ -26,6 +31,7 @@ class Voice:
     silence_s: float
     limit_s: float
     begin_s: float
+    failures: list[str] = field(default_factory=list)
     _unfinished: bytes = b""
     _started_s: float = field(default_factory=time.monotonic)
     _last_s: float | None = None
@@ -47,18 +53,17 @@ class Voice:
         self._last_s = time.monotonic()
         if not said:
             self.finish()
-        elif self.name:
-            *lines, self._unfinished = (self._unfinished + said).split(b"\n")
-            _write(b"".join(self._mark(line) for line in lines))
         else:
-            _write(said)
+            *lines, self._unfinished = (self._unfinished + said).split(b"\n")
+            self.failures += [line.decode(errors="replace").strip() for line in lines if line.startswith(FAILURES)]
+            _write(b"".join(self._mark(line) for line in lines) if self.name else said)
         return bool(said)
 
     def finish(self) -> None:
         """Pass on the line that it began."""
-        if self._unfinished:
+        if self._unfinished and self.name:
             _write(self._mark(self._unfinished))
-            self._unfinished = b""
+        self._unfinished = b""
 
     def _mark(self, line: bytes) -> bytes:
         return self.name.encode() + b" | " + line + b"\n"

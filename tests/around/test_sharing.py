@@ -82,7 +82,7 @@ def speak(name: str, script: str, silence_s: float, limit_s: float = 60.0, begin
 def test_lines_carry_names_and_the_silent_and_the_slow_are_told(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     well = speak("well", "echo a; echo -n b; sleep 0.2; echo c; echo -n d", 60)
     silent = speak("silent", "echo -n begun; exec sleep 60", 1)
-    slow = speak("slow", "while sleep 0.1; do echo on; done", 60, limit_s=1)
+    slow = speak("slow", "while echo on; do sleep 0.1; done", 60, limit_s=1)
     mute = speak("mute", "exec sleep 60", 60, begin_s=1)
     patient = speak("patient", "sleep 6; echo", 5)
     voices = [well, silent, slow, mute, patient]
@@ -94,3 +94,12 @@ def test_lines_carry_names_and_the_silent_and_the_slow_are_told(capfdbinary: pyt
     assert hung == {"silent", "slow", "mute"}
     assert [line for line in lines if line.startswith(b"well")] == [b"well | a", b"well | bc", b"well | d"]
     assert b"silent | begun" in lines and b"slow | on" in lines
+
+
+@pytest.mark.parametrize("name", ["", "1"])
+def test_what_failed_is_kept_for_the_end(name: str) -> None:
+    script = "echo 'a.py FAILED'; echo -n FA; sleep 0.2; printf 'ILED a.py::test - why\\r\\n'; echo ERROR b.py"
+    voice = speak(name, script, 60)
+    assert list(pass_on([voice])) == []
+    voice.process.communicate()
+    assert voice.failures == ["FAILED a.py::test - why", "ERROR b.py"]
