@@ -158,7 +158,7 @@ class Limits:
     detection_s: float = setting(10.0, "s until a client must have said something that is understood", minimum=0.1)
     closing_s: float = setting(5.0, "s that a client may take to read its last words", minimum=0.1)
     request_head_s: float = setting(10.0, "s that the head of an HTTP request may take", minimum=0.1)
-    request_body_s: float = setting(60.0, "s of silence in an HTTP body that end the connection", minimum=0.1)
+    request_body_s: float = setting(60.0, "s of silence within or after an HTTP request that end it", minimum=0.1)
     heartbeat_ms: int = setting(1000, "shortest heart-beat that is agreed on", minimum=100)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+import time
 
 import pytest
 
@@ -194,6 +195,15 @@ async def test_who_leaves_answers_unread_is_cut_off(monkeypatch, limits):
         await wait_for(lambda: house.doors.http.state.total_requests)
         await wait_for(lambda: not house.doors.http.state.connections)
         await house.check_alive()
+
+
+async def test_an_idle_http_connection_ends_after_the_silence_that_is_borne_in_a_body():
+    assert Limits().request_body_s >= 60  # Python's xmlrpc.client does not call again when TLS was hung up on
+    async with listening(Limits(request_body_s=0.5)) as house, house.visit() as visitor:
+        began_s = time.monotonic()
+        visitor.say(GET)
+        assert (await visitor.read_to_end()).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began_s >= 0.9  # it was not closed at once
 
 
 async def test_idle_http_connections_end_with_the_doors():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -45,6 +46,8 @@ class HttpServer:
             log_config=None,
             access_log=False,
             h11_max_incomplete_event_size=limits.header_bytes,
+            # A client may fall silent between its requests for as long as within one: scripts poll every few seconds.
+            timeout_keep_alive=math.ceil(limits.request_body_s),
         )
         self.config.load()
         self.state = ServerState()
