@@ -32,9 +32,10 @@ _GRACE_S = 10
 # A root of its own, on tmpfs: mountd presents it to NFS 4 as the root of all exports, which it cannot do with the 9p or
 # overlay that the lab's root is. nfsdcld remembers clients: in a namespace the kernel has no other way to, and without,
 # no client may reclaim its files after the server was gone. The kernel finds rpcbind on the namespace's loopback.
+# What the daemons say at any time goes to our own standard error: amid the shell's answers it would garble them.
 _INIT = r"""
 set -e
-exec 2>&1
+exec 3>&2 2>&1
 root=/mnt
 mount -t tmpfs -o mode=755 server $root
 for name in bin sbin lib lib32 lib64 libx32; do
@@ -48,10 +49,10 @@ mount -t proc proc $root/proc
 mount -t nfsd nfsd $root/proc/fs/nfsd
 mount -t rpc_pipefs pipes $root/run/rpc_pipefs
 exec chroot $root bash -c '
-rpcbind -f -w &
-nfsdcld -F &
+rpcbind -f -w >&3 2>&3 &
+nfsdcld -F >&3 2>&3 &
 until { : </dev/tcp/127.0.0.1/111; } 2>/dev/null; do sleep 0.02; done
-rpc.mountd -F -u -N 2 &
+rpc.mountd -F -u -N 2 >&3 2>&3 &
 until rpcinfo -T tcp 127.0.0.1 100005 3 >/dev/null 2>&1; do sleep 0.05; done
 echo =0
 while read -r line; do eval "$line"; echo "=$?"; done

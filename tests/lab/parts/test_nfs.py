@@ -113,6 +113,19 @@ def test_open_files_outlive_a_server_that_was_gone(server: Server, export: Expor
         assert (export.folder / "file").read_bytes() == b"before, after"
 
 
+def test_daemons_do_not_speak_amid_the_answers_of_the_servers_shell(server: Server) -> None:
+    assert server._shell.stdout is not None
+    answers = os.readlink(f"/proc/self/fd/{server._shell.stdout.fileno()}")
+    daemons = {
+        (server.root / f"proc/{pid}/comm").read_text().strip(): os.readlink(server.root / f"proc/{pid}/fd/{number}")
+        for pid in filter(str.isdigit, os.listdir(server.root / "proc"))
+        for number in (1, 2)
+        if pid != "1"
+    }
+    assert {"rpcbind", "nfsdcld", "rpc.mountd"} <= set(daemons)
+    assert answers not in daemons.values()
+
+
 def test_soft_mount_returns_an_error_after_its_time_out(server: Server, export: Export, folder: Path) -> None:
     (export.folder / "file").write_bytes(b"soft")
     with export.mounted(folder, "3", HASTY):
