@@ -17,7 +17,11 @@ from tests.system.vdsmd import LIMIT_S, Vdsmd, make_id, poll
 
 AGENT = Path(__file__).parents[3] / "guest/vdsm_guest_agent.py"
 BOOT_LIMIT_S = 240.0
-QUICK = {"vars": {"vm_sample_interval": "0.5"}}
+SILENT = "its agent does not answer"
+QUICK = {
+    "vars": {"vm_sample_interval": "0.5"},
+    "log": {"levels": "vdsm.virt.guest.poller=DEBUG"},  # all that is told of a silent agent after the first time
+}
 pytestmark = [
     pytest.mark.skipif(debian.why_not() is not None, reason=str(debian.why_not())),
     pytest.mark.timeout(900),  # the first run on a machine makes the guest
@@ -150,20 +154,22 @@ def test_the_agent_obeys(inside: Inside) -> None:
 
 
 def test_a_guest_that_stands_still_is_not_asked(inside: Inside) -> None:
+    before = inside.vdsmd.log.stat().st_size
     inside.vdsmd.call("VM.pause", vmID=inside.vm_id)
     begin = time.monotonic()
     poll(lambda: time.monotonic() - begin > 12, "two turns", 60, 0.5)
     inside.vdsmd.call("VM.cont", vmID=inside.vm_id)
-    assert "does not answer" not in inside.vdsmd.read_log()
+    assert SILENT not in inside.vdsmd.read_log(before)
     assert inside.get_stats()["status"] == "Up"
 
 
 def test_an_agent_that_falls_silent_is_left_alone(inside: Inside) -> None:
     pid = inside.libvirtd.qemu_pid("debian")
     assert pid is not None
+    before = inside.vdsmd.log.stat().st_size
     os.kill(pid, signal.SIGSTOP)
     try:
-        poll(lambda: "does not answer" in inside.vdsmd.read_log(), "the agent is found silent", 60)
+        poll(lambda: SILENT in inside.vdsmd.read_log(before), "the agent is found silent", 60)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "written off: guest-" not in inside.vdsmd.read_log(), "libvirt gave up before we did"

@@ -105,7 +105,8 @@ class AgentPoller:
             if isinstance(error, HypervisorRefused) and error.kind == AGENT_REFUSED and command != qemu_agent.INFO:
                 log.debug("VM %s: its agent cannot tell %s: %s", vm.vm_id, command, error)
             else:
-                self._give_up(agent, command, error)
+                if self._is_wanted(agent):  # a guest that was paused amid the question is not to blame
+                    self._give_up(agent, command, error)
                 return False
         except NodeError as error:
             log.debug("VM %s: its agent cannot be asked now: %s", vm.vm_id, error)

@@ -269,6 +269,28 @@ async def test_a_vm_that_stands_still_is_not_asked() -> None:
         assert len(world.asked) > asked and await status(service) == "Up"
 
 
+async def test_a_vm_that_is_paused_amid_a_question_is_not_taken_for_silent() -> None:
+    world = Agents()
+    async with world.ready() as service:
+        await create(service)
+        world.hypervisor.connect_agent(VM_ID)
+        await world.clock.advance(150)
+        world.delays_s[VM_ID] = 2.0
+        asked = len(world.asked)
+        while len(world.asked) == asked:
+            await world.clock.advance(1)
+        await service.pause(VM_ID)
+        world.hypervisor.agents.clear()  # the answer does not come
+        await world.clock.advance(3)
+        world.hypervisor.agents.add(VM_ID)
+        assert service._shared.get(VM_ID).state.qemu_agent_answers
+        world.delays_s.clear()
+        await service.resume(VM_ID)
+        asked = len(world.asked)
+        await world.clock.advance(11)
+        assert len(world.asked) > asked
+
+
 async def test_an_agent_that_can_nothing_is_asked_again_soon() -> None:
     world = Agents()
     world.hypervisor.agent_answers["guest-info"] = {"version": "1", "supported_commands": []}
