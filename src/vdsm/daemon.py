@@ -127,7 +127,7 @@ Tell = Callable[[Event], None]
 
 RENEWAL_EVERY_S = 3600.0
 RESTORE_PAUSE_S, LONGEST_RESTORE_PAUSE_S = 5.0, 300.0
-STOP_S = 2.0
+STOP_S, FORGET_S = 2.0, 0.5
 
 
 class Machine(Protocol):
@@ -550,7 +550,7 @@ class Node:
 
     async def _forget_secrets(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(FORGET_S):
                 await self.vms.secrets.clear()
 
     async def _keep_vms(self) -> None:
