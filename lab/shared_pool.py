@@ -17,6 +17,7 @@ from lab.sanlock import ALIGNMENT_BYTES, Sanlock
 from lab.vdsmd import HostVdsmd, Settings, make_id
 
 _CHILDREN = (b"qemu-img", b"curl", b"vdsm.")  # tools, and parts of the daemon
+CHILDREN_END_S = 10.0
 HOST_ID_LIMIT_S = 180.0
 LOOK_EVERY_S = 0.2
 SETTINGS: Settings = {
@@ -123,6 +124,10 @@ class SharedPool(Pool):
         """The processes on the host that a daemon may have started for storage."""
         pids = self.host.namespaces.list_pids()
         return [pid for pid in pids if any(word in processes.read(pid, "cmdline") for word in _CHILDREN)]
+
+    def wait_childless(self) -> None:
+        """Until none of these lives. One that was killed ends only when the storage that it waits for answers."""
+        wait_for(lambda: not self.list_children(), "no child of the daemon lives on", CHILDREN_END_S)
 
     def come_back(self) -> None:
         """Start what was killed, the daemon or all of the host, and wait until the pool is connected, by itself."""

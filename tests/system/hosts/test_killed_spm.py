@@ -9,6 +9,8 @@ from lab.sanlock import TAKE_OVER_AFTER_S
 from lab.shared_pool import SharedPool
 from tests.killed_spm import Killing
 
+pytestmark = pytest.mark.timeout(400)
+
 LONGEST_LIFE_S = 4.0
 TAKE_OVER_S = 10.0
 CHILDREN_END_S = 1.0
@@ -30,7 +32,6 @@ def test_the_daemon_of_the_spm_is_killed(pools: Pools, tmp_path: Path, rounds: C
     kill_in_rounds(pools, tmp_path, rounds(2, 20), lambda spm: spm.vdsmd.spawned.end(), TAKE_OVER_S)
 
 
-@pytest.mark.timeout(400)
 def test_the_host_of_the_spm_is_killed(pools: Pools, tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
     limit_s = TAKE_OVER_AFTER_S + SLACK_S
     kill_in_rounds(pools, tmp_path, rounds(1, 20), lambda spm: spm.host.kill(), limit_s)

@@ -15,7 +15,6 @@ from tests.rounds import SOAK_FACTOR
 
 pytestmark = pytest.mark.skipif(lab.sanlock.why_not() is not None, reason=str(lab.sanlock.why_not()))
 
-AT_ONCE_S = 0.5
 SLACK_S = 15.0
 
 
@@ -67,7 +66,8 @@ def test_a_lease_is_given_back_when_its_holder_dies(hosts: Callable[[int], Hosts
     second.acquire(lease)
     assert (first.inquire(), second.inquire()) == ([], [lease.resource])
     second.kill()
-    assert take_over(first, lease, SLACK_S) < AT_ONCE_S
+    # Had it not been given back, that would take until the holder counts as dead; a moment is sanlock's own.
+    assert take_over(first, lease, SLACK_S) < KILL_AFTER_S
 
 
 @pytest.mark.skipif(lab.gluster.why_not() is not None, reason=str(lab.gluster.why_not()))

@@ -29,6 +29,8 @@ from tests.system.vdsmd import Volume
 from tests.writes import Watch, wait_quiet
 from vdsm.wire.tls import TlsFiles, make_client_context
 
+pytestmark = pytest.mark.timeout(400)
+
 MIB = 1 << 20
 SIZE = 8 << 30
 """More than comes before the lease is lost."""
@@ -157,7 +159,7 @@ def test_nothing_comes_in_after_the_death_of_who_lost_its_lease(pools: Pools, tm
                 if way == "put":
                     sender.stop()
             assert status == -signal.SIGKILL
-            assert spm.list_children() == []
+            spm.wait_childless()
             end = strace.find_end(log, spm.vdsmd.spawned.pid)
             assert find_last_write(log, volume) < end
             assert list_writes(spm, log, end) == []
