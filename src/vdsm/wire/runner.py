@@ -14,7 +14,8 @@ Job = Callable[[], Awaitable[None]]
 
 
 class CallRunner:
-    """Starts jobs in the order of their submission. Jobs must not raise. `rest` is called when the queue is empty."""
+    """Starts jobs in the order of their submission. Jobs must not raise. `rest` is called whenever the queue has become
+    empty: soon after each job that has ended, however long others take."""
 
     def __init__(self, rest: Callable[[], None]) -> None:
         self._rest = rest
@@ -64,6 +65,8 @@ class CallRunner:
                 job = jobs.popleft()
                 if jobs:
                     self._wake()
+                else:
+                    self._rest()  # whoever is at work may be so for long
                 await job()
                 del job  # an idle worker keeps no call's body alive
             self._rest()
