@@ -279,6 +279,7 @@ def _find_owner(settings: Settings) -> tuple[int, int] | None:
 def _open_repository(
     paths: Paths, settings: Settings, shared: Outside, clock: Clock, owner: tuple[int, int] | None, tools: Guestfs
 ) -> Repository:
+    life_s = LIFE_IO_TIMEOUTS * settings.sanlock.io_timeout
     return Repository(
         paths,
         qemu_img=QemuImgCommand(),
@@ -290,8 +291,8 @@ def _open_repository(
         remote=CurlCommand(),
         nbd_servers=QemuNbd(),
         lock_timeout_s=settings.irs.task_resource_default_timeout / 1000,
-        lease_notice_s=settings.spm.watchdog_interval + 4 * settings.sanlock.io_timeout,
-        lease_life_s=LIFE_IO_TIMEOUTS * settings.sanlock.io_timeout,
+        lease_notice_s=settings.spm.watchdog_interval + life_s,  # an SPM bears it so long that nothing answers
+        lease_life_s=life_s,
     )
 
 

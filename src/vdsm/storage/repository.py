@@ -71,7 +71,7 @@ class Repository:
         nbd_servers: NbdServers | None = None,
         steps: Steps = _no_step,
         lock_timeout_s: float = 120.0,
-        lease_notice_s: float = 60.0,
+        lease_notice_s: float = 100.0,
         lease_life_s: float = 80.0,
     ) -> None:
         """Operations wait `lock_timeout_s` for others. Storage that several hosts share is served when there is a
