@@ -221,7 +221,7 @@ async def running(
     machine: FakeMachine | None = None,
     settings: Settings | None = None,
 ) -> AsyncIterator[Running]:
-    """A daemon under root that listens; it uses the certificates in pki. VMs may still be recovered."""
+    """A daemon under root that listens, and has recovered VMs if libvirt opens; it uses the certificates in pki."""
     paths = Paths(root)
     make_folders(paths)
     shutil.copytree(pki, paths.pki, dirs_exist_ok=True)
@@ -235,6 +235,9 @@ async def running(
         await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving
+        async with asyncio.timeout(PATIENCE_S):
+            while machine.may_open.is_set() and not node.vms.is_ready and not serving.done():
+                await asyncio.sleep(0.001)
         yield daemon
     finally:
         listening.cancel()
