@@ -884,7 +884,7 @@ def test_who_takes_a_lease_that_was_made_anew_writes_when_another_holder_must_ha
     monkeypatch.setattr("time.sleep", sleep)
     first.leases.write_lease(lease)
     second.repository.spm.start(spm.pool_id)
-    assert waited_s == [60.0]
+    assert waited_s == [100.0]
     second.repository.spm.stop(spm.pool_id)
     second.repository.spm.start(spm.pool_id)
     assert len(waited_s) == 1, "it is an old one by now"
